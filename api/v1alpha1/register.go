@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Names of the API group and of its only resource.
+const (
+	// Group is the API group.
+	Group = "sealane.io"
+	// Version is the API version.
+	Version = "v1alpha1"
+	// NodeKeyResource is the plural resource name of NodeKey in URLs and RBAC.
+	NodeKeyResource = "nodekeys"
+)
+
+// GroupVersion returns sealane.io/v1alpha1.
+func GroupVersion() schema.GroupVersion {
+	return schema.GroupVersion{Group: Group, Version: Version}
+}
+
+// AddToScheme makes s know the types of this package. It never fails; the
+// error is there because runtime.SchemeBuilder wants one.
+func AddToScheme(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion(), &NodeKey{}, &NodeKeyList{})
+	metav1.AddToGroupVersion(s, GroupVersion())
+	return nil
+}
