@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+// Package atomicfile replaces files so that a reader, or a reboot, sees either
+// the whole old content or the whole new one.
+//
+// Everything that Sealane keeps on disk goes through Write: leases, keys,
+// sequence marks, the CNI configuration. A crash can leave a temporary file
+// behind; IsTemp recognises it, so that whoever lists a directory can skip or
+// sweep it.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tempPrefix begins the name of every temporary file. The leading dot keeps
+// runtimes that scan a directory (a CNI runtime does) from reading it.
+const tempPrefix = ".sealane-tmp-"
+
+// Write replaces the file at path by data with exactly the permissions perm,
+// whatever the umask. It writes a temporary file in the same directory, syncs
+// it, renames it over path and syncs the directory, so that after a nil return
+// the new content survives a loss of power. After an error from any step but
+// the last, path is as it was; if only the sync of the directory failed, path
+// already holds the new content and may or may not survive a loss of power.
+func Write(path string, data []byte, perm fs.FileMode) error {
+	dir := filepath.Dir(path)
+	temp, err := os.CreateTemp(dir, tempPrefix)
+	if err != nil {
+		return fmt.Errorf("create temporary file for %s: %w", path, err)
+	}
+	if err := fill(temp, data, perm); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return errors.Join(fmt.Errorf("replace %s: %w", path, err), os.Remove(temp.Name()))
+	}
+	return syncDir(dir)
+}
+
+// Remove deletes the file at path and syncs its directory. A file that does
+// not exist is no error.
+func Remove(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove file: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// IsTemp reports whether name, the last element of a path, is that of a
+// temporary file of Write. One that is still there when its writer is gone is
+// the remains of a crash and can be deleted.
+func IsTemp(name string) bool {
+	return strings.HasPrefix(name, tempPrefix)
+}
+
+// fill writes and syncs the temporary file, and closes it in every case.
+func fill(f *os.File, data []byte, perm fs.FileMode) error {
+	_, err := f.Write(data)
+	if err == nil {
+		err = f.Chmod(perm)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// syncDir makes a rename or a removal in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("open directory to sync it: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync directory %s: %w", dir, err)
+	}
+	return nil
+}
