@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+// Package nl is the project's one door to rtnetlink. A Handle is bound to one
+// network namespace for its whole life, speaks netip, makes the usual "already
+// there" and "already gone" answers idempotent, and repeats dumps that the kernel
+// reports as interrupted.
+//
+// Every function either succeeds or returns an error that wraps one of the
+// package's sentinels when the cause is one of them. A Handle may be used by
+// several goroutines at once.
+package nl

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package nl
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Rule is a policy-routing rule; comparable. From or To must be set, and both of
+// one family; 0.0.0.0/0 or ::/0 stands for "all" of a family.
+type Rule struct {
+	Priority int
+	From, To netip.Prefix
+	Table    int
+}
+
+// String gives the rule in the manner of ip-rule(8).
+func (r Rule) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d:", r.Priority)
+	for _, part := range []struct {
+		word string
+		p    netip.Prefix
+	}{{"from", r.From}, {"to", r.To}} {
+		if part.p.IsValid() {
+			fmt.Fprintf(&b, " %s %s", part.word, part.p)
+		}
+	}
+	fmt.Fprintf(&b, " lookup %d", r.Table)
+	return b.String()
+}
+
+// Rules returns the rules of one priority, IPv4 before IPv6, sorted. A rule that
+// selects nothing reads as From "all" of its family.
+func (h *Handle) Rules(priority int) ([]Rule, error) {
+	var out []Rule
+	filter := &netlink.Rule{Priority: priority}
+	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
+		raw, err := dump(func() ([]netlink.Rule, error) { return h.h.RuleListFiltered(fam, filter, netlink.RT_FILTER_PRIORITY) })
+		if err != nil {
+			return nil, kernelError(err, "list rules")
+		}
+		for _, r := range raw {
+			out = append(out, toRule(r))
+		}
+	}
+	slices.SortFunc(out, func(a, b Rule) int {
+		if c := a.From.Compare(b.From); c != 0 {
+			return c
+		}
+		return strings.Compare(a.String(), b.String())
+	})
+	return out, nil
+}
+
+func toRule(r netlink.Rule) Rule {
+	out := Rule{Priority: r.Priority, From: toPrefix(r.Src), To: toPrefix(r.Dst), Table: r.Table}
+	if !out.From.IsValid() && !out.To.IsValid() {
+		out.From = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if r.Family == unix.AF_INET6 {
+			out.From = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+	}
+	return out
+}
+
+// AddRule adds the rule; one already there is no error.
+func (h *Handle) AddRule(r Rule) error {
+	raw, err := toNetlinkRule(r)
+	if err != nil {
+		return err
+	}
+	err = kernelError(h.h.RuleAdd(raw), "add rule %s", r)
+	if errors.Is(err, ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// DeleteRule removes the rule; absent is no error.
+func (h *Handle) DeleteRule(r Rule) error {
+	raw, err := toNetlinkRule(r)
+	if err != nil {
+		return err
+	}
+	err = kernelError(h.h.RuleDel(raw), "delete rule %s", r)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func toNetlinkRule(r Rule) (*netlink.Rule, error) {
+	out := netlink.NewRule()
+	out.Priority, out.Table = r.Priority, r.Table
+	for _, p := range []netip.Prefix{r.From, r.To} {
+		if p.IsValid() {
+			out.Family = family(p.Addr())
+		}
+	}
+	if out.Family == 0 {
+		return nil, fmt.Errorf("rule %s: %w: neither from nor to is set", r, ErrInvalid)
+	}
+	if r.From.IsValid() && r.To.IsValid() && r.From.Addr().Is4() != r.To.Addr().Is4() {
+		return nil, fmt.Errorf("rule %s: %w: from and to are of different families", r, ErrInvalid)
+	}
+	if r.From.IsValid() && r.From.Bits() > 0 {
+		out.Src = toIPNet(r.From)
+	}
+	if r.To.IsValid() && r.To.Bits() > 0 {
+		out.Dst = toIPNet(r.To)
+	}
+	return out, nil
+}
