@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright The Sealane Authors
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# What an operator may want to change: make image IMAGE=registry.example/sealane:v1 PLATFORMS="linux/amd64 linux/arm64"
+export IMAGE ?= ghcr.io/sealane/sealane:dev
+PLATFORMS ?= linux/$(shell go env GOARCH)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+tool := go tool -modfile=internal/tools/go.mod
+chart := daemonset/deploy/chart
+template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds \
+	--set "image.repository=$${IMAGE%:*},image.tag=$${IMAGE\#\#*:}"
+
+.PHONY: help build generate verify lint test test-kernels fuzz image manifests demo demo-down e2e bench ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## compile every program into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+generate: ## compile the eBPF programs, generate deep copies and CRDs
+	test/setup build
+	go generate ./...
+
+verify: generate ## fail if generated files or go.mod are not what is committed
+	go mod tidy -diff
+	git diff --exit-code
+	git status --porcelain --untracked-files=normal -- api bpf $(chart)/crds | (! grep .)
+
+lint: ## golangci-lint, shellcheck, helm lint
+	internal/tools/lint/run
+
+test: ## run all tests; as root also the privileged ones
+	test/run
+
+test-kernels: ## run the data path's tests on Debian's kernels in virtual machines
+	test/kernels/run
+
+fuzz: ## run each fuzz target for FUZZTIME (5s)
+	test/fuzz
+
+image: ## build dist/sealane-image.tar, without any container engine
+	test/setup image
+	go run ./internal/imagebuild -name '$(IMAGE)' -platforms '$(PLATFORMS)' -out dist/sealane-image.tar
+
+manifests: ## render dist/sealane.yaml and dist/sealane-uninstall.yaml
+	mkdir -p dist
+	$(template) --set createNamespace=true >dist/sealane.yaml
+	$(template) --set uninstall=true --show-only templates/uninstall.yaml >dist/sealane-uninstall.yaml
+
+demo: ## three nodes on this machine, with pods, status and a look at the wire (DUAL=1, LANE=vxlan)
+	test/demo/run
+
+demo-down: ## take the demo down without a trace
+	test/demo/down
+
+e2e: ## lab clusters, our own tests and upstream's
+	test/e2e/run
+
+bench: ## measure beside flannel and the bare limits
+	perf/run
+
+ci: ## everything that a change has to pass
+	.ci/run
+
+clean: ## remove what was built here
+	rm -rf bin dist
