@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/sealane/sealane/internal/nl"
+)
+
+// Encapsulation tells whether packets on a device begin with an Ethernet header.
+type Encapsulation int
+
+// The two kinds of device.
+const (
+	L3 Encapsulation = iota // IP packets, as on WireGuard and TUN devices
+	L2                      // Ethernet frames
+)
+
+func (e Encapsulation) String() string {
+	if e == L2 {
+		return "l2"
+	}
+	return "l3"
+}
+
+// Device is a network device of the host's namespace.
+type Device struct {
+	Index int
+	Name  string
+}
+
+// AttachPod puts the programs on the host side of a pod's device. It may be
+// called again, to replace them by this daemon's, without a gap.
+func (d *Datapath) AttachPod(dev Device) error {
+	return d.attachBoth(dev, podProgPodEgress, podProgPodIngress)
+}
+
+// AttachLane puts the programs on a tunnel device. It may be called again.
+func (d *Datapath) AttachLane(dev Device, e Encapsulation) error {
+	return d.attachBoth(dev, "lane_ingress_"+e.String(), "lane_egress_"+e.String())
+}
+
+// AttachUplink puts the leak guard on a device that leads out of the node. It
+// may be called again.
+func (d *Datapath) AttachUplink(dev Device, e Encapsulation) error {
+	return d.attachBoth(dev, "uplink_ingress_"+e.String(), "uplink_egress_"+e.String())
+}
+
+func (d *Datapath) attachBoth(dev Device, ingress, egress string) error {
+	if err := d.attach(dev, nl.Ingress, d.programs[ingress]); err != nil {
+		return fmt.Errorf("attach %s to %s: %w", ingress, dev.Name, err)
+	}
+	if err := d.attach(dev, nl.Egress, d.programs[egress]); err != nil {
+		return fmt.Errorf("attach %s to %s: %w", egress, dev.Name, err)
+	}
+	return nil
+}
+
+func (d *Datapath) attach(dev Device, dir nl.Direction, prog *ebpf.Program) error {
+	if !d.tcx {
+		return d.links.AttachClsact(dev.Index, dir, prog.FD(), "sealane")
+	}
+	pin := d.linkPin(dev.Name, dir)
+	if done, err := updatePinned(pin, dev.Index, prog); done || err != nil {
+		return err
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: dev.Index, Program: prog, Attach: attachType(dir), Anchor: link.Head()})
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	if err := l.Pin(pin); err != nil {
+		return errors.Join(fmt.Errorf("pin link: %w", err), l.Close())
+	}
+	return l.Close() // the pin holds it
+}
+
+// updatePinned replaces the program of a link that an earlier daemon pinned.
+// A link of another device of the same name (the old one is gone) is removed.
+func updatePinned(pin string, index int, prog *ebpf.Program) (bool, error) {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open pinned link: %w", err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return false, fmt.Errorf("read pinned link: %w", err)
+	}
+	if t := info.TCX(); t == nil || int(t.Ifindex) != index {
+		return false, l.Unpin()
+	}
+	if err := l.Update(prog); err != nil {
+		return false, fmt.Errorf("replace program: %w", err)
+	}
+	return true, nil
+}
+
+func attachType(dir nl.Direction) ebpf.AttachType {
+	if dir == nl.Ingress {
+		return ebpf.AttachTCXIngress
+	}
+	return ebpf.AttachTCXEgress
+}
+
+// Detach takes the programs off a device, or forgets one that is gone.
+func (d *Datapath) Detach(dev Device) error {
+	var errs []error
+	for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
+		if d.tcx {
+			errs = append(errs, removeIfPresent(d.linkPin(dev.Name, dir)))
+		} else {
+			errs = append(errs, d.links.DetachClsact(dev.Index, dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Keep forgets the pinned links of every device that is not in names: devices
+// that went while the daemon was away.
+func (d *Datapath) Keep(names map[string]bool) error {
+	entries, err := os.ReadDir(d.linkPins())
+	if err != nil {
+		return fmt.Errorf("list pinned links: %w", err)
+	}
+	keep := map[string]bool{}
+	for name := range names {
+		for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
+			keep[filepath.Base(d.linkPin(name, dir))] = true
+		}
+	}
+	var errs []error
+	for _, e := range entries {
+		if !keep[e.Name()] {
+			errs = append(errs, removeIfPresent(filepath.Join(d.linkPins(), e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Datapath) linkPins() string { return filepath.Join(d.pins, "links") }
+
+// linkPin names a pin after device and direction. A device's name may hold a
+// dot, which a bpffs refuses, and never a colon, so a doubled colon is free.
+func (d *Datapath) linkPin(name string, dir nl.Direction) string {
+	return filepath.Join(d.linkPins(), strings.ReplaceAll(name, ".", "::")+":"+dir.String())
+}
+
+func removeIfPresent(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// haveTCX probes for tcx (Linux 6.6) with a program of ours on loopback, the
+// one device that is always there.
+func haveTCX(prog *ebpf.Program) (bool, error) {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: 1, Program: prog, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("probe for tcx: %w", err)
+	}
+	return true, l.Close()
+}
+
+// Clean removes every pin under pinPath; programs end with their last
+// reference. It needs no loaded Datapath. On kernels without tcx the filters go
+// with [nl.Handle.DetachClsact].
+func Clean(pinPath string) error {
+	if err := os.RemoveAll(pinPath); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/nl"
+)
+
+// ErrNotBPFFS says that the pin folder is not on a bpffs.
+var ErrNotBPFFS = errors.New("not a bpf file system")
+
+// layout names the folder of the pins. It changes with the layout of a map,
+// so that two versions of the daemon never read each other's maps wrongly.
+const layout = "v1"
+
+// Options say where the data path keeps its pins, and how large its maps are.
+type Options struct {
+	PinPath   string     // folder on a bpffs, made if absent, e.g. /sys/fs/bpf/sealane
+	Flows     uint32     // entries of the connection-tracking map; 0: 262,144
+	Endpoints uint32     // most pod addresses on this node; 0: 4,096
+	Links     *nl.Handle // attaches programs on kernels without tcx (before 6.6)
+}
+
+// Datapath holds the loaded programs and the maps that they share.
+type Datapath struct {
+	pins  string
+	links *nl.Handle
+	tcx   bool
+
+	programs map[string]*ebpf.Program
+	maps     podMaps
+}
+
+// Load verifies and loads the programs, and opens the pinned maps or makes
+// them. Nothing is attached yet, and what an earlier daemon attached runs on.
+//
+// It fails with [ErrNotBPFFS] when PinPath cannot hold pins, and with the
+// verifier's log when the kernel refuses a program.
+func Load(o Options) (*Datapath, error) {
+	d := &Datapath{pins: filepath.Join(o.PinPath, layout), links: o.Links, programs: map[string]*ebpf.Program{}}
+	if err := d.makePins(o.PinPath); err != nil {
+		return nil, err
+	}
+	for _, load := range []func() (*ebpf.CollectionSpec, error){loadPod, loadLane, loadUplink} {
+		if err := d.loadCollection(load, o); err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
+	var err error
+	if d.tcx, err = haveTCX(d.programs[uplinkProgUplinkIngressL3]); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Datapath) makePins(root string) error {
+	for _, dir := range []string{root, d.pins, d.linkPins()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make pin folder: %w", err)
+		}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil {
+		return fmt.Errorf("stat pin folder %s: %w", root, err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("pin folder %s: %w: mount one with `mount -t bpf bpf /sys/fs/bpf`", root, ErrNotBPFFS)
+	}
+	return nil
+}
+
+func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o Options) error {
+	spec, err := load()
+	if err != nil {
+		return fmt.Errorf("read programs: %w", err)
+	}
+	resize(spec, podMapFlows, o.Flows)
+	resize(spec, podMapEndpoints, o.Endpoints)
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.pins}})
+	if err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	defer coll.Close() // closes what is not detached below: maps that a sibling brought already
+	for name := range spec.Programs {
+		d.programs[name] = coll.DetachProgram(name)
+	}
+	d.adopt(coll)
+	return nil
+}
+
+func resize(spec *ebpf.CollectionSpec, name string, entries uint32) {
+	if m := spec.Maps[name]; m != nil && entries != 0 {
+		m.MaxEntries = entries
+	}
+}
+
+func (d *Datapath) adopt(coll *ebpf.Collection) {
+	for name, field := range map[string]**ebpf.Map{
+		podMapDrops: &d.maps.Drops, podMapEndpoints: &d.maps.Endpoints, podMapFlows: &d.maps.Flows,
+		podMapForwards: &d.maps.Forwards, podMapLeaks: &d.maps.Leaks, podMapPaths: &d.maps.Paths,
+	} {
+		if *field == nil {
+			*field = coll.DetachMap(name)
+		}
+	}
+}
+
+// Close releases the daemon's hold. What is attached and pinned runs on.
+func (d *Datapath) Close() error {
+	var errs []error
+	closers := []io.Closer{d.maps.Drops, d.maps.Endpoints, d.maps.Flows, d.maps.Forwards, d.maps.Leaks, d.maps.Paths}
+	for _, p := range d.programs {
+		closers = append(closers, p)
+	}
+	for _, c := range closers {
+		errs = append(errs, c.Close()) // closing nil is fine for both types
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright The Sealane Authors */
+#pragma once
+#include "uapi.h"
+#include "maps.h"
+
+#define ETH_HLEN 14
+#define ETH_P_IP 0x0800
+#define ETH_P_ARP 0x0806
+#define ETH_P_IPV6 0x86DD
+
+enum { IPPROTO_HOPOPTS = 0, IPPROTO_ICMP = 1, IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_ROUTING = 43,
+       IPPROTO_FRAGMENT = 44, IPPROTO_AH = 51, IPPROTO_ICMPV6 = 58, IPPROTO_DSTOPTS = 60, IPPROTO_SCTP = 132 };
+
+/* More extension headers than this in one packet are refused as malformed. */
+#define MAX_EXTENSIONS 6
+
+struct ethhdr {
+	__u8 dst[6], src[6];
+	__be16 proto;
+};
+
+struct iphdr {
+	__u8 vhl, tos;
+	__be16 len, id, frag;
+	__u8 ttl, proto;
+	__u16 check;
+	__be32 src, dst;
+};
+
+struct ip6hdr {
+	__be32 flow;
+	__be16 len;
+	__u8 next, hops;
+	struct addr src, dst;
+};
+
+struct ports {
+	__be16 src, dst;
+};
+
+/* What the programs need to know of a packet. */
+struct packet {
+	struct addr src, dst;
+	struct ports ports; /* echo: the identifier twice, so that both directions agree */
+	__u32 l3, l4; /* offsets of the headers */
+	__u8 proto;
+	__u8 v4; /* 1: IPv4 */
+	__u8 ttl;
+	__u8 syn; /* TCP's first packet: SYN without ACK */
+	__u8 fragment; /* any fragment: the stack puts it together */
+	__u8 later; /* a fragment without ports */
+	__u8 error; /* ICMP error: flow is that of the packet it quotes */
+};
+
+static __always_inline void map_v4(struct addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline int is_multicast(const struct packet *p)
+{
+	const __u8 *d = (const __u8 *)&p->dst;
+
+	if (p->v4)
+		return (d[12] & 0xf0) == 0xe0 || p->dst.w[3] == 0xffffffff;
+	return d[0] == 0xff;
+}
+
+/* Link-local or unspecified: a source that may not leave its link (RFC 4291, 2.5.6). */
+static __always_inline int is_link_local(const struct packet *p)
+{
+	const __u8 *s = (const __u8 *)&p->src;
+
+	if (p->v4)
+		return 0;
+	return (s[0] == 0xfe && (s[1] & 0xc0) == 0x80) || (p->src.w[0] | p->src.w[1] | p->src.w[2] | p->src.w[3]) == 0;
+}
+
+static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
+{
+	struct iphdr h;
+
+	if (bpf_skb_load_bytes(skb, p->l3, &h, sizeof(h)))
+		return -1;
+	if ((h.vhl >> 4) != 4 || (h.vhl & 15) < 5)
+		return -1;
+	p->v4 = 1;
+	map_v4(&p->src, h.src);
+	map_v4(&p->dst, h.dst);
+	p->proto = h.proto;
+	p->ttl = h.ttl;
+	p->later = (h.frag & bpf_htons(0x1fff)) != 0;
+	p->fragment = (h.frag & bpf_htons(0x3fff)) != 0;
+	p->l4 = p->l3 + (h.vhl & 15) * 4;
+	return 0;
+}
+
+/* Steps over the extension headers (RFC 8200, 4.1) to the upper layer. */
+static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
+{
+	struct ip6hdr h;
+	__u8 ext[4];
+
+	if (bpf_skb_load_bytes(skb, p->l3, &h, sizeof(h)))
+		return -1;
+	if (((__u8 *)&h)[0] >> 4 != 6)
+		return -1;
+	p->src = h.src;
+	p->dst = h.dst;
+	p->proto = h.next;
+	p->ttl = h.hops;
+	p->l4 = p->l3 + sizeof(h);
+#pragma unroll
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		if (p->proto != IPPROTO_HOPOPTS && p->proto != IPPROTO_ROUTING && p->proto != IPPROTO_FRAGMENT &&
+		    p->proto != IPPROTO_DSTOPTS && p->proto != IPPROTO_AH)
+			return 0;
+		if (p->later) /* what follows is not a header */
+			return 0;
+		if (bpf_skb_load_bytes(skb, p->l4, ext, sizeof(ext)))
+			return -1;
+		if (p->proto == IPPROTO_FRAGMENT) {
+			p->fragment = 1;
+			p->later = ext[2] != 0 || (ext[3] & 0xf8) != 0;
+			p->l4 += 8;
+		} else if (p->proto == IPPROTO_AH) {
+			p->l4 += (ext[1] + 2) * 4;
+		} else {
+			p->l4 += (ext[1] + 1) * 8;
+		}
+		p->proto = ext[0];
+	}
+	return -1;
+}
+
+static __always_inline int has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
+}
+
+/*
+ * An ICMP error belongs to the flow of the packet that it quotes. Source and
+ * destination of *f are those of the quoted packet; the order does not matter.
+ */
+static __always_inline int parse_quoted(struct __sk_buff *skb, struct packet *p, struct packet *quoted)
+{
+	quoted->l3 = p->l4 + 8;
+	if (p->v4) {
+		if (parse_v4(skb, quoted))
+			return -1;
+	} else {
+		struct ip6hdr h;
+
+		if (bpf_skb_load_bytes(skb, quoted->l3, &h, sizeof(h)))
+			return -1;
+		quoted->src = h.src;
+		quoted->dst = h.dst;
+		quoted->proto = h.next;
+		quoted->l4 = quoted->l3 + sizeof(h);
+	}
+	if (has_ports(quoted->proto) && !quoted->later)
+		return bpf_skb_load_bytes(skb, quoted->l4, &quoted->ports, sizeof(quoted->ports));
+	if (quoted->proto == IPPROTO_ICMP || quoted->proto == IPPROTO_ICMPV6) {
+		if (bpf_skb_load_bytes(skb, quoted->l4 + 4, &quoted->ports.src, 2))
+			return -1;
+		quoted->ports.dst = quoted->ports.src;
+	}
+	return 0;
+}
+
+static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 h[8];
+
+	if (bpf_skb_load_bytes(skb, p->l4, h, sizeof(h)))
+		return -1;
+	if (p->proto == IPPROTO_ICMP)
+		p->error = h[0] == 3 || h[0] == 4 || h[0] == 5 || h[0] == 11 || h[0] == 12;
+	else
+		p->error = h[0] < 128;
+	p->ports.src = p->ports.dst = *(__be16 *)&h[4];
+	return 0;
+}
+
+/* Reads the headers of *skb, whose network header is at offset l2; -1: malformed. */
+static __always_inline int parse(struct __sk_buff *skb, __u32 l2, struct packet *p)
+{
+	int r;
+
+	p->l3 = l2;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		r = parse_v4(skb, p);
+	else
+		r = parse_v6(skb, p);
+	if (r)
+		return -1;
+	if (p->later)
+		return 0;
+	if (has_ports(p->proto)) {
+		if (bpf_skb_load_bytes(skb, p->l4, &p->ports, sizeof(p->ports)))
+			return -1;
+		if (p->proto == IPPROTO_TCP) {
+			__u8 flags;
+
+			if (bpf_skb_load_bytes(skb, p->l4 + 13, &flags, 1))
+				return -1;
+			p->syn = (flags & 0x12) == 0x02;
+		}
+		return 0;
+	}
+	if (p->proto == (p->v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return parse_icmp(skb, p);
+	return 0;
+}
+
+static __always_inline int is_ip(const struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+/* A redirect is a hop: the stack would have counted it too. */
+static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 ttl = p->ttl - 1;
+
+	if (!p->v4)
+		return bpf_skb_store_bytes(skb, p->l3 + 7, &ttl, 1, 0);
+	/* The checksum covers 16-bit words; TTL is the first byte of its word. */
+	if (bpf_l3_csum_replace(skb, p->l3 + 10, p->ttl, ttl, 2))
+		return -1;
+	return bpf_skb_store_bytes(skb, p->l3 + 8, &ttl, 1, 0);
+}

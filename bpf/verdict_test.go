@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sealane/sealane/internal/nettest"
+	"github.com/sealane/sealane/internal/nl"
+)
+
+// load gives a data path with pins of its own, gone with the test.
+func load(t testing.TB) *Datapath {
+	t.Helper()
+	nettest.Privileged(t)
+	links, err := nl.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { links.Close() })
+	d, err := Load(Options{PinPath: nettest.BPFFS(t), Links: links})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+type skb struct {
+	_       [2]uint32
+	Mark    uint32
+	_       [6]uint32
+	Ingress uint32
+	Ifindex uint32
+}
+
+func (d *Datapath) run(t testing.TB, program string, p testPacket) verdict {
+	t.Helper()
+	before, err := d.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := p.bytes()
+	action, err := d.programs[program].Run(&ebpf.RunOptions{Data: data, DataOut: make([]byte, len(data)+64), Context: skb{Ifindex: 1}})
+	if err != nil {
+		t.Fatalf("run %s on %+v: %v", program, p, err)
+	}
+	after, err := d.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := verdict{Action: action}
+	for r, n := range after.Drops {
+		if n.Packets != before.Drops[r].Packets {
+			v.Drop = r
+		}
+	}
+	for path, n := range after.Paths {
+		if n.Packets != before.Paths[path].Packets {
+			v.Path = path.String()
+		}
+	}
+	return v
+}
+
+const loopback = 1 // the one device that every namespace has
+
+func addrs(texts ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, s := range texts {
+		all = append(all, netip.MustParseAddr(s))
+	}
+	return all
+}
+
+// world is a small cluster: own pods and node, two peers, of which one has a
+// lane, and an address of the cluster that belongs to nobody.
+func world(t testing.TB, d *Datapath) *oracle {
+	t.Helper()
+	o := &oracle{endpoints: map[netip.Addr]int{}, flows: map[oracleFlow]string{}}
+	for _, a := range addrs("10.1.1.2", "10.1.1.3", "fd00:1:1::2", "fd00:1:1::3") {
+		o.endpoints[a] = loopback
+	}
+	for _, a := range addrs("10.1.1.4", "fd00:1:1::4") {
+		o.endpoints[a] = loopback + 1
+	}
+	add := func(prefix string, k ForwardKind, index int) {
+		o.forwards = append(o.forwards, Forward{Prefix: netip.MustParsePrefix(prefix), Kind: k, Index: index})
+	}
+	add("10.1.0.0/16", Cluster, 0)
+	add("fd00:1::/48", Cluster, 0)
+	add("10.1.1.0/24", PodLocal, 0)
+	add("fd00:1:1:0::/64", PodLocal, 0)
+	add("10.1.2.0/24", PodRemote, 9)
+	add("fd00:1:2::/64", PodRemote, 9)
+	add("10.1.3.0/24", PodRemote, 0)
+	add("172.30.0.1/32", NodeLocal, 0)
+	add("fd00:30::1/128", NodeLocal, 0)
+	add("172.30.0.2/32", NodeRemote, 9)
+	add("fd00:30::2/128", NodeRemote, 9)
+	for a, i := range o.endpoints {
+		mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
+		if err := d.SetEndpoint(a, Endpoint{Index: i, MAC: mac}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.SyncForwards(o.forwards); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func everyAddress() []netip.Addr {
+	return addrs("10.1.1.2", "10.1.1.3", "10.1.1.4", "10.1.1.9", "10.1.2.2", "10.1.3.2", "10.1.9.9", "172.30.0.1", "172.30.0.2",
+		"172.30.0.9", "192.0.2.1", "224.0.0.1", "255.255.255.255",
+		"fd00:1:1::2", "fd00:1:1::3", "fd00:1:1::4", "fd00:1:1::9", "fd00:1:2::2", "fd00:1:9::9", "fd00:30::1", "fd00:30::2",
+		"fd00:30::9", "2001:db8::1", "ff02::1", "fe80::2", "::")
+}
+
+// steps is how many random packets each program meets. The flows that one
+// packet makes are there for the next.
+const steps = 20000
+
+func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
+	d := load(t)
+	o := world(t, d)
+	seed := uint64(os.Getpid())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	seen := map[verdict]int{}
+	all := everyAddress()
+	for range steps {
+		p := randomPacket(r, all, all)
+		var program string
+		var want verdict
+		switch r.IntN(8) {
+		case 0:
+			program, want = "pod_ingress", o.podIngress(p)
+		case 1:
+			program, want = "lane_egress_l2", o.laneEgress(p)
+		case 2:
+			program, want = "uplink_egress_l2", o.uplink(p, ReasonLeakEgress)
+		case 3:
+			program, want = "uplink_ingress_l2", o.uplink(p, ReasonLeakIngress)
+		case 4, 5:
+			program, want = "lane_ingress_l2", o.laneIngress(p)
+		default:
+			program, want = "pod_egress", o.podEgress(p, loopback)
+		}
+		got := d.run(t, program, p)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%s on %+v (-oracle +program):\n%s", program, p, diff)
+		}
+		seen[want]++
+	}
+	for _, v := range []verdict{
+		{actRedirect, 0, "local"}, {actRedirect, 0, "lane_out"}, {actRedirect, 0, "lane_in"}, {actOK, 0, "stack_out"},
+		{actOK, ReasonNoLane, ""}, {actShot, ReasonSpoofedSource, ""}, {actShot, ReasonLinkLocal, ""}, {actShot, ReasonMulticast, ""},
+		{actShot, ReasonLeakEgress, ""}, {actShot, ReasonLaneSource, ""}, {actShot, ReasonLaneDestination, ""},
+	} {
+		if seen[v] == 0 {
+			t.Errorf("no packet met %+v: the test does not cover it", v)
+		}
+	}
+}
+
+func TestPrivilegedRedirectRewritesPacket(t *testing.T) {
+	d := load(t)
+	world(t, d)
+	for _, tc := range []struct{ name, src, dst string }{
+		{"IPv4", "10.1.1.2", "10.1.1.3"},
+		{"IPv6", "fd00:1:1::2", "fd00:1:1::3"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := testPacket{src: netip.MustParseAddr(tc.src), dst: netip.MustParseAddr(tc.dst), proto: protoUDP, sport: 7, dport: 8, ttl: 64}
+			out := make([]byte, 256)
+			o := ebpf.RunOptions{Data: p.bytes(), DataOut: out, Context: skb{Ifindex: loopback}}
+			if _, err := d.programs[podProgPodEgress].Run(&o); err != nil {
+				t.Fatal(err)
+			}
+			want := p
+			want.ttl = 63
+			wire := want.bytes()
+			copy(wire, []byte{2, 0, 0, 0, 0, 1, 0xee, 0xee, 0xee, 0x5e, 0xa1, 0x01})
+			if diff := cmp.Diff(wire, o.DataOut[:len(wire)]); diff != "" {
+				t.Errorf("packet after pod_egress (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPrivilegedMalformedIsDropped(t *testing.T) {
+	d := load(t)
+	world(t, d)
+	good := testPacket{src: netip.MustParseAddr("10.1.1.2"), dst: netip.MustParseAddr("10.1.1.3"), proto: protoTCP, flags: flagSYN, ttl: 64}.bytes()
+	for name, mutate := range map[string]func([]byte) []byte{
+		"header length": func(b []byte) []byte { b[14] = 0x41; return b },
+		"version":       func(b []byte) []byte { b[14] = 0x65; return b },
+		"cut":           func(b []byte) []byte { return b[:14+20+8] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := mutate(append([]byte(nil), good...))
+			action, err := d.programs[podProgPodEgress].Run(&ebpf.RunOptions{Data: data, Context: skb{Ifindex: loopback}})
+			if err != nil || action != actShot {
+				t.Errorf("action %d, error %v; want %d", action, err, actShot)
+			}
+		})
+	}
+}
+
+func TestPrivilegedSyncForwardsReplacesAll(t *testing.T) {
+	d := load(t)
+	o := world(t, d)
+	want := o.forwards[:4]
+	if err := d.SyncForwards(want); err != nil {
+		t.Fatal(err)
+	}
+	have, err := d.forwards()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[netip.Prefix]ForwardKind{}
+	for k, v := range have {
+		got[decodePrefix(k)] = ForwardKind(v.Kind)
+	}
+	expect := map[netip.Prefix]ForwardKind{}
+	for _, f := range want {
+		expect[f.Prefix.Masked()] = f.Kind
+	}
+	if diff := cmp.Diff(expect, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("forwards (-want +got):\n%s", diff)
+	}
+}
+
+// TestReasonsMatchC keeps the two lists of drop reasons and paths one list.
+func TestReasonsMatchC(t *testing.T) {
+	for r, c := range map[Reason]podDropReason{
+		ReasonMalformed: podDropReasonDROP_MALFORMED, ReasonSpoofedSource: podDropReasonDROP_SPOOFED_SOURCE,
+		ReasonLinkLocal: podDropReasonDROP_LINK_LOCAL, ReasonMulticast: podDropReasonDROP_MULTICAST,
+		ReasonProtocol: podDropReasonDROP_PROTOCOL, ReasonNoLane: podDropReasonDROP_NO_LANE,
+		ReasonNoEndpoint: podDropReasonDROP_NO_ENDPOINT, ReasonLaneSource: podDropReasonDROP_LANE_SOURCE,
+		ReasonLaneDestination: podDropReasonDROP_LANE_DESTINATION, ReasonLeakEgress: podDropReasonDROP_LEAK_EGRESS,
+		ReasonLeakIngress: podDropReasonDROP_LEAK_INGRESS, ReasonHelper: podDropReasonDROP_HELPER,
+	} {
+		if uint32(r) != uint32(c) || r.String() == "unknown" {
+			t.Errorf("reason %q is %d in Go and %d in C", r, r, c)
+		}
+	}
+	for p, c := range map[Path]podPath{
+		PathLocal: podPathPATH_LOCAL, PathLaneOut: podPathPATH_LANE_OUT, PathLaneIn: podPathPATH_LANE_IN,
+		PathStackOut: podPathPATH_STACK_OUT, PathStackIn: podPathPATH_STACK_IN,
+	} {
+		if uint32(p) != uint32(c) || p.String() == "unknown" {
+			t.Errorf("path %q is %d in Go and %d in C", p, p, c)
+		}
+	}
+}
+
+func BenchmarkPrivilegedPodEgress(b *testing.B) {
+	d := load(b)
+	world(b, d)
+	for _, tc := range []struct{ name, src, dst string }{
+		{"local-v4", "10.1.1.2", "10.1.1.3"}, {"lane-v4", "10.1.1.2", "10.1.2.2"}, {"lane-v6", "fd00:1:1::2", "fd00:1:2::2"},
+	} {
+		b.Run(tc.name, func(b *testing.B) {
+			p := testPacket{src: netip.MustParseAddr(tc.src), dst: netip.MustParseAddr(tc.dst), proto: protoUDP, sport: 7, dport: 8, ttl: 255}
+			_, took, err := d.programs[podProgPodEgress].Benchmark(p.bytes(), b.N, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
+		})
+	}
+}
