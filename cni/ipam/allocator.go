@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package ipam
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// DefaultReuseDelay is how long a released address rests unless Options
+	// say otherwise. It covers the lifetime of ARP and neighbour entries in
+	// state REACHABLE and of resolvers' short answers.
+	DefaultReuseDelay = 30 * time.Second
+	// DefaultGrace is how old a lease must be before Repair may release it,
+	// unless Options say otherwise: longer than any ADD takes, and than a view
+	// of the live pods lags.
+	DefaultGrace = 5 * time.Minute
+)
+
+// Options are the choices of an Allocator. The zero value means the defaults.
+type Options struct {
+	// ReuseDelay is how long a released address rests. Negative: not at all.
+	ReuseDelay time.Duration
+	// Grace is the age from which on Repair may release a lease. Negative: at once.
+	Grace time.Duration
+	// Clock tells the time; nil is time.Now.
+	Clock func() time.Time
+	// Logger hears of damage in the store; nil discards it.
+	Logger *slog.Logger
+}
+
+// withDefaults fills in what is zero.
+func (o Options) withDefaults() Options {
+	if o.ReuseDelay == 0 {
+		o.ReuseDelay = DefaultReuseDelay
+	}
+	if o.Grace == 0 {
+		o.Grace = DefaultGrace
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Allocator leases the addresses of a node to its pods. It is safe for
+// concurrent use; leases of different owners are written to disk in parallel.
+type Allocator struct {
+	store Store
+	opts  Options
+
+	mu    sync.Mutex // guards everything below; never held while the store syncs
+	pools []*Pool
+	// refs counts the leases, held or resting, of each address that must not
+	// be given out, whether a pool contains it or not.
+	refs    map[netip.Addr]int
+	held    map[Owner]holding
+	resting []Lease
+	// busy has a channel for each owner that a call is working on; it is
+	// closed when the call is done.
+	busy map[Owner]chan struct{}
+}
+
+// holding is a lease that is not released.
+type holding struct {
+	Lease
+	// touched is when the owner last asked for it, in this run of the daemon.
+	touched time.Time
+}
+
+// Open returns the allocator of the leases kept in dir. There may be no prefixes
+// yet: Allocate then returns ErrNoPrefix until SetPrefixes brings some.
+func Open(dir string, prefixes []netip.Prefix, opts Options) (*Allocator, error) {
+	opts = opts.withDefaults()
+	store, err := NewFileStore(dir, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return New(store, prefixes, opts)
+}
+
+// New returns the allocator of the leases kept in store.
+func New(store Store, prefixes []netip.Prefix, opts Options) (*Allocator, error) {
+	contents, err := store.Load()
+	if err != nil {
+		return nil, fmt.Errorf("load leases: %w", err)
+	}
+	a := &Allocator{
+		store: store,
+		opts:  opts.withDefaults(),
+		refs:  make(map[netip.Addr]int),
+		held:  make(map[Owner]holding),
+		busy:  make(map[Owner]chan struct{}),
+	}
+	a.adopt(contents)
+	return a, a.SetPrefixes(prefixes)
+}
+
+// SetPrefixes changes the prefixes that new leases come from, at most one per
+// family. Leases outside of them stay until they are released. After an error
+// (which wraps ErrPrefix) the prefixes are as they were.
+func (a *Allocator) SetPrefixes(prefixes []netip.Prefix) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pools := make([]*Pool, 0, len(prefixes))
+	for _, prefix := range prefixes {
+		pool, err := a.poolLocked(prefix)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(pools, func(p *Pool) bool { return p.prefix.Addr().Is4() == prefix.Addr().Is4() }) {
+			return fmt.Errorf("%w: %v has two prefixes of one family; a node has at most one of each", ErrPrefix, prefixes)
+		}
+		pools = append(pools, pool)
+	}
+	a.pools = pools
+	return nil
+}
+
+// poolLocked returns the present pool of the prefix, or a new one that knows
+// every address that must not be given out.
+func (a *Allocator) poolLocked(prefix netip.Prefix) (*Pool, error) {
+	for _, p := range a.pools {
+		if p.Prefix() == prefix {
+			return p, nil
+		}
+	}
+	pool, err := NewPool(prefix)
+	if err != nil {
+		return nil, err
+	}
+	for addr := range a.refs {
+		pool.Take(addr)
+	}
+	pool.SetCursor(a.lastGivenLocked(pool))
+	return pool, nil
+}
+
+// lastGivenLocked returns the address of the pool that was leased last. It is
+// derived from the leases, so that the circle goes on after a restart.
+func (a *Allocator) lastGivenLocked(pool *Pool) (last netip.Addr) {
+	var when time.Time
+	see := func(l Lease) {
+		for _, addr := range l.Addresses {
+			if pool.Contains(addr) && l.Created.After(when) {
+				last, when = addr, l.Created
+			}
+		}
+	}
+	for _, h := range a.held {
+		see(h.Lease)
+	}
+	for _, l := range a.resting {
+		see(l)
+	}
+	return last
+}
+
+// Allocate leases one address per family to owner, or returns the lease it holds
+// already. When it returns nil, the lease survives a crash. It returns ErrExhausted
+// or ErrNoPrefix, with a remedy, if there is nothing to give.
+func (a *Allocator) Allocate(owner Owner, meta Meta) (Lease, error) {
+	if err := owner.validate(); err != nil {
+		return Lease{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.beginLocked(owner)
+	defer a.endLocked(owner)
+
+	now := a.opts.Clock()
+	lease := Lease{Owner: owner, Meta: meta, Created: now}
+	old, again := a.held[owner]
+	if again {
+		lease.Addresses, lease.Created = old.Addresses, old.Created
+		a.held[owner] = holding{Lease: old.Lease, touched: now}
+	}
+	if again && old.Meta == meta {
+		return old.clone(), nil
+	}
+	if !again {
+		addrs, err := a.reserveLocked()
+		if err != nil {
+			return Lease{}, err
+		}
+		lease.Addresses = addrs
+	}
+	if err := a.putLocked(lease); err != nil {
+		if !again {
+			a.abandonLocked(lease)
+		}
+		return Lease{}, fmt.Errorf("keep lease of %s: %w", owner, err)
+	}
+	a.held[owner] = holding{Lease: lease, touched: now}
+	return lease.clone(), nil
+}
+
+// Release gives the lease of owner back; its addresses rest for the reuse delay.
+// An owner without a lease is no error. After an error the lease is still held.
+func (a *Allocator) Release(owner Owner) error {
+	_, err := a.releaseIf(owner, func(holding) bool { return true })
+	return err
+}
+
+// releaseIf releases the lease of owner if there is one and the condition holds.
+func (a *Allocator) releaseIf(owner Owner, condition func(holding) bool) (released bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.beginLocked(owner)
+	defer a.endLocked(owner)
+
+	h, ok := a.held[owner]
+	if !ok || !condition(h) {
+		return false, nil
+	}
+	lease := h.Lease
+	lease.Released = a.opts.Clock()
+	if err := a.putLocked(lease); err != nil {
+		return false, fmt.Errorf("release lease of %s: %w", owner, err)
+	}
+	delete(a.held, owner)
+	a.resting = append(a.resting, lease)
+	return true, nil
+}
+
+// reserveLocked takes one address of each pool, or of none.
+func (a *Allocator) reserveLocked() ([]netip.Addr, error) {
+	if len(a.pools) == 0 {
+		return nil, fmt.Errorf("%w: Node.spec.podCIDRs is empty; let kube-controller-manager assign it "+
+			"(--allocate-node-cidrs --cluster-cidr)", ErrNoPrefix)
+	}
+	a.sweepLocked()
+	for _, p := range a.pools {
+		if uint64(p.InUse()) >= p.Size() {
+			return nil, a.exhaustedLocked(p)
+		}
+	}
+	addrs := make([]netip.Addr, len(a.pools))
+	for i, p := range a.pools {
+		addrs[i], _ = p.Next() // there is one, as was just seen
+		a.refs[addrs[i]]++
+	}
+	return addrs, nil
+}
+
+// exhaustedLocked says what fills the pool, and what to do.
+func (a *Allocator) exhaustedLocked(p *Pool) error {
+	s := a.statsLocked(p)
+	return fmt.Errorf("%w: pool %s has %d addresses, %d in use, of which %d were released less than %v ago; "+
+		"wait for those, delete pods of this node, or lower the kubelet's maxPods or enlarge the node's podCIDR "+
+		"(kube-controller-manager --node-cidr-mask-size)",
+		ErrExhausted, s.Prefix, s.Size, s.InUse, s.Resting, a.opts.ReuseDelay)
+}
+
+// sweepLocked frees the addresses that have rested long enough.
+func (a *Allocator) sweepLocked() {
+	now := a.opts.Clock()
+	a.resting = slices.DeleteFunc(a.resting, func(l Lease) bool {
+		if now.Sub(l.Released) < a.opts.ReuseDelay {
+			return false
+		}
+		// The file goes before the addresses are free: they name it.
+		if err := a.store.Delete(l.Addresses); err != nil {
+			a.opts.Logger.Error("released lease cannot be deleted; its addresses rest on",
+				logAddresses, l.Addresses, logError, err)
+			return false
+		}
+		a.dropLocked(l.Addresses)
+		return true
+	})
+}
+
+// abandonLocked undoes the reservation of a lease that could not be kept and that
+// nobody was told of. If the store cannot forget it either, its addresses stay
+// taken until a restart finds out what the store holds.
+func (a *Allocator) abandonLocked(l Lease) {
+	if err := a.store.Delete(l.Addresses); err != nil {
+		a.opts.Logger.Error("lease that was not given cannot be deleted; its addresses are not given out until the next start",
+			logAddresses, l.Addresses, logError, err)
+		return
+	}
+	a.dropLocked(l.Addresses)
+}
+
+// holdLocked takes one more reference to each address.
+func (a *Allocator) holdLocked(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		a.refs[addr]++
+	}
+}
+
+// dropLocked gives one reference to each address back, and frees those that had
+// no other.
+func (a *Allocator) dropLocked(addrs []netip.Addr) {
+	for _, addr := range addrs {
+		a.refs[addr]--
+		if a.refs[addr] > 0 {
+			continue
+		}
+		delete(a.refs, addr)
+		for _, p := range a.pools {
+			p.Free(addr)
+		}
+	}
+}
+
+// putLocked writes the lease with the lock released, so that syncing the disk for
+// one owner does not hold up the others. The caller has begun on the owner.
+func (a *Allocator) putLocked(l Lease) error {
+	a.mu.Unlock()
+	defer a.mu.Lock()
+	return a.store.Put(l)
+}
+
+// beginLocked waits until no other call works on owner, and claims it.
+func (a *Allocator) beginLocked(owner Owner) {
+	for {
+		done, busy := a.busy[owner]
+		if !busy {
+			a.busy[owner] = make(chan struct{})
+			return
+		}
+		a.mu.Unlock()
+		<-done
+		a.mu.Lock()
+	}
+}
+
+// endLocked lets the next call work on owner.
+func (a *Allocator) endLocked(owner Owner) {
+	close(a.busy[owner])
+	delete(a.busy, owner)
+}

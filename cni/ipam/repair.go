@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package ipam
+
+import (
+	"cmp"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// PoolStats is how full one pool is.
+type PoolStats struct {
+	Prefix netip.Prefix
+	// Size is the number of usable addresses, at most math.MaxUint64.
+	Size uint64
+	// InUse is the number of addresses that cannot be given out; Resting is
+	// how many of them are released and wait for the reuse delay.
+	InUse, Resting int
+}
+
+// Stats returns how full the pools are, in the order of the prefixes.
+func (a *Allocator) Stats() []PoolStats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sweepLocked()
+	stats := make([]PoolStats, len(a.pools))
+	for i, p := range a.pools {
+		stats[i] = a.statsLocked(p)
+	}
+	return stats
+}
+
+func (a *Allocator) statsLocked(p *Pool) PoolStats {
+	s := PoolStats{Prefix: p.Prefix(), Size: p.Size(), InUse: p.InUse()}
+	for _, l := range a.resting {
+		if slices.ContainsFunc(l.Addresses, p.Contains) {
+			s.Resting++
+		}
+	}
+	return s
+}
+
+// Lease returns the lease that owner holds.
+func (a *Allocator) Lease(owner Owner) (Lease, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h, ok := a.held[owner]
+	return h.clone(), ok
+}
+
+// Leases returns all leases that are held, sorted by their first address.
+func (a *Allocator) Leases() []Lease {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	leases := make([]Lease, 0, len(a.held))
+	for _, h := range a.held {
+		leases = append(leases, h.clone())
+	}
+	slices.SortFunc(leases, func(x, y Lease) int {
+		return cmp.Or(x.Addresses[0].Compare(y.Addresses[0]), cmp.Compare(x.Owner.String(), y.Owner.String()))
+	})
+	return leases
+}
+
+// Stale returns the leases whose owner is not live, and which are older than the
+// grace, counted from when the owner last asked for them: an ADD that is under
+// way is not stale, though its pod is in no list yet. Use it where more than the
+// lease has to go; else Repair.
+func (a *Allocator) Stale(live func(Lease) bool) []Lease {
+	return slices.DeleteFunc(a.Leases(), func(l Lease) bool {
+		a.mu.Lock()
+		h := a.held[l.Owner]
+		a.mu.Unlock()
+		return !a.pastGrace(h) || live(l)
+	})
+}
+
+// Repair releases the leases that Stale returns, and returns those it released. A
+// lease that its owner asks for meanwhile is kept.
+func (a *Allocator) Repair(live func(Lease) bool) ([]Lease, error) {
+	var released []Lease
+	var errs []error
+	for _, l := range a.Stale(live) {
+		ok, err := a.releaseIf(l.Owner, a.pastGrace)
+		errs = append(errs, err)
+		if ok {
+			released = append(released, l)
+		}
+	}
+	return released, errors.Join(errs...)
+}
+
+// pastGrace reports whether the lease may be released if its owner is not live.
+func (a *Allocator) pastGrace(h holding) bool {
+	now := a.opts.Clock()
+	return now.Sub(h.Created) >= a.opts.Grace && now.Sub(h.touched) >= a.opts.Grace
+}
+
+// adopt takes over what the store held at the start. Called before the allocator
+// is shared, with no pools yet.
+func (a *Allocator) adopt(c Contents) {
+	a.holdLocked(c.Blocked)
+	now := a.opts.Clock()
+	// Oldest first, so that of two leases of one owner the newer one wins.
+	slices.SortFunc(c.Leases, func(x, y Lease) int { return x.Created.Compare(y.Created) })
+	for _, l := range c.Leases {
+		a.holdLocked(l.Addresses)
+		// A time to come means that the clock was set back since: rest, and
+		// be young, from now on and not longer.
+		l.Created = earlier(l.Created, now)
+		l.Released = earlier(l.Released, now)
+		if !l.Released.IsZero() {
+			a.resting = append(a.resting, l)
+			continue
+		}
+		if old, twice := a.held[l.Owner]; twice {
+			a.opts.Logger.Warn("owner has two leases; the older one is released",
+				logOwner, l.Owner.String(), logAddresses, old.Addresses)
+			old.Released = now
+			a.resting = append(a.resting, old.Lease)
+		}
+		a.held[l.Owner] = holding{Lease: l}
+	}
+	a.sweepLocked()
+}
+
+// earlier returns the earlier of two times.
+func earlier(t, u time.Time) time.Time {
+	if u.Before(t) {
+		return u
+	}
+	return t
+}
+
+// clone returns a copy that shares nothing with l.
+func (l Lease) clone() Lease {
+	l.Addresses = slices.Clone(l.Addresses)
+	return l
+}
