@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package ca
+
+import (
+	"crypto/ecdsa"
+	"net/netip"
+	"time"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// SignerName is the signer of node certificates in Kubernetes CSRs.
+const SignerName = "sealane.io/node"
+
+// Keys of a request's spec.extra. The API server fills them from the token of a
+// pod, when the token is bound to that pod (KEP-4193, on from Kubernetes 1.30).
+const (
+	ExtraNodeName = "authentication.kubernetes.io/node-name"
+	ExtraNodeUID  = "authentication.kubernetes.io/node-uid"
+	ExtraPodName  = "authentication.kubernetes.io/pod-name"
+	ExtraPodUID   = "authentication.kubernetes.io/pod-uid"
+)
+
+// Request is a Kubernetes CertificateSigningRequest, as far as it matters. All
+// fields but CSR, SignerName, Usages and Expiration were filled by the API server.
+type Request struct {
+	SignerName string
+	Username   string
+	Extra      map[string][]string
+	// CSR is spec.request: one PEM block with the PKCS#10 request.
+	CSR []byte
+	// Usages are spec.usages, in any order.
+	Usages []string
+	// Expiration is spec.expirationSeconds; 0 leaves the lifetime to the signer.
+	Expiration time.Duration
+}
+
+// Claims is what a request's extra fields say about who made it.
+type Claims struct {
+	Node keymgr.NodeID
+	// PodName and PodUID are of the pod whose token was used.
+	PodName, PodUID string
+}
+
+// Policy is what a cluster's approver demands.
+type Policy struct {
+	TrustDomain string
+	// SignerName defaults to the constant SignerName.
+	SignerName string
+	// Namespace, ServiceAccount and DaemonSetUID are the agent's.
+	Namespace      string
+	ServiceAccount string
+	DaemonSetUID   string
+	// MaxLifetime is the longest lifetime that may be asked for and the default;
+	// 0 means DefaultLeafLifetime.
+	MaxLifetime time.Duration
+	// MaxPerHour limits certificates per node UID; 0 means DefaultMaxPerHour.
+	MaxPerHour int
+}
+
+// Facts is what the API server says about the world at the time of a request.
+type Facts struct {
+	Now time.Time
+	// Node is the live Node object named by the request's claims, nil if there is none.
+	Node *Node
+	// Pod is the live Pod in the policy's namespace named by the claims, nil if there is none.
+	Pod *Pod
+	// Issued are the times at which certificates were issued to the node's UID.
+	Issued []time.Time
+	// KeyOwners maps the hash of every known node key (CertificateInfo.SPKI) to its node.
+	KeyOwners map[[32]byte]keymgr.NodeID
+}
+
+// Node is a live Node object.
+type Node struct {
+	ID       keymgr.NodeID
+	PodCIDRs []netip.Prefix
+}
+
+// Pod is a live Pod object.
+type Pod struct {
+	Name, UID      string
+	NodeName       string
+	ServiceAccount string
+	// Deleting is set when the pod has a deletionTimestamp.
+	Deleting bool
+	// ControllerKind and ControllerUID are of the owner reference with controller: true.
+	ControllerKind string
+	ControllerUID  string
+}
+
+// Order is an approved request: what an Issuer may put into a certificate. Only
+// Approve makes a valid one.
+type Order struct {
+	node        keymgr.NodeID
+	trustDomain string
+	key         *ecdsa.PublicKey
+	podCIDRs    []netip.Prefix
+	lifetime    time.Duration
+}
+
+// Node returns the node to name in the certificate.
+func (o Order) Node() keymgr.NodeID { return o.node }
+
+// TrustDomain returns the trust domain of the certificate's URI.
+func (o Order) TrustDomain() string { return o.trustDomain }
+
+// PublicKey returns the key to certify, nil if o is not valid.
+func (o Order) PublicKey() *ecdsa.PublicKey { return o.key }
+
+// PodCIDRs returns the pod ranges that the node may claim, from its Node object.
+func (o Order) PodCIDRs() []netip.Prefix { return o.podCIDRs }
+
+// Lifetime returns how long the certificate is to be valid, at most.
+func (o Order) Lifetime() time.Duration { return o.lifetime }

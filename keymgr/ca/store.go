@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package ca
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+	"sync"
+)
+
+// Issuer stands behind the signer name: the Authority of this package, or a CA
+// elsewhere.
+type Issuer interface {
+	// Issue returns the chain of a new certificate in DER: leaf first, root left out.
+	Issue(ctx context.Context, order Order) (chain [][]byte, err error)
+	// Bundle returns the roots in PEM by which nodes verify each other.
+	Bundle() []byte
+}
+
+// Names of an authority's files, as keys of a Secret.
+const (
+	FileRootCert         = "root.crt"
+	FileRootKey          = "root.key"
+	FileIntermediateCert = "intermediate.crt"
+	FileIntermediateKey  = "intermediate.key"
+)
+
+// Stored is the content of a Store.
+type Stored struct {
+	// Files holds PEM by file name; it is empty if nothing was stored yet.
+	Files map[string][]byte
+	// Version changes with each Save; "" if nothing was stored yet.
+	Version string
+}
+
+// Store keeps an authority's certificates and private keys, for example in a Secret.
+type Store interface {
+	// Load returns what is stored; nothing stored is no error.
+	Load(ctx context.Context) (Stored, error)
+	// Save replaces everything by next.Files if next.Version is still the stored
+	// version, so that of two racing writers one gets ErrConflict.
+	Save(ctx context.Context, next Stored) error
+}
+
+// MemoryStore is a Store that lives as long as the process.
+type MemoryStore struct {
+	mu    sync.Mutex // guards all below
+	files map[string][]byte
+	saves int
+}
+
+// NewMemoryStore returns an empty store.
+func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
+
+// Load implements Store.
+func (m *MemoryStore) Load(context.Context) (Stored, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Stored{Files: clone(m.files), Version: m.versionLocked()}, nil
+}
+
+// Save implements Store.
+func (m *MemoryStore) Save(_ context.Context, next Stored) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if next.Version != m.versionLocked() {
+		return ErrConflict
+	}
+	m.saves++
+	m.files = clone(next.Files)
+	return nil
+}
+
+func (m *MemoryStore) versionLocked() string {
+	if m.saves == 0 {
+		return ""
+	}
+	return strconv.Itoa(m.saves)
+}
+
+func clone(files map[string][]byte) map[string][]byte {
+	c := make(map[string][]byte, len(files))
+	for name, data := range files {
+		c[name] = bytes.Clone(data)
+	}
+	return c
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"net/netip"
+	"time"
+)
+
+// LiveNode is what the API server's Node object says now.
+type LiveNode struct {
+	ID NodeID `json:"id"`
+	// PodCIDRs are spec.podCIDRs of every family.
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+	// Addresses are the InternalIPs.
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// CertificateInfo names a certificate by what no re-encoding can change: issuer
+// and serial number, and the hash of the public key.
+type CertificateInfo struct {
+	// Serial is the serial number in hexadecimal, without leading zeros.
+	Serial string
+	// Issuer is the issuer's distinguished name (RFC 2253).
+	Issuer    string
+	NotBefore time.Time
+	NotAfter  time.Time
+	// SPKI is the SHA-256 hash of the SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
+	SPKI [32]byte
+}
+
+// Peer is a verified statement of another node.
+type Peer struct {
+	ID NodeID
+	// Seq is the statement's sequence number.
+	Seq uint64
+	// Keys holds the keys that are valid now, oldest generation first.
+	Keys []PeerKey
+	// RevokedGens are generations that the node disowned.
+	RevokedGens []uint64
+	PodCIDRs    []netip.Prefix
+	Endpoints   []netip.Addr
+	PSK         PSKMode
+	PSKPort     uint16
+	// NotAfter is when the statement or the certificate ends, whichever is first.
+	NotAfter time.Time
+	// Until is NotAfter with clock skew and grace: from then on Verify refuses.
+	Until time.Time
+	// Grace is set after NotAfter: keep what runs, accept nothing new, raise an alarm.
+	Grace       bool
+	Certificate CertificateInfo
+	// Warnings are findings that an operator should hear of and that do not
+	// make the statement invalid.
+	Warnings []Warning
+}
+
+// Warning is a finding that is no reason to refuse a statement.
+type Warning struct {
+	// Code is one of the Warning… constants.
+	Code string
+	// Text says what was found, with the values.
+	Text string
+}
+
+// Codes of warnings; stable like the labels of RejectReason.
+const (
+	// WarnHistory: the statement does not follow the last one accepted. It was
+	// missed, or somebody else has signed one with the node's key.
+	WarnHistory = "history"
+	// WarnEndpoint: an endpoint of an accepted statement left the live Node.
+	WarnEndpoint = "endpoint"
+)
+
+// Record is what a Verifier remembers of a node across restarts.
+type Record struct {
+	ID NodeID `json:"id"`
+	// Seq and Hash are the high-water mark: the last accepted statement.
+	Seq  uint64 `json:"seq"`
+	Hash Hash   `json:"hash"`
+	// LowGeneration and HighGeneration bound the keys of that statement.
+	LowGeneration  uint64 `json:"lowGeneration"`
+	HighGeneration uint64 `json:"highGeneration"`
+	// Expires is when no statement up to Seq can be valid any more, so that the
+	// mark of a node that is gone may be forgotten.
+	Expires time.Time `json:"expires"`
+	// Gone is set by Forget: the mark stays, the statement serves no more.
+	Gone bool `json:"gone,omitzero"`
+	// Statement is the last accepted statement, and Live what the API server
+	// said then: a reboot without an API server starts from them.
+	Statement Signed   `json:"statement"`
+	Live      LiveNode `json:"live"`
+}
+
+// MarkStore keeps Records. Save must be durable when it returns.
+type MarkStore interface {
+	Load() ([]Record, error)
+	Save(Record) error
+	// Delete removes the record of a node UID; an absent one is no error.
+	Delete(uid string) error
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// StatementType is the type and version of the statements of this package. What an
+// old reader must not ignore gets another version; everything else may be added
+// as a field that old readers skip.
+const StatementType = "nodekey/v1"
+
+// signatureContext separates statement signatures from everything else that a
+// node's key may ever sign.
+const signatureContext = "sealane-nodekey-v1\x00"
+
+// Signed is a statement as it travels and is stored: the bytes that were signed,
+// never re-encoded, the signature (ASN.1 ECDSA) and the certificate chain in DER,
+// leaf first, root left out.
+type Signed struct {
+	Payload   []byte   `json:"payload"`
+	Signature []byte   `json:"signature"`
+	Chain     [][]byte `json:"chain"`
+}
+
+// Equal tells whether two signed statements are the same bytes.
+func (s Signed) Equal(o Signed) bool { return s.digest() == o.digest() }
+
+// digest covers every byte of s. It only says "this very blob was checked before";
+// it is no identity, because a valid ECDSA signature has a second valid form.
+func (s Signed) digest() [32]byte {
+	h := sha256.New()
+	for _, part := range append([][]byte{s.Payload, s.Signature}, s.Chain...) {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
+		h.Write(size[:])
+		h.Write(part)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// Hash is a SHA-256 hash, written in hexadecimal.
+type Hash [32]byte
+
+// HashPayload returns the hash by which statements refer to each other.
+func HashPayload(payload []byte) Hash { return sha256.Sum256(payload) }
+
+// String returns the hash in hexadecimal.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText returns the hash in hexadecimal.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText reads 64 hexadecimal digits.
+func (h *Hash) UnmarshalText(text []byte) error {
+	raw, err := hex.DecodeString(string(text))
+	if err != nil {
+		return fmt.Errorf("decode hash: %w", err)
+	}
+	if len(raw) != len(h) {
+		return fmt.Errorf("decode hash: %d bytes instead of %d", len(raw), len(h))
+	}
+	copy(h[:], raw)
+	return nil
+}
+
+// PSKMode says whether lanes need a preshared key from the pairwise exchange.
+type PSKMode string
+
+// The preshared-key modes. Required and Off exclude each other.
+const (
+	PSKRequired  PSKMode = "required"
+	PSKPreferred PSKMode = "preferred"
+	PSKOff       PSKMode = "off"
+)
+
+func (m PSKMode) valid() bool { return m == PSKRequired || m == PSKPreferred || m == PSKOff }
+
+// agrees tells whether two nodes with these modes may talk.
+func (m PSKMode) agrees(o PSKMode) bool {
+	return !(m == PSKRequired && o == PSKOff || m == PSKOff && o == PSKRequired)
+}
+
+// Ports are the UDP ports of one key generation, indexed by the parity of the
+// peer's generation.
+type Ports [2]uint16
+
+// UnmarshalJSON reads exactly two ports; encoding/json alone would take any number.
+func (p *Ports) UnmarshalJSON(data []byte) error {
+	var list []uint16
+	if err := json.Unmarshal(data, &list); err != nil {
+		return fmt.Errorf("decode ports: %w", err)
+	}
+	if len(list) != len(p) {
+		return fmt.Errorf("decode ports: %d ports instead of %d", len(list), len(p))
+	}
+	copy(p[:], list)
+	return nil
+}
+
+// Statement says which WireGuard keys a node has now. The node signs its JSON form.
+type Statement struct {
+	Type        string `json:"type"`
+	TrustDomain string `json:"trustDomain"`
+	NodeName    string `json:"nodeName"`
+	NodeUID     string `json:"nodeUID"`
+	// Seq grows with every statement: max(previous+1, Unix time in milliseconds).
+	Seq uint64 `json:"seq"`
+	// PrevSeq and PrevHash name the statement that this one follows; zero for none.
+	PrevSeq  uint64    `json:"prevSeq,omitzero"`
+	PrevHash Hash      `json:"prevHash,omitzero"`
+	IssuedAt time.Time `json:"issuedAt"`
+	NotAfter time.Time `json:"notAfter"`
+	// Keys holds one key, or two consecutive generations during a rotation.
+	Keys []StatementKey `json:"keys"`
+	// RevokedGens are generations to drop at once, even if they carry traffic.
+	RevokedGens []uint64     `json:"revokedGens,omitempty"`
+	Endpoints   []netip.Addr `json:"endpoints"`
+	// PSKPort is the TCP port of the preshared-key exchange, 0 for none.
+	PSKPort  uint16         `json:"pskPort,omitzero"`
+	PSK      PSKMode        `json:"psk"`
+	PodCIDRs []netip.Prefix `json:"podCIDRs"`
+}
+
+// StatementKey is one WireGuard key generation of a statement.
+type StatementKey struct {
+	Generation uint64    `json:"gen"`
+	Key        PublicKey `json:"wgPub"`
+	NotBefore  time.Time `json:"notBefore"`
+	NotAfter   time.Time `json:"notAfter"`
+	Ports      Ports     `json:"ports"`
+}
+
+// ID returns the node that the statement is about.
+func (s Statement) ID() NodeID { return NodeID{Name: s.NodeName, UID: s.NodeUID} }
+
+// Encode returns the bytes to sign.
+func (s Statement) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(s); err != nil {
+		return nil, fmt.Errorf("encode statement: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// signedBytes returns the hash that is signed, over context and payload.
+func signedBytes(payload []byte) []byte {
+	h := sha256.New()
+	h.Write([]byte(signatureContext))
+	h.Write(payload)
+	return h.Sum(nil)
+}
