@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package status
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Port and Path are where each node's daemon serves its [Node] as JSON, with a
+// plain GET over HTTP. It holds no secret.
+const (
+	Port = 9754
+	Path = "/status"
+)
+
+// Node is the report of one node's daemon. Keys, serial numbers and the like are
+// text here, as people compare them; nothing in a report is trusted.
+type Node struct {
+	Name    string `json:"name"`
+	UID     string `json:"uid"`     // of the Node object
+	Version string `json:"version"` // of the daemon
+	// Time is when the report was made, by the node's own clock. Ages are
+	// reckoned from it, so that no difference between clocks falsifies them.
+	Time time.Time `json:"time"`
+
+	Ready bool `json:"ready"`
+	// NotReadyReasons say in words what is still missing; empty if Ready.
+	NotReadyReasons []string `json:"notReadyReasons,omitempty"`
+
+	Lane        Lane        `json:"lane"`
+	Certificate Certificate `json:"certificate,omitzero"` // zero: none yet
+	// BundleHash is the SHA-256 of the trust bundle in use, lower-case hex.
+	BundleHash string    `json:"bundleHash,omitempty"`
+	Key        Key       `json:"key,omitzero"`       // zero: no key, as with VXLAN
+	Statement  Statement `json:"statement,omitzero"` // zero: none published yet
+
+	ClusterPodCIDRs []netip.Prefix `json:"clusterPodCIDRs,omitempty"`
+	PodCIDRs        []netip.Prefix `json:"podCIDRs,omitempty"`
+	Pods            int            `json:"pods"` // pods that have a lease
+	Addresses       []AddressUse   `json:"addresses,omitempty"`
+
+	Peers   []Peer    `json:"peers,omitempty"`   // by name
+	Refused []Refusal `json:"refused,omitempty"` // by node and reason
+	Drops   []Drop    `json:"drops,omitempty"`   // in the order of the reasons' numbers
+	Paths   []Traffic `json:"paths,omitempty"`   // in the order of the paths' numbers
+	// LastLeak is the newest packet that the leak guard stopped; nil: none.
+	LastLeak *Leak `json:"lastLeak,omitempty"`
+
+	// Uplinks are the devices that the leak guard watches.
+	Uplinks []string `json:"uplinks,omitempty"`
+	// Clear says in words which traffic stays unencrypted by design.
+	Clear []string `json:"clear,omitempty"`
+}
+
+// Backend is what moves a node's lane packets.
+type Backend string
+
+// The backends of a lane.
+const (
+	Kernel    Backend = "kernel"
+	UserSpace Backend = "user-space"
+)
+
+// Lane is how a node's packets travel to its peers.
+type Lane struct {
+	Kind      string   `json:"kind"` // "wireguard" or "vxlan"
+	Backend   Backend  `json:"backend"`
+	Plaintext bool     `json:"plaintext"` // packets travel unencrypted
+	MTU       int      `json:"mtu"`       // of the pods' devices, bytes
+	Devices   []Device `json:"devices,omitempty"`
+}
+
+// Device is a network device that carries lanes.
+type Device struct {
+	Name string `json:"name"`
+	Port uint16 `json:"port"` // UDP
+}
+
+// Certificate says which certificate vouches for a node.
+type Certificate struct {
+	Serial    string    `json:"serial"` // lower-case hex
+	Issuer    string    `json:"issuer"` // distinguished name
+	NotBefore time.Time `json:"notBefore,omitzero"`
+	NotAfter  time.Time `json:"notAfter,omitzero"`
+	// RenewAt is when the node asks for its next certificate; zero for a peer's.
+	RenewAt time.Time `json:"renewAt,omitzero"`
+}
+
+// Key is a node's own WireGuard key.
+type Key struct {
+	Generation uint64    `json:"generation"`
+	PublicKey  string    `json:"publicKey"` // base64
+	Since      time.Time `json:"since,omitzero"`
+}
+
+// Statement is the newest key statement that a node has published.
+type Statement struct {
+	Sequence uint64    `json:"sequence"`
+	IssuedAt time.Time `json:"issuedAt,omitzero"`
+	NotAfter time.Time `json:"notAfter,omitzero"`
+}
+
+// AddressUse says how many pod addresses of a family are taken.
+type AddressUse struct {
+	Family string `json:"family"` // "ipv4" or "ipv6"
+	Used   uint64 `json:"used"`
+	Size   uint64 `json:"size"` // that can be given to pods; 1<<63-1 stands for that many or more
+}
+
+// PeerState says whether packets can go to a peer.
+type PeerState string
+
+// The states of a peer.
+const (
+	// Connected is a lane that packets can use: after a handshake with
+	// WireGuard, at once with VXLAN.
+	Connected PeerState = "connected"
+	// HandshakePending is a lane that is set up and without an answer so far.
+	HandshakePending PeerState = "handshake_pending"
+	// NoLane is a node whose statement is accepted, or not there, and for which
+	// nothing is set up yet: packets to it are refused.
+	NoLane PeerState = "no_lane"
+	// Refused is a node whose statement was not accepted; see Peer.Reason.
+	Refused PeerState = "refused"
+)
+
+// Peer is another node, as seen from the node of the report.
+type Peer struct {
+	Name       string    `json:"name"`
+	UID        string    `json:"uid"`
+	State      PeerState `json:"state"`
+	Reason     string    `json:"reason,omitempty"` // in words, unless State is Connected
+	Generation uint64    `json:"generation,omitempty"`
+	PublicKey  string    `json:"publicKey,omitempty"` // base64
+	Endpoint   string    `json:"endpoint,omitempty"`  // address, or address and UDP port
+	// LastHandshake is zero if there was none, and with VXLAN.
+	LastHandshake time.Time   `json:"lastHandshake,omitzero"`
+	RxBytes       uint64      `json:"rxBytes"`
+	TxBytes       uint64      `json:"txBytes"`
+	Certificate   Certificate `json:"certificate,omitzero"`
+	// StatementNotAfter is when the peer's statement ends.
+	StatementNotAfter time.Time `json:"statementNotAfter,omitzero"`
+	// Grace is set when statement or certificate has ended and the lane lives on
+	// for the time of grace only.
+	Grace bool `json:"grace,omitempty"`
+}
+
+// Refusal counts the statements of one node that were refused for one reason.
+type Refusal struct {
+	Node    string    `json:"node"`    // name of the NodeKey object
+	Reason  string    `json:"reason"`  // stable label, as in metrics and Events
+	Message string    `json:"message"` // of the newest, in words
+	Count   uint64    `json:"count"`   // since the daemon started
+	Last    time.Time `json:"last"`
+}
+
+// Drop counts the packets that the data path dropped for one reason.
+type Drop struct {
+	Reason  string `json:"reason"` // stable label
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Traffic counts the packets of pods that took one way through the node.
+type Traffic struct {
+	Path    string `json:"path"` // stable label
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Leak is a packet with a pod's address that was about to pass in the clear.
+type Leak struct {
+	Source      netip.Addr `json:"source"`
+	Destination netip.Addr `json:"destination"`
+	Device      string     `json:"device"`
+	Reason      string     `json:"reason"` // "leak_egress" or "leak_ingress"
+}
