@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	kubeadmConfigMap = "kubeadm-config"
+	kubeadmKey       = "ClusterConfiguration"
+)
+
+// TrustDomain returns what tells this cluster from all others: the UID of the
+// namespace kube-system.
+func (c *Client) TrustDomain(ctx context.Context) (string, error) {
+	ns, err := c.core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return "", wrap("read namespace "+metav1.NamespaceSystem, err)
+	}
+	return string(ns.UID), nil
+}
+
+// ClusterPodCIDRs returns the pod ranges that kubeadm set the cluster up with,
+// none if the cluster was made otherwise.
+func (c *Client) ClusterPodCIDRs(ctx context.Context) ([]netip.Prefix, error) {
+	where := "configmap " + metav1.NamespaceSystem + "/" + kubeadmConfigMap
+	cm, err := c.core.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfigMap, metav1.GetOptions{})
+	if err := wrap("read "+where, err); errors.Is(err, ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	ranges, err := parseKubeadmPodSubnet(cm.Data[kubeadmKey])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %s.%w; correct it or set the cluster's pod ranges", ErrBadConfig, where, kubeadmKey, err)
+	}
+	return ranges, nil
+}
+
+// parseKubeadmPodSubnet reads networking.podSubnet of a kubeadm
+// ClusterConfiguration: prefixes separated by commas.
+func parseKubeadmPodSubnet(text string) ([]netip.Prefix, error) {
+	var config struct {
+		Networking struct {
+			PodSubnet string `json:"podSubnet"`
+		} `json:"networking"`
+	}
+	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+		return nil, fmt.Errorf("networking: %w", err)
+	}
+	if strings.TrimSpace(config.Networking.PodSubnet) == "" {
+		return nil, nil
+	}
+	var out []netip.Prefix
+	for part := range strings.SplitSeq(config.Networking.PodSubnet, ",") {
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("networking.podSubnet %q: %w", config.Networking.PodSubnet, err)
+		}
+		out = append(out, prefix.Masked())
+	}
+	return out, nil
+}
+
+// Node returns a node as the API server has it now, ErrNotFound if it has none.
+func (c *Client) Node(ctx context.Context, name string) (Node, error) {
+	object, err := c.core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return Node{}, wrap("read node "+name, err)
+	}
+	return nodeOf(object)
+}
+
+// Pod returns a pod as the API server has it now, ErrNotFound if it has none.
+func (c *Client) Pod(ctx context.Context, namespace, name string) (Pod, error) {
+	object, err := c.core.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return Pod{}, wrap("read pod "+namespace+"/"+name, err)
+	}
+	return podOf(object)
+}
+
+// DaemonSetUID returns the UID of a DaemonSet in the client's namespace as the
+// API server has it now, ErrNotFound if it has none.
+func (c *Client) DaemonSetUID(ctx context.Context, name string) (string, error) {
+	object, err := c.core.AppsV1().DaemonSets(c.namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return "", wrap("read daemonset "+c.namespace+"/"+name, err)
+	}
+	return string(object.UID), nil
+}
+
+// AgentPods returns the pods of the node agents, in no order.
+func (c *Client) AgentPods(ctx context.Context) ([]Pod, error) {
+	list, err := c.core.CoreV1().Pods(c.namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.serviceAccountName", AgentServiceAccount).String(),
+	})
+	if err != nil {
+		return nil, wrap("list pods of "+AgentServiceAccount, err)
+	}
+	var out []Pod
+	for i := range list.Items {
+		pod, err := podOf(&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, pod)
+	}
+	return out, nil
+}
+
+// Target is an HTTP server in a pod.
+type Target struct {
+	Namespace, Pod string
+	Port           uint16
+}
+
+// ProxyGet reads a path from an HTTP server in a pod by way of the API server,
+// so that it works from wherever the API server is reached.
+func (c *Client) ProxyGet(ctx context.Context, t Target, path string) ([]byte, error) {
+	body, err := c.core.CoreV1().Pods(t.Namespace).ProxyGet("http", t.Pod, fmt.Sprint(t.Port), path, nil).DoRaw(ctx)
+	if err != nil {
+		return nil, wrap(fmt.Sprintf("get %s from pod %s/%s", path, t.Namespace, t.Pod), err)
+	}
+	return body, nil
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// Errors to test for with errors.Is.
+var (
+	// ErrNotFound says that the API server has no such object.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict says that the object changed since it was read.
+	ErrConflict = errors.New("changed by somebody else")
+	// ErrForbidden says that the API server refused the request: no
+	// permission, or an admission policy.
+	ErrForbidden = errors.New("forbidden")
+	// ErrDenied says that the controller denied a certificate request; the
+	// error is a *DeniedError.
+	ErrDenied = errors.New("certificate request denied")
+	// ErrNotApproved says that a certificate request must not be signed.
+	ErrNotApproved = errors.New("certificate request not approved")
+	// ErrNewer says that a newer statement is published already.
+	ErrNewer = errors.New("a newer statement is published")
+	// ErrFork says that another statement with the same sequence number is
+	// published: two writers hold this node's key.
+	ErrFork = errors.New("another statement with this sequence number is published")
+	// ErrBadConfig says that a configuration, given or found in the cluster,
+	// is not usable.
+	ErrBadConfig = errors.New("bad configuration")
+)
+
+// DeniedError says why a certificate request got no certificate.
+type DeniedError struct {
+	Request string // name of the CertificateSigningRequest
+	Reason  string // one word, as in the controller's metrics
+	Message string // for people
+}
+
+// Error implements error.
+func (e *DeniedError) Error() string {
+	return fmt.Sprintf("%v: %s: %s: %s", ErrDenied, e.Request, e.Reason, e.Message)
+}
+
+// Is makes errors.Is(err, ErrDenied) true.
+func (e *DeniedError) Is(target error) bool { return target == ErrDenied }
+
+// wrap adds what was attempted to an API error, and the sentinel that callers
+// test for.
+func wrap(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%s: %w: %w", doing, ErrNotFound, err)
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		return fmt.Errorf("%s: %w: %w", doing, ErrConflict, err)
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%s: %w: %w", doing, ErrForbidden, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

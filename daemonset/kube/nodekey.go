@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/keymgr"
+)
+
+// nodeKeyClient is what gentype's client does and the fake one too.
+type nodeKeyClient interface {
+	nodeKeyReader
+	nodeKeyWriter
+}
+
+type nodeKeyReader interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (*v1alpha1.NodeKey, error)
+	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.NodeKeyList, error)
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
+}
+
+type nodeKeyWriter interface {
+	Create(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.CreateOptions) (*v1alpha1.NodeKey, error)
+	Update(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.UpdateOptions) (*v1alpha1.NodeKey, error)
+	UpdateStatus(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.UpdateOptions) (*v1alpha1.NodeKey, error)
+	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
+}
+
+func newNodeKeyClient(base *rest.Config) (nodeKeyClient, error) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	group := v1alpha1.GroupVersion()
+	cfg := rest.CopyConfig(base)
+	cfg.GroupVersion, cfg.APIPath = &group, "/apis"
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.RESTClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return gentype.NewClientWithList(
+		v1alpha1.NodeKeyResource, client, runtime.NewParameterCodec(scheme), "",
+		func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
+		func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
+	), nil
+}
+
+// NodeKeys returns every NodeKey object, from the API server itself.
+func (c *Client) NodeKeys(ctx context.Context) ([]v1alpha1.NodeKey, error) {
+	list, err := c.nodeKeys.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, wrap("list nodekeys", err)
+	}
+	return list.Items, nil
+}
+
+// PublishNodeKey makes the node's NodeKey object carry the statement. It does
+// nothing if it does so already. It refuses to go back: ErrNewer if a
+// statement with a higher sequence number is published for this node UID,
+// ErrFork if another one with the same number is. What an earlier node of the
+// same name left is replaced.
+func (c *Client) PublishNodeKey(ctx context.Context, id keymgr.NodeID, signed keymgr.Signed) error {
+	doing := "publish nodekey " + id.Name
+	want, err := newNodeKey(id, signed)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	again := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
+	return wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
+		return c.putNodeKey(ctx, want)
+	}))
+}
+
+func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey) error {
+	have, err := c.nodeKeys.Get(ctx, want.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = c.nodeKeys.Create(ctx, want, metav1.CreateOptions{})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkSuccession(have.Spec, want.Spec); err != nil {
+		return err
+	}
+	if equality.Semantic.DeepEqual(have.Spec, want.Spec) {
+		return nil
+	}
+	have.Spec, have.OwnerReferences = want.Spec, want.OwnerReferences
+	_, err = c.nodeKeys.Update(ctx, have, metav1.UpdateOptions{})
+	return err
+}
+
+func checkSuccession(have, want v1alpha1.NodeKeySpec) error {
+	switch {
+	case have.NodeUID != want.NodeUID:
+		return nil
+	case have.Sequence > want.Sequence:
+		return fmt.Errorf("%w: sequence %d, not %d", ErrNewer, have.Sequence, want.Sequence)
+	case have.Sequence == want.Sequence && string(have.Payload) != string(want.Payload):
+		return fmt.Errorf("%w: %d", ErrFork, want.Sequence)
+	}
+	return nil
+}
+
+// sequenceOf reads the sequence number out of this node's own statement.
+func sequenceOf(payload []byte) (int64, error) {
+	var statement struct {
+		Seq int64 `json:"seq"`
+	}
+	if err := json.Unmarshal(payload, &statement); err != nil {
+		return 0, fmt.Errorf("parse statement: %w", err)
+	}
+	if statement.Seq < 1 {
+		return 0, fmt.Errorf("parse statement: seq is %d, want at least 1", statement.Seq)
+	}
+	return statement.Seq, nil
+}
+
+func newNodeKey(id keymgr.NodeID, signed keymgr.Signed) (*v1alpha1.NodeKey, error) {
+	sequence, err := sequenceOf(signed.Payload)
+	if err != nil {
+		return nil, err
+	}
+	return &v1alpha1.NodeKey{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: id.Name,
+			// Kubernetes itself then collects the object with its node, also
+			// while no controller runs.
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: id.Name, UID: types.UID(id.UID)}},
+		},
+		Spec: v1alpha1.NodeKeySpec{
+			Payload: signed.Payload, Signature: signed.Signature, CertificateChain: signed.Chain,
+			NodeUID: id.UID, Sequence: sequence,
+		},
+	}, nil
+}
+
+// PublishStatus reports the agent's view in the node's NodeKey object. It
+// writes only what changed, keeps the transition times of conditions that did
+// not, and cuts what the API server would refuse for its length. ErrNotFound
+// means that no statement has been published yet.
+func (c *Client) PublishStatus(ctx context.Context, node string, status v1alpha1.NodeKeyStatus) error {
+	want := boundStatus(status)
+	return wrap("publish status of nodekey "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		have, err := c.nodeKeys.Get(ctx, node, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		next := want
+		next.Conditions = mergeConditions(have.Status.Conditions, want.Conditions)
+		if equality.Semantic.DeepEqual(have.Status, next) {
+			return nil
+		}
+		have.Status = next
+		_, err = c.nodeKeys.UpdateStatus(ctx, have, metav1.UpdateOptions{})
+		return err
+	}))
+}
+
+func mergeConditions(have, want []metav1.Condition) []metav1.Condition {
+	out := slices.Clone(have)
+	out = slices.DeleteFunc(out, func(c metav1.Condition) bool { return meta.FindStatusCondition(want, c.Type) == nil })
+	for _, condition := range want {
+		meta.SetStatusCondition(&out, condition)
+	}
+	return out
+}
+
+func boundStatus(s v1alpha1.NodeKeyStatus) v1alpha1.NodeKeyStatus {
+	out := *s.DeepCopy()
+	slices.SortStableFunc(out.Refused, func(a, b v1alpha1.RefusedStatement) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Reason, b.Reason))
+	})
+	out.Refused = out.Refused[:min(len(out.Refused), v1alpha1.MaxRefused)]
+	return out
+}
+
+// DeleteNodeKey deletes the NodeKey of a node that is gone, if it still speaks
+// for nodeUID. A NodeKey that is gone already, or that the node's successor
+// has taken over, is left alone without an error.
+func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error {
+	doing := "delete nodekey " + name
+	have, err := c.nodeKeys.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return wrap(doing, err)
+	}
+	if have.Spec.NodeUID != nodeUID {
+		return nil
+	}
+	err = c.nodeKeys.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
+		UID: &have.UID, ResourceVersion: &have.ResourceVersion,
+	}})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return wrap(doing, err)
+}

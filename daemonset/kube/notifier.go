@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// notifier runs informers and turns all that they say into one signal.
+type notifier struct {
+	client  kubernetes.Interface // asked only whether it can stream lists
+	log     *slog.Logger
+	changed chan struct{} // holds at most one signal
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	pending int // informers that have not had their first list; guarded by mu
+}
+
+func newNotifier(c *Client) *notifier {
+	return &notifier{client: c.core, log: c.log, changed: make(chan struct{}, 1)}
+}
+
+// Changed has a value when a snapshot taken earlier may be out of date. Many
+// changes are one value.
+func (n *notifier) Changed() <-chan struct{} { return n.changed }
+
+// Wait returns when all goroutines have ended, which they do after the end of
+// the context that the watch was started with.
+func (n *notifier) Wait() { n.running.Wait() }
+
+func (n *notifier) notify() {
+	select {
+	case n.changed <- struct{}{}:
+	default: // the reader has not yet taken the last one
+	}
+}
+
+func (n *notifier) synced() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.pending == 0
+}
+
+func (n *notifier) run(ctx context.Context, informer cache.SharedIndexInformer) {
+	n.mu.Lock()
+	n.pending++
+	n.mu.Unlock()
+	n.running.Go(func() { informer.RunWithContext(ctx) })
+	n.running.Go(func() {
+		select {
+		case <-informer.HasSyncedChecker().Done():
+		case <-ctx.Done():
+			return
+		}
+		n.mu.Lock()
+		n.pending--
+		n.mu.Unlock()
+		n.notify() // an empty list causes no event, but is news
+	})
+}
+
+// transform wraps a converter so that an object it can convert only in part
+// is logged and used as far as it goes: one malformed object must not stop the
+// informer for all others.
+func (n *notifier) transform(convert func(any) (any, error)) cache.TransformFunc {
+	return func(object any) (any, error) {
+		out, err := convert(object)
+		if err != nil && out != nil {
+			n.log.Warn("object is malformed", keyError, err)
+			return out, nil
+		}
+		return out, err
+	}
+}

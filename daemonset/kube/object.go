@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// controlPlaneLabel marks control-plane nodes (KEP-2067).
+const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
+
+// Node is what Sealane needs of a Node object.
+type Node struct {
+	Name, UID    string
+	PodCIDRs     []netip.Prefix // every family, as in spec.podCIDRs
+	Addresses    []netip.Addr   // the InternalIPs
+	Ready        bool           // condition Ready is True
+	ControlPlane bool           // carries the control-plane role label
+}
+
+// Pod is what Sealane needs of a Pod object.
+type Pod struct {
+	Namespace, Name, UID string
+	Node                 string // spec.nodeName
+	ServiceAccount       string
+	HostNetwork          bool
+	Finished             bool // phase Succeeded or Failed: its addresses are free
+	Deleting             bool // has a deletion timestamp
+	Ready                bool // condition Ready is True
+	Addresses            []netip.Addr
+	// ControllerKind and ControllerUID are of the owner that controls the pod,
+	// empty if there is none.
+	ControllerKind, ControllerUID string
+}
+
+func nodeOf(o *corev1.Node) (Node, error) {
+	n := Node{Name: o.Name, UID: string(o.UID)}
+	_, n.ControlPlane = o.Labels[controlPlaneLabel]
+	for _, text := range o.Spec.PodCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return n, fmt.Errorf("%w: node %s: spec.podCIDRs: %w", ErrBadConfig, o.Name, err)
+		}
+		n.PodCIDRs = append(n.PodCIDRs, prefix.Masked())
+	}
+	for _, address := range o.Status.Addresses {
+		if address.Type != corev1.NodeInternalIP {
+			continue
+		}
+		addr, err := netip.ParseAddr(address.Address)
+		if err != nil {
+			return n, fmt.Errorf("%w: node %s: status.addresses: %w", ErrBadConfig, o.Name, err)
+		}
+		n.Addresses = append(n.Addresses, addr.Unmap())
+	}
+	n.Ready = slices.ContainsFunc(o.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+	return n, nil
+}
+
+func podOf(o *corev1.Pod) (Pod, error) {
+	p := Pod{
+		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Node: o.Spec.NodeName,
+		ServiceAccount: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork,
+		Finished: o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
+		Deleting: o.DeletionTimestamp != nil,
+	}
+	if owner := metav1.GetControllerOf(o); owner != nil {
+		p.ControllerKind, p.ControllerUID = owner.Kind, string(owner.UID)
+	}
+	p.Ready = slices.ContainsFunc(o.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+	for _, ip := range o.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		if err != nil {
+			return p, fmt.Errorf("%w: pod %s/%s: status.podIPs: %w", ErrBadConfig, o.Namespace, o.Name, err)
+		}
+		p.Addresses = append(p.Addresses, addr.Unmap())
+	}
+	return p, nil
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealane/sealane/keymgr/ca"
+)
+
+// partOfLabel marks what Sealane makes at run time, so that an uninstall finds it.
+const (
+	partOfLabel = "app.kubernetes.io/part-of"
+	partOf      = "sealane"
+)
+
+// SecretStore is a ca.Store in one Secret of the client's namespace. The
+// version of its content is the Secret's resource version: of two writers the
+// API server lets one through.
+type SecretStore struct {
+	client *Client
+	name   string
+}
+
+// SecretStore returns the store in the Secret of that name. It need not exist.
+func (c *Client) SecretStore(name string) *SecretStore { return &SecretStore{client: c, name: name} }
+
+// Load implements ca.Store.
+func (s *SecretStore) Load(ctx context.Context) (ca.Stored, error) {
+	object, err := s.get(ctx)
+	if errors.Is(err, ErrNotFound) {
+		return ca.Stored{}, nil
+	}
+	if err != nil {
+		return ca.Stored{}, err
+	}
+	return ca.Stored{Files: object.Data, Version: object.ResourceVersion}, nil
+}
+
+// Save implements ca.Store.
+func (s *SecretStore) Save(ctx context.Context, next ca.Stored) error {
+	doing := fmt.Sprintf("write secret %s/%s", s.client.namespace, s.name)
+	api := s.client.core.CoreV1().Secrets(s.client.namespace)
+	if next.Version == "" {
+		_, err := api.Create(ctx, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: s.name, Labels: map[string]string{partOfLabel: partOf}},
+			Type:       corev1.SecretTypeOpaque, Data: next.Files,
+		}, metav1.CreateOptions{})
+		return asStoreError(doing, err)
+	}
+	object, err := s.get(ctx)
+	if errors.Is(err, ErrNotFound) || err == nil && object.ResourceVersion != next.Version {
+		return fmt.Errorf("%s: %w", doing, ca.ErrConflict)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	object.Data = next.Files
+	_, err = api.Update(ctx, object, metav1.UpdateOptions{})
+	return asStoreError(doing, err)
+}
+
+func (s *SecretStore) get(ctx context.Context) (*corev1.Secret, error) {
+	object, err := s.client.core.CoreV1().Secrets(s.client.namespace).Get(ctx, s.name, metav1.GetOptions{})
+	if err != nil {
+		return nil, wrap(fmt.Sprintf("read secret %s/%s", s.client.namespace, s.name), err)
+	}
+	return object, nil
+}
+
+func asStoreError(doing string, err error) error {
+	if err = wrap(doing, err); errors.Is(err, ErrConflict) {
+		return fmt.Errorf("%w: %w", ca.ErrConflict, err)
+	}
+	return err
+}
+
+// PublishBundle makes the trust ConfigMap carry the bundle (PEM).
+func (c *Client) PublishBundle(ctx context.Context, bundle []byte) error {
+	doing := fmt.Sprintf("publish configmap %s/%s", c.namespace, TrustConfigMap)
+	api := c.core.CoreV1().ConfigMaps(c.namespace)
+	object, err := api.Get(ctx, TrustConfigMap, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = api.Create(ctx, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: TrustConfigMap, Labels: map[string]string{partOfLabel: partOf}},
+			Data:       map[string]string{TrustBundleKey: string(bundle)},
+		}, metav1.CreateOptions{})
+		return wrap(doing, err)
+	}
+	if err != nil {
+		return wrap(doing, err)
+	}
+	if object.Data[TrustBundleKey] == string(bundle) {
+		return nil
+	}
+	object.Data = map[string]string{TrustBundleKey: string(bundle)}
+	_, err = api.Update(ctx, object, metav1.UpdateOptions{})
+	return wrap(doing, err)
+}

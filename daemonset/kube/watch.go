@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/keymgr"
+)
+
+// WatchConfig says what a Watcher watches.
+type WatchConfig struct {
+	// Node is the name of the node whose pods a snapshot lists; empty lists
+	// none.
+	Node string
+}
+
+// Snapshot is all that is known at one moment. It belongs to the caller,
+// except for the bytes inside NodeKeys and Bundle, which must not be changed.
+type Snapshot struct {
+	Nodes     []Node                   // by name
+	NodeKeys  map[string]keymgr.Signed // by the object's name, unverified
+	Claims    map[string]string        // node UID that each NodeKey object claims, by its name
+	Bundle    []byte                   // trust bundle, PEM; empty if there is none
+	LocalPods []Pod                    // of WatchConfig.Node, by namespace and name
+}
+
+// Watcher follows what the API server has. See Client.Watch.
+type Watcher struct {
+	*notifier
+	nodes    *feed[Node]
+	nodeKeys *feed[publishedKey]
+	bundles  *feed[[]byte]
+	pods     *feed[Pod] // nil if not watched
+}
+
+type publishedKey struct {
+	name, nodeUID string
+	signed        keymgr.Signed
+}
+
+// Watch follows nodes, NodeKeys, the trust bundle and one node's pods until
+// ctx ends. While the API server is away the last snapshot stays.
+func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
+	ctx = c.withLog(ctx)
+	w := &Watcher{notifier: newNotifier(c)}
+	var err error
+	if w.nodes, err = start(ctx, w.notifier, c.nodeSource()); err != nil {
+		return nil, err
+	}
+	if w.nodeKeys, err = start(ctx, w.notifier, c.nodeKeySource()); err != nil {
+		return nil, err
+	}
+	if w.bundles, err = start(ctx, w.notifier, c.bundleSource()); err != nil {
+		return nil, err
+	}
+	if cfg.Node == "" {
+		return w, nil
+	}
+	w.pods, err = start(ctx, w.notifier, c.podSource(cfg.Node))
+	return w, err
+}
+
+// Snapshot returns what is known now, and whether that is complete: false
+// until each kind has been listed once.
+func (w *Watcher) Snapshot() (Snapshot, bool) {
+	complete := w.synced()
+	s := Snapshot{Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{}}
+	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	for _, key := range w.nodeKeys.values() {
+		s.NodeKeys[key.name] = key.signed
+		s.Claims[key.name] = key.nodeUID
+	}
+	for _, bundle := range w.bundles.values() {
+		s.Bundle = bundle
+	}
+	if w.pods != nil {
+		s.LocalPods = w.pods.values()
+		slices.SortFunc(s.LocalPods, func(a, b Pod) int {
+			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		})
+	}
+	return s, complete
+}
+
+func (c *Client) nodeSource() source[*corev1.Node, Node] {
+	api := c.core.CoreV1().Nodes()
+	return source[*corev1.Node, Node]{
+		example: &corev1.Node{},
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return api.List(ctx, o)
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return api.Watch(ctx, o)
+		},
+		convert: nodeOf,
+	}
+}
+
+func (c *Client) nodeKeySource() source[*v1alpha1.NodeKey, publishedKey] {
+	return source[*v1alpha1.NodeKey, publishedKey]{
+		example: &v1alpha1.NodeKey{},
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return c.nodeKeys.List(ctx, o)
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.nodeKeys.Watch(ctx, o)
+		},
+		convert: func(o *v1alpha1.NodeKey) (publishedKey, error) {
+			return publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec)}, nil
+		},
+	}
+}
+
+func signedOf(spec v1alpha1.NodeKeySpec) keymgr.Signed {
+	return keymgr.Signed{Payload: spec.Payload, Signature: spec.Signature, Chain: spec.CertificateChain}
+}
+
+func (c *Client) bundleSource() source[*corev1.ConfigMap, []byte] {
+	api := c.core.CoreV1().ConfigMaps(c.namespace)
+	return source[*corev1.ConfigMap, []byte]{
+		example:  &corev1.ConfigMap{},
+		selector: fields.OneTermEqualSelector("metadata.name", TrustConfigMap).String(),
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return api.List(ctx, o)
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return api.Watch(ctx, o)
+		},
+		convert: func(o *corev1.ConfigMap) ([]byte, error) {
+			return bytes.TrimSpace([]byte(o.Data[TrustBundleKey])), nil
+		},
+	}
+}
+
+func (c *Client) podSource(node string) source[*corev1.Pod, Pod] {
+	api := c.core.CoreV1().Pods(metav1.NamespaceAll)
+	return source[*corev1.Pod, Pod]{
+		example:  &corev1.Pod{},
+		selector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return api.List(ctx, o)
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return api.Watch(ctx, o)
+		},
+		convert: podOf,
+	}
+}
