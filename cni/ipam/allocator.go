@@ -65,6 +65,8 @@ type Allocator struct {
 	refs    map[netip.Addr]int
 	held    map[Owner]holding
 	resting []Lease
+	// given are the addresses of the newest lease: where the circles go on.
+	given []netip.Addr
 	// busy has a channel for each owner that a call is working on; it is
 	// closed when the call is done.
 	busy map[Owner]chan struct{}
@@ -75,6 +77,8 @@ type holding struct {
 	Lease
 	// touched is when the owner last asked for it, in this run of the daemon.
 	touched time.Time
+	// unclear says that a write failed: the store may say something else.
+	unclear bool
 }
 
 // Open returns the allocator of the leases kept in dir. There may be no prefixes
@@ -141,28 +145,10 @@ func (a *Allocator) poolLocked(prefix netip.Prefix) (*Pool, error) {
 	for addr := range a.refs {
 		pool.Take(addr)
 	}
-	pool.SetCursor(a.lastGivenLocked(pool))
+	for _, addr := range a.given {
+		pool.SetCursor(addr)
+	}
 	return pool, nil
-}
-
-// lastGivenLocked returns the address of the pool that was leased last. It is
-// derived from the leases, so that the circle goes on after a restart.
-func (a *Allocator) lastGivenLocked(pool *Pool) (last netip.Addr) {
-	var when time.Time
-	see := func(l Lease) {
-		for _, addr := range l.Addresses {
-			if pool.Contains(addr) && l.Created.After(when) {
-				last, when = addr, l.Created
-			}
-		}
-	}
-	for _, h := range a.held {
-		see(h.Lease)
-	}
-	for _, l := range a.resting {
-		see(l)
-	}
-	return last
 }
 
 // Allocate leases one address per family to owner, or returns the lease it holds
@@ -177,31 +163,40 @@ func (a *Allocator) Allocate(owner Owner, meta Meta) (Lease, error) {
 	a.beginLocked(owner)
 	defer a.endLocked(owner)
 
+	if h, ok := a.held[owner]; ok {
+		return a.renewLocked(h, meta)
+	}
+	addrs, err := a.reserveLocked()
+	if err != nil {
+		return Lease{}, err
+	}
 	now := a.opts.Clock()
-	lease := Lease{Owner: owner, Meta: meta, Created: now}
-	old, again := a.held[owner]
-	if again {
-		lease.Addresses, lease.Created = old.Addresses, old.Created
-		a.held[owner] = holding{Lease: old.Lease, touched: now}
-	}
-	if again && old.Meta == meta {
-		return old.clone(), nil
-	}
-	if !again {
-		addrs, err := a.reserveLocked()
-		if err != nil {
-			return Lease{}, err
-		}
-		lease.Addresses = addrs
-	}
+	lease := Lease{Owner: owner, Meta: meta, Addresses: addrs, Created: now}
 	if err := a.putLocked(lease); err != nil {
-		if !again {
-			a.abandonLocked(lease)
-		}
+		a.abandonLocked(lease)
 		return Lease{}, fmt.Errorf("keep lease of %s: %w", owner, err)
 	}
 	a.held[owner] = holding{Lease: lease, touched: now}
 	return lease.clone(), nil
+}
+
+// renewLocked returns the lease that its owner asks for again, and stores it if
+// the store may not have it so.
+func (a *Allocator) renewLocked(h holding, meta Meta) (Lease, error) {
+	h.touched = a.opts.Clock()
+	a.held[h.Owner] = h
+	if h.Meta == meta && !h.unclear {
+		return h.clone(), nil
+	}
+	renewed := h.Lease
+	renewed.Meta = meta
+	if err := a.putLocked(renewed); err != nil {
+		h.unclear = true
+		a.held[h.Owner] = h
+		return Lease{}, fmt.Errorf("keep lease of %s: %w", h.Owner, err)
+	}
+	a.held[h.Owner] = holding{Lease: renewed, touched: h.touched}
+	return renewed.clone(), nil
 }
 
 // Release gives the lease of owner back; its addresses rest for the reuse delay.
@@ -225,6 +220,8 @@ func (a *Allocator) releaseIf(owner Owner, condition func(holding) bool) (releas
 	lease := h.Lease
 	lease.Released = a.opts.Clock()
 	if err := a.putLocked(lease); err != nil {
+		h.unclear = true
+		a.held[owner] = h
 		return false, fmt.Errorf("release lease of %s: %w", owner, err)
 	}
 	delete(a.held, owner)
@@ -247,8 +244,9 @@ func (a *Allocator) reserveLocked() ([]netip.Addr, error) {
 	addrs := make([]netip.Addr, len(a.pools))
 	for i, p := range a.pools {
 		addrs[i], _ = p.Next() // there is one, as was just seen
-		a.refs[addrs[i]]++
 	}
+	a.holdLocked(addrs)
+	a.given = addrs
 	return addrs, nil
 }
 

@@ -108,6 +108,7 @@ func (a *Allocator) adopt(c Contents) {
 	slices.SortFunc(c.Leases, func(x, y Lease) int { return x.Created.Compare(y.Created) })
 	for _, l := range c.Leases {
 		a.holdLocked(l.Addresses)
+		a.given = l.Addresses
 		// A time to come means that the clock was set back since: rest, and
 		// be young, from now on and not longer.
 		l.Created = earlier(l.Created, now)

@@ -90,28 +90,29 @@ func (s *FileStore) Load() (Contents, error) {
 	}
 	var c Contents
 	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			s.log.Warn("lease directory holds what is not a lease", logPath, filepath.Join(s.dir, e.Name()))
-			continue
-		}
-		if err := s.loadFile(e.Name(), &c); err != nil {
+		if err := s.loadFile(e, &c); err != nil {
 			return Contents{}, err
 		}
 	}
 	return c, nil
 }
 
-// loadFile adds what the file called name says to c. Its error is one of
-// reading or renaming the file, not of the content.
-func (s *FileStore) loadFile(name string, c *Contents) error {
+// loadFile adds what the file says to c. Its error is one of reading, renaming
+// or removing the file, not of the content.
+func (s *FileStore) loadFile(file fs.DirEntry, c *Contents) error {
+	name := file.Name()
 	path := filepath.Join(s.dir, name)
-	if atomicfile.IsTemp(name) {
+	original, corrupt := strings.CutSuffix(name, corruptSuffix)
+	switch {
+	case atomicfile.IsTemp(name):
 		return os.Remove(path)
-	}
-	if original, ok := strings.CutSuffix(name, corruptSuffix); ok {
+	case corrupt:
 		addrs, _ := parseFileName(original)
 		s.logBlocked(path, addrs)
 		c.Blocked = append(c.Blocked, addrs...)
+		return nil
+	case !file.Type().IsRegular() || !strings.HasSuffix(name, leaseSuffix):
+		s.log.Warn("lease directory holds what is no lease; it is ignored", logPath, path)
 		return nil
 	}
 	lease, err := s.readLease(name)
