@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	maxChain       = 5
+	maxCertificate = 8 << 10
+	maxBundle      = 256 << 10
+	maxRoots       = 32
+)
+
+// ParseBundle reads a PEM bundle of CA certificates. Text between the blocks is
+// allowed, anything else than CA certificates is not, nor an empty bundle.
+func ParseBundle(data []byte) ([]*x509.Certificate, error) {
+	if len(data) > maxBundle {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrBundle, len(data), maxBundle)
+	}
+	var roots []*x509.Certificate
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		root, err := parseRoot(block)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(roots, root.Equal) {
+			roots = append(roots, root)
+		}
+		data = rest
+	}
+	if bytes.Contains(data, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("%w: a PEM block is cut short", ErrBundle)
+	}
+	if len(roots) == 0 || len(roots) > maxRoots {
+		return nil, fmt.Errorf("%w: %d certificates, want 1 to %d", ErrBundle, len(roots), maxRoots)
+	}
+	return roots, nil
+}
+
+func parseRoot(block *pem.Block) (*x509.Certificate, error) {
+	if block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("%w: it holds a %s; only certificates belong there", ErrBundle, block.Type)
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	if !root.BasicConstraintsValid || !root.IsCA {
+		return nil, fmt.Errorf("%w: %s is no CA certificate", ErrBundle, root.Subject)
+	}
+	return root, nil
+}
+
+// EncodeChain writes certificates in DER as PEM blocks.
+func EncodeChain(chain [][]byte) []byte {
+	var b bytes.Buffer
+	for _, der := range chain {
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return b.Bytes()
+}
+
+// DecodeChain reads the PEM certificates of a chain, leaf first, into DER. The
+// certificates themselves are not looked into.
+func DecodeChain(data []byte) ([][]byte, error) {
+	var chain [][]byte
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("decode certificate chain: it holds a %s", block.Type)
+		}
+		chain, data = append(chain, block.Bytes), rest
+	}
+	if len(chain) == 0 || len(bytes.TrimSpace(data)) != 0 {
+		return nil, errors.New("decode certificate chain: not a list of PEM certificates")
+	}
+	return chain, nil
+}
+
+// nodeCertificate is a leaf whose chain was verified.
+type nodeCertificate struct {
+	info        CertificateInfo
+	key         *ecdsa.PublicKey
+	trustDomain string
+	id          NodeID
+	podCIDRs    []netip.Prefix
+	// chainEnd is when the first certificate above the leaf expires.
+	chainEnd time.Time
+}
+
+// verifyChain checks a chain against roots and returns its leaf. Whether the leaf
+// is valid at this moment is left to the caller, who knows skew and grace: the
+// chain is judged at the moment of the leaf's life that is nearest to now.
+func verifyChain(chain [][]byte, roots *x509.CertPool, now time.Time) (*nodeCertificate, error) {
+	certs, err := parseChain(chain)
+	if err != nil {
+		return nil, err
+	}
+	leaf := certs[0]
+	opts := x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   clamp(now, leaf.NotBefore, leaf.NotAfter),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // checked in issuedForNodes
+	}
+	for _, c := range certs[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	found, err := leaf.Verify(opts)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrChain, err)
+	}
+	i := slices.IndexFunc(found, issuedForNodes)
+	if i < 0 {
+		return nil, fmt.Errorf("%w: no issuer is marked for node certificates with client and server authentication", ErrCertificate)
+	}
+	return inspectLeaf(leaf, found[i][1:])
+}
+
+func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
+	if len(chain) == 0 || len(chain) > maxChain {
+		return nil, fmt.Errorf("%w: %d certificates, want 1 to %d", ErrTooLarge, len(chain), maxChain)
+	}
+	certs := make([]*x509.Certificate, 0, len(chain))
+	for _, der := range chain {
+		if len(der) > maxCertificate {
+			return nil, fmt.Errorf("%w: certificate of %d bytes, at most %d", ErrTooLarge, len(der), maxCertificate)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrChain, err)
+		}
+		// The one critical extension of ours; see NodeIssuerExtension.
+		c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, oidNodeIssuer().Equal)
+		certs = append(certs, c)
+	}
+	return certs, nil
+}
+
+// issuedForNodes tells whether the leaf's issuer carries the mark, and whether
+// leaf and all above allow both client and server authentication.
+func issuedForNodes(chain []*x509.Certificate) bool {
+	if len(chain) < 2 || !isNodeIssuer(chain[1]) || len(chain[0].ExtKeyUsage) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
+		limited := len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0
+		return limited && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny) &&
+			!(slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth) &&
+				slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth))
+	})
+}
+
+// inspectLeaf reads a node certificate and refuses what no signer of ours makes.
+func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*nodeCertificate, error) {
+	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("%w: key is not ECDSA P-256", ErrCertificate)
+	}
+	if leaf.IsCA || leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return nil, fmt.Errorf("%w: want no CA and key usage digitalSignature", ErrCertificate)
+	}
+	if len(leaf.URIs) != 1 || len(leaf.DNSNames)+len(leaf.EmailAddresses)+len(leaf.IPAddresses) > 0 {
+		return nil, fmt.Errorf("%w: want one URI and no other name", ErrCertificate)
+	}
+	td, id, err := ParseURI(leaf.URIs[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	n := &nodeCertificate{info: infoOf(leaf), key: key, trustDomain: td, id: id, chainEnd: above[0].NotAfter}
+	for _, c := range above {
+		n.chainEnd = earlier(n.chainEnd, c.NotAfter)
+	}
+	for _, e := range leaf.Extensions {
+		if !e.Id.Equal(oidPodCIDRs()) {
+			continue
+		}
+		if n.podCIDRs, err = ParsePodCIDRs(e.Value); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
+		}
+	}
+	return n, nil
+}
+
+// ParseCertificateInfo reads what identifies a certificate in DER, verifying nothing.
+func ParseCertificateInfo(der []byte) (CertificateInfo, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return CertificateInfo{}, fmt.Errorf("parse certificate: %w", err)
+	}
+	return infoOf(c), nil
+}
+
+func infoOf(c *x509.Certificate) CertificateInfo {
+	return CertificateInfo{
+		Serial:    c.SerialNumber.Text(16),
+		Issuer:    c.Issuer.String(),
+		NotBefore: c.NotBefore,
+		NotAfter:  c.NotAfter,
+		SPKI:      sha256.Sum256(c.RawSubjectPublicKeyInfo),
+	}
+}
+
+func clamp(t, low, high time.Time) time.Time {
+	if t.Before(low) {
+		return low
+	}
+	return earlier(t, high)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

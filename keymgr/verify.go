@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// ClockSkew is how far the clocks of two nodes may differ.
+	ClockSkew = 10 * time.Minute
+	// DefaultGrace is how long accepted keys outlive their statement or certificate,
+	// so that a signer that is away over a weekend does not stop the cluster.
+	DefaultGrace = 7 * 24 * time.Hour
+)
+
+// VerifierConfig configures a Verifier.
+type VerifierConfig struct {
+	// TrustDomain is the cluster's: the UID of its kube-system namespace.
+	TrustDomain string
+	// Self is this node, whose own statement is not for it to verify.
+	Self NodeID
+	// Marks keeps the high-water marks; nil keeps them in memory only, for tools
+	// that merely look.
+	Marks MarkStore
+	// Clock is time.Now if nil.
+	Clock func() time.Time
+	// AddressRanges are where endpoints may lie besides the InternalIPs of the Node.
+	AddressRanges []netip.Prefix
+	// Grace for what was accepted and has expired since; 0 is strict.
+	Grace time.Duration
+	// PSK is this node's own mode; "" means PSKOff.
+	PSK PSKMode
+}
+
+// Verifier judges the statements of all other nodes and remembers who has what.
+// It is safe for concurrent use.
+type Verifier struct {
+	cfg VerifierConfig
+
+	mu     sync.Mutex // guards all below
+	roots  *x509.CertPool
+	epoch  uint64 // counts changes of roots
+	keys   []PublicKey
+	cidrs  []netip.Prefix
+	nodes  map[string]*known // by UID
+	names  map[string]string // live node name to UID
+	claims claims
+}
+
+// known is a node of which a statement was accepted.
+type known struct {
+	rec  Record
+	stmt Statement
+	// The blob that was verified last in this process, and under which roots.
+	leaf   *nodeCertificate
+	digest [32]byte
+	epoch  uint64
+}
+
+// NewVerifier returns a verifier that goes on from the stored marks. If a mark
+// cannot be read it fails with an error that names the file: without it, an old
+// statement of that node could be replayed.
+func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
+	if err := errors.Join(ValidateTrustDomain(cfg.TrustDomain), cfg.Self.Validate()); err != nil {
+		return nil, fmt.Errorf("create verifier: %w", err)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.PSK == "" {
+		cfg.PSK = PSKOff
+	}
+	v := &Verifier{cfg: cfg, nodes: map[string]*known{}, names: map[string]string{}, claims: newClaims()}
+	if cfg.Marks == nil {
+		return v, nil
+	}
+	records, err := cfg.Marks.Load()
+	if err != nil {
+		return nil, fmt.Errorf("create verifier: %w (delete the file to accept that node anew)", err)
+	}
+	for _, r := range records {
+		v.adopt(r)
+	}
+	return v, v.pruneLocked()
+}
+
+// adopt takes over a stored record. Its statement was verified before it was stored.
+func (v *Verifier) adopt(r Record) {
+	k := &known{rec: r}
+	v.nodes[r.ID.UID] = k
+	if stmt, err := ParseStatement(r.Statement.Payload); err == nil {
+		k.stmt = stmt
+	}
+	if !r.Gone {
+		v.names[r.ID.Name] = r.ID.UID
+		v.claims.hold(k.stmt)
+	}
+}
+
+// SetRoots replaces the trusted roots. After an error the old ones stay.
+func (v *Verifier) SetRoots(bundlePEM []byte) error {
+	roots, err := ParseBundle(bundlePEM)
+	if err != nil {
+		return fmt.Errorf("set roots: %w", err)
+	}
+	pool := x509.NewCertPool()
+	for _, r := range roots {
+		pool.AddCert(r)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.roots == nil || !v.roots.Equal(pool) {
+		v.roots = pool
+		v.epoch++
+	}
+	return nil
+}
+
+// SetSelf says which WireGuard keys and pod ranges are this node's own, so that no
+// other node can claim them.
+func (v *Verifier) SetSelf(keys []PublicKey, podCIDRs []netip.Prefix) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.keys, v.cidrs = slices.Clone(keys), slices.Clone(podCIDRs)
+}
+
+// Forget is to be called when a Node object is gone: it frees the node's key and
+// pod ranges. The sequence mark stays until no older statement can be valid.
+func (v *Verifier) Forget(id NodeID) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.forgetLocked(id.UID); err != nil {
+		return fmt.Errorf("forget node %s: %w", id, err)
+	}
+	return v.pruneLocked()
+}
+
+func (v *Verifier) forgetLocked(uid string) error {
+	k := v.nodes[uid]
+	if k == nil || k.rec.Gone {
+		return nil
+	}
+	v.claims.release(k.stmt)
+	delete(v.names, k.rec.ID.Name)
+	k.rec.Gone = true
+	return v.save(k.rec)
+}
+
+// pruneLocked drops the marks of gone nodes that protect from nothing any more.
+func (v *Verifier) pruneLocked() error {
+	now := v.cfg.Clock()
+	var errs []error
+	for uid, k := range v.nodes {
+		if !k.rec.Gone || !now.After(k.rec.Expires) {
+			continue
+		}
+		delete(v.nodes, uid)
+		if v.cfg.Marks != nil {
+			errs = append(errs, v.cfg.Marks.Delete(uid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (v *Verifier) save(r Record) error {
+	if v.cfg.Marks == nil {
+		return nil
+	}
+	if err := v.cfg.Marks.Save(r); err != nil {
+		return fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	return nil
+}
+
+// Restore verifies the stored statements against what the API server said when
+// they were accepted: the way up after a reboot without an API server. The error
+// joins the reasons for the nodes that are left out.
+func (v *Verifier) Restore() ([]Peer, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var peers []Peer
+	var errs []error
+	for _, k := range v.nodes {
+		if k.rec.Gone {
+			continue
+		}
+		p, err := v.verifyLocked(k.rec.Statement, k.rec.Live)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("restore node %s: %w", k.rec.ID, err))
+			continue
+		}
+		peers = append(peers, p)
+	}
+	slices.SortFunc(peers, func(a, b Peer) int { return compareIDs(a.ID, b.ID) })
+	return peers, errors.Join(errs...)
+}
+
+// Verify checks a statement in every respect against the roots, against the live
+// Node object and against everything that was accepted before, and remembers it
+// durably before it returns. The same statement again gives the same peer again:
+// call Verify for every node whenever anything changed, after Forget for the nodes
+// that are gone. RejectReason gives the label of an error.
+func (v *Verifier) Verify(s Signed, live LiveNode) (Peer, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p, err := v.verifyLocked(s, live)
+	if err != nil {
+		return Peer{}, fmt.Errorf("verify statement of node %s: %w", live.ID, err)
+	}
+	return p, nil
+}
+
+// candidate is a statement on its way through the checks.
+type candidate struct {
+	signed Signed
+	live   LiveNode
+	now    time.Time
+	digest [32]byte
+
+	stmt Statement
+	leaf *nodeCertificate
+	// prev is what was accepted of the node before, nil if nothing.
+	prev *known
+	// repeat is set if the payload is the one that was accepted last.
+	repeat bool
+
+	end      time.Time
+	grace    bool
+	keys     []PeerKey
+	warnings []Warning
+}
+
+func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
+	if live.ID.Validate() != nil {
+		return Peer{}, fmt.Errorf("%w: %q", ErrUnknownNode, live.ID)
+	}
+	if live.ID.Name == v.cfg.Self.Name || live.ID.UID == v.cfg.Self.UID {
+		return Peer{}, ErrSelf
+	}
+	// The live Node is the truth about names: an earlier one of that name is gone.
+	if uid, ok := v.names[live.ID.Name]; ok && uid != live.ID.UID {
+		if err := v.forgetLocked(uid); err != nil {
+			return Peer{}, err
+		}
+	}
+	c := &candidate{signed: s, live: live, now: v.cfg.Clock(), digest: s.digest(), prev: v.nodes[live.ID.UID]}
+	if err := v.authenticate(c); err != nil {
+		return Peer{}, err
+	}
+	for _, check := range []func(*candidate) error{
+		v.checkNames, v.checkSequence, v.checkTimes, v.checkGenerations, v.checkKeys,
+		v.checkPorts, v.checkEndpoints, v.checkPodCIDRs, v.checkPSK,
+	} {
+		if err := check(c); err != nil {
+			return Peer{}, err
+		}
+	}
+	if err := v.accept(c); err != nil {
+		return Peer{}, err
+	}
+	return v.peer(c), nil
+}
+
+// authenticate finds out who signed the payload. A blob that was verified before
+// under the same roots is not verified again.
+func (v *Verifier) authenticate(c *candidate) error {
+	if v.roots == nil {
+		return ErrNoRoots
+	}
+	if k := c.prev; k != nil && k.leaf != nil && k.digest == c.digest && k.epoch == v.epoch && !c.now.After(k.leaf.chainEnd) {
+		c.stmt, c.leaf = k.stmt, k.leaf
+		return nil
+	}
+	if n := len(c.signed.Signature); n > maxSignature {
+		return fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxSignature)
+	}
+	var err error
+	if c.stmt, err = ParseStatement(c.signed.Payload); err != nil {
+		return err
+	}
+	if c.stmt.Type != StatementType {
+		return fmt.Errorf("%w: %q instead of %q", ErrType, c.stmt.Type, StatementType)
+	}
+	if c.leaf, err = verifyChain(c.signed.Chain, v.roots, c.now); err != nil {
+		return err
+	}
+	if !ecdsa.VerifyASN1(c.leaf.key, signedBytes(c.signed.Payload), c.signed.Signature) {
+		return fmt.Errorf("%w: certificate %s of %s", ErrSignature, c.leaf.info.Serial, c.leaf.id)
+	}
+	return nil
+}
+
+// accept makes the statement the last one of its node, on disk first.
+func (v *Verifier) accept(c *candidate) error {
+	rec := Record{
+		ID: c.live.ID, Seq: c.stmt.Seq, Hash: HashPayload(c.signed.Payload),
+		LowGeneration:  c.stmt.Keys[0].Generation,
+		HighGeneration: c.stmt.Keys[len(c.stmt.Keys)-1].Generation,
+		Expires:        c.leaf.info.NotAfter.Add(v.cfg.Grace + ClockSkew),
+		Statement:      c.signed, Live: c.live,
+	}
+	k := &known{rec: rec, stmt: c.stmt, leaf: c.leaf, digest: c.digest, epoch: v.epoch}
+	if c.prev != nil {
+		k.rec.Expires = later(rec.Expires, c.prev.rec.Expires)
+	}
+	if c.needsSave() {
+		if err := v.save(k.rec); err != nil {
+			return err
+		}
+	}
+	if c.prev != nil {
+		v.claims.release(c.prev.stmt)
+	}
+	v.claims.hold(c.stmt)
+	v.nodes[c.live.ID.UID] = k
+	v.names[c.live.ID.Name] = c.live.ID.UID
+	return nil
+}
+
+// needsSave tells whether the record on disk would say something else. Another
+// signature over the same payload does not count, or a writer of API objects
+// could make every node write to its disk.
+func (c *candidate) needsSave() bool {
+	if !c.repeat || c.prev.rec.Gone {
+		return true
+	}
+	old := c.prev.rec
+	if !slices.Equal(old.Live.PodCIDRs, c.live.PodCIDRs) || !slices.Equal(old.Live.Addresses, c.live.Addresses) {
+		return true
+	}
+	info, err := ParseCertificateInfo(old.Statement.Chain[0])
+	return err != nil || info.Serial != c.leaf.info.Serial || info.Issuer != c.leaf.info.Issuer
+}
+
+func (v *Verifier) peer(c *candidate) Peer {
+	return Peer{
+		ID: c.live.ID, Seq: c.stmt.Seq, Keys: c.keys, RevokedGens: slices.Clone(c.stmt.RevokedGens),
+		PodCIDRs: slices.Clone(c.stmt.PodCIDRs), Endpoints: slices.Clone(c.stmt.Endpoints),
+		PSK: c.stmt.PSK, PSKPort: c.stmt.PSKPort,
+		NotAfter: c.end, Until: c.end.Add(ClockSkew + v.cfg.Grace), Grace: c.grace,
+		Certificate: c.leaf.info, Warnings: c.warnings,
+	}
+}

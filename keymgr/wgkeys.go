@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/internal/atomicfile"
+)
+
+const (
+	wgKeyPrefix = "wg-"
+	wgKeySuffix = ".key"
+)
+
+// WGKey is one generation of this node's WireGuard key.
+type WGKey struct {
+	Generation uint64
+	Private    PrivateKey
+	Public     PublicKey
+	Created    time.Time
+}
+
+// WGKeys are the generations on disk, one file each with mode 0600. A generation
+// never changes: it is created once and removed once.
+type WGKeys struct {
+	dir   string
+	clock func() time.Time
+
+	mu   sync.Mutex // guards keys
+	keys []WGKey    // oldest first
+}
+
+// wgKeyFile is the content of a generation's file.
+type wgKeyFile struct {
+	Generation uint64    `json:"generation"`
+	Created    time.Time `json:"created"`
+	PrivateKey string    `json:"privateKey"`
+}
+
+func openWGKeys(dir string, clock func() time.Time) (*WGKeys, error) {
+	names, err := filepath.Glob(filepath.Join(dir, wgKeyPrefix+"*"+wgKeySuffix))
+	if err != nil {
+		return nil, fmt.Errorf("list wireguard keys: %w", err)
+	}
+	w := &WGKeys{dir: dir, clock: clock}
+	for _, name := range names {
+		key, err := readWGKey(name)
+		if err != nil {
+			return nil, err
+		}
+		w.keys = append(w.keys, key)
+	}
+	slices.SortFunc(w.keys, func(a, b WGKey) int {
+		if a.Generation < b.Generation {
+			return -1
+		}
+		return 1
+	})
+	return w, nil
+}
+
+func readWGKey(path string) (WGKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return WGKey{}, fmt.Errorf("read wireguard key: %w", err)
+	}
+	key, err := parseWGKey(data)
+	if err != nil {
+		return WGKey{}, fmt.Errorf("read wireguard key %s: %w: %w (delete it to get a new generation)", path, ErrCorrupt, err)
+	}
+	if filepath.Base(path) != wgKeyName(key.Generation) {
+		return WGKey{}, fmt.Errorf("read wireguard key %s: %w: it holds generation %d", path, ErrCorrupt, key.Generation)
+	}
+	return key, nil
+}
+
+func parseWGKey(data []byte) (WGKey, error) {
+	var f wgKeyFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return WGKey{}, err
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(f.PrivateKey)
+	if err != nil || len(raw) != 32 {
+		return WGKey{}, errors.New("privateKey is not 32 bytes in base64")
+	}
+	return newWGKey(f.Generation, PrivateKey(raw), f.Created)
+}
+
+func newWGKey(gen uint64, private PrivateKey, created time.Time) (WGKey, error) {
+	public, err := private.Public()
+	if err != nil {
+		return WGKey{}, err
+	}
+	return WGKey{Generation: gen, Private: private, Public: public, Created: created}, nil
+}
+
+func wgKeyName(gen uint64) string {
+	return wgKeyPrefix + strconv.FormatUint(gen, 10) + wgKeySuffix
+}
+
+// All returns every generation on disk, oldest first.
+func (w *WGKeys) All() []WGKey {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.keys)
+}
+
+// Ensure returns the newest generation and creates the first one if there is none.
+func (w *WGKeys) Ensure() (WGKey, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.keys); n > 0 {
+		return w.keys[n-1], nil
+	}
+	return w.createLocked()
+}
+
+// Create makes the next generation. It is on disk when Create returns.
+func (w *WGKeys) Create() (WGKey, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.createLocked()
+}
+
+// createLocked numbers the first generation by the clock, in seconds, and each
+// later one by one more: a node that has lost its disk but not its Node object must
+// not start below a generation that the others have seen.
+func (w *WGKeys) createLocked() (WGKey, error) {
+	now := w.clock().UTC().Truncate(time.Second)
+	gen := uint64(max(now.Unix(), 1))
+	if n := len(w.keys); n > 0 {
+		gen = w.keys[n-1].Generation + 1
+	}
+	var private PrivateKey
+	if _, err := rand.Read(private[:]); err != nil {
+		return WGKey{}, fmt.Errorf("generate wireguard key: %w", err)
+	}
+	// WireGuard clamps its keys; stored clamped, they compare equal to what a device shows.
+	private[0] &= 0xf8
+	private[31] = private[31]&0x7f | 0x40
+	key, err := newWGKey(gen, private, now)
+	if err != nil {
+		return WGKey{}, err
+	}
+	data, err := json.Marshal(wgKeyFile{
+		Generation: gen, Created: now, PrivateKey: base64.StdEncoding.EncodeToString(private[:]),
+	})
+	if err != nil {
+		return WGKey{}, fmt.Errorf("encode wireguard key: %w", err)
+	}
+	if err := atomicfile.Write(filepath.Join(w.dir, wgKeyName(gen)), data, 0o600); err != nil {
+		return WGKey{}, err
+	}
+	w.keys = append(w.keys, key)
+	return key, nil
+}
+
+// Remove deletes a generation. One that is not there is ErrNoGeneration; the newest
+// cannot be removed, for it would come back with the same number and another key.
+func (w *WGKeys) Remove(generation uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.keys, func(k WGKey) bool { return k.Generation == generation })
+	if i < 0 || i == len(w.keys)-1 {
+		return fmt.Errorf("remove wireguard key: %w: %d is not an older generation", ErrNoGeneration, generation)
+	}
+	if err := atomicfile.Remove(filepath.Join(w.dir, wgKeyName(generation))); err != nil {
+		return err
+	}
+	w.keys = slices.Delete(w.keys, i, i+1)
+	return nil
+}
