@@ -46,7 +46,7 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 
 image: ## build dist/sealane-image.tar, without any container engine
 	test/setup image
-	go run ./internal/imagebuild -name '$(IMAGE)' -platforms '$(PLATFORMS)' -out dist/sealane-image.tar
+	go run ./internal/imagebuild -name '$(IMAGE)' -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD)" -out dist/sealane-image.tar
 
 manifests: ## render dist/sealane.yaml and dist/sealane-uninstall.yaml
 	mkdir -p dist
