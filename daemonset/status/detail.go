@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package status
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// detailTable tells all of one node but its peers and drops, a line for each thing.
+func detailTable(n Node) table {
+	var tb table
+	add := func(name, value string, how tone) {
+		if value != "" {
+			tb.rows = append(tb.rows, []cell{{name, heading}, {value, how}})
+		}
+	}
+	add("node", n.Name+" "+n.UID, plain)
+	add("daemon", n.Version, plain)
+	if n.Ready {
+		add("ready", "yes", plain)
+	} else {
+		add("ready", "NO: "+reasons(n.NotReadyReasons), bad)
+	}
+	if n.Lane.Plaintext {
+		add("lane", lane(n.Lane), bad)
+	} else {
+		add("lane", lane(n.Lane), plain)
+	}
+	add("certificate", certificate(n), plain)
+	add("trust bundle", n.BundleHash, plain)
+	add("key", ownKey(n), plain)
+	add("statement", statement(n), plain)
+	add("cluster pods", prefixes(n.ClusterPodCIDRs), plain)
+	add("node's pods", prefixes(n.PodCIDRs), plain)
+	add("pods", fmt.Sprintf("%d, addresses %s", n.Pods, addresses(n)), plain)
+	add("traffic", traffic(n.Paths), plain)
+	add("leak guard", "on "+orDash(strings.Join(n.Uplinks, ", ")), plain)
+	if n.LastLeak != nil {
+		add("last leak", n.LastLeak.String()+" ("+n.LastLeak.Reason+")", dubious)
+	}
+	add("in clear", strings.Join(n.Clear, ", "), plain)
+	return tb
+}
+
+func lane(l Lane) string {
+	s := l.String()
+	if l.Plaintext {
+		s += ", PLAINTEXT"
+	}
+	s += ", pods' MTU " + strconv.Itoa(l.MTU)
+	for _, d := range l.Devices {
+		s += fmt.Sprintf(", %s (UDP %d)", d.Name, d.Port)
+	}
+	return s
+}
+
+func certificate(n Node) string {
+	c := n.Certificate
+	if c.Serial == "" {
+		return ""
+	}
+	return fmt.Sprintf("serial %s, issuer %s, issued %s, ends %s, renewal %s",
+		c.Serial, c.Issuer, Ago(n.Time, c.NotBefore), Ago(n.Time, c.NotAfter), Ago(n.Time, c.RenewAt))
+}
+
+func ownKey(n Node) string {
+	if n.Key.PublicKey == "" {
+		return ""
+	}
+	return fmt.Sprintf("generation %d, %s, made %s", n.Key.Generation, n.Key.PublicKey, Ago(n.Time, n.Key.Since))
+}
+
+func statement(n Node) string {
+	s := n.Statement
+	if s.Sequence == 0 {
+		return ""
+	}
+	return fmt.Sprintf("sequence %d, issued %s, ends %s", s.Sequence, Ago(n.Time, s.IssuedAt), Ago(n.Time, s.NotAfter))
+}
+
+func prefixes(all []netip.Prefix) string {
+	parts := make([]string, len(all))
+	for i, p := range all {
+		parts[i] = p.String()
+	}
+	return strings.Join(parts, ", ")
+}
+
+func traffic(paths []Traffic) string {
+	parts := make([]string, len(paths))
+	for i, p := range paths {
+		parts[i] = fmt.Sprintf("%s %s (%s)", strings.ReplaceAll(p.Path, "_", " "), plural(p.Packets, "packet"), Bytes(p.Bytes))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// peerCertificateTable tells what vouches for each peer's key.
+func peerCertificateTable(nodes []Node) table {
+	tb := table{head: []string{"NODE", "PEER", "VOUCHED BY CERTIFICATE", "ISSUER", "ENDS", "STATEMENT ENDS"}}
+	for _, n := range nodes {
+		for _, p := range n.Peers {
+			if p.Certificate.Serial == "" {
+				continue
+			}
+			tb.rows = append(tb.rows, cells(n.Name, p.Name, p.Certificate.Serial, p.Certificate.Issuer,
+				Ago(n.Time, p.Certificate.NotAfter), Ago(n.Time, p.StatementNotAfter)))
+		}
+	}
+	return tb
+}

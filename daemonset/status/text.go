@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package status
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// shownLines bounds the list of problems, since one dead node of a large cluster
+// is a problem of every other one. The JSON form has them all.
+const shownLines = 20
+
+// Text renders reports for people.
+type Text struct {
+	Color bool // red for plaintext and problems; for terminals only
+}
+
+// Cluster renders the verdict and tables over all nodes.
+func (t Text) Cluster(r Report) string {
+	return t.sections(t.verdict(r.Verdict),
+		t.render(nodeTable(r.Cluster)), t.render(certificateTable(r.Nodes)), t.render(peerTable(r.Nodes)),
+		t.render(refusalTable(r.Nodes)), t.render(dropTable(r.Nodes)), clearLine(r.Nodes))
+}
+
+// Node renders the verdict and all that is known of the node, or nodes, of r.
+func (t Text) Node(r Report) string {
+	parts := []string{t.verdict(r.Verdict)}
+	for _, n := range r.Nodes {
+		parts = append(parts, t.render(detailTable(n)))
+	}
+	parts = append(parts, t.render(peerTable(r.Nodes)), t.render(peerCertificateTable(r.Nodes)),
+		t.render(refusalTable(r.Nodes)), t.render(dropTable(r.Nodes)))
+	return t.sections(parts...)
+}
+
+// sections joins what is not empty by blank lines.
+func (t Text) sections(parts ...string) string {
+	var kept []string
+	for _, p := range parts {
+		if p != "" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+func (t Text) verdict(v Verdict) string {
+	how := map[State]tone{Encrypted: good, Degraded: bad, NotEncrypted: bad, Unknown: bad}[v.State]
+	var b strings.Builder
+	b.WriteString(t.paint(printable(v.Summary), how) + "\n")
+	t.list(&b, v.Problems, bad)
+	t.list(&b, v.Warnings, dubious)
+	return b.String()
+}
+
+func (t Text) list(b *strings.Builder, lines []string, how tone) {
+	for i, line := range lines {
+		if i == shownLines {
+			fmt.Fprintf(b, "  … and %d more (-o json has all)\n", len(lines)-i)
+			return
+		}
+		b.WriteString("  " + t.paint(map[tone]string{bad: "✗", dubious: "!"}[how], how) + " " + printable(line) + "\n")
+	}
+}
+
+func nodeTable(c Cluster) table {
+	tb := table{head: []string{"NODE", "READY", "LANES", "KIND", "KEY", "SINCE", "PODS", "ADDRESSES", "VERSION"}}
+	for _, n := range c.Nodes {
+		ready, lanes, kind := cell{"yes", plain}, cell{connected(n), plain}, cell{n.Lane.String(), plain}
+		if !n.Ready {
+			ready = cell{"NO", bad}
+		}
+		if up, all := count(n.Peers); up < all {
+			lanes.tone = bad
+		}
+		if n.Lane.Plaintext {
+			kind = cell{n.Lane.Kind + " PLAINTEXT", bad}
+		}
+		tb.rows = append(tb.rows, append([]cell{{n.Name, plain}, ready, lanes, kind}, cells(
+			key(n.Key.Generation, n.Key.PublicKey), since(n), strconv.Itoa(n.Pods), addresses(n), n.Version)...))
+	}
+	for _, s := range c.Silent {
+		tb.rows = append(tb.rows, []cell{{s.Name, plain}, {"NO REPORT", bad}})
+	}
+	return tb
+}
+
+func connected(n Node) string {
+	up, all := count(n.Peers)
+	return fmt.Sprintf("%d/%d", up, all)
+}
+
+func count(peers []Peer) (up, all int) {
+	for _, p := range peers {
+		if p.State == Connected {
+			up++
+		}
+	}
+	return up, len(peers)
+}
+
+// key gives generation and the whole public key: half a key vouches for nothing.
+func key(generation uint64, public string) string {
+	if public == "" {
+		return "-"
+	}
+	return fmt.Sprintf("%d %s", generation, public)
+}
+
+func since(n Node) string {
+	if n.Key.Since.IsZero() {
+		return "-"
+	}
+	return Ago(n.Time, n.Key.Since)
+}
+
+func addresses(n Node) string {
+	parts := make([]string, 0, len(n.Addresses))
+	for _, a := range n.Addresses {
+		size := "many"
+		if a.Size < 1<<32 {
+			size = strconv.FormatUint(a.Size, 10)
+		}
+		parts = append(parts, fmt.Sprintf("%s %d/%s", a.Family, a.Used, size))
+	}
+	return orDash(strings.Join(parts, ", "))
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func certificateTable(nodes []Node) table {
+	tb := table{head: []string{"NODE", "CERTIFICATE", "ISSUER", "ISSUED", "ENDS", "RENEWAL", "STATEMENT", "ENDS"}}
+	for _, n := range nodes {
+		if n.Certificate.Serial == "" {
+			continue
+		}
+		c, s := n.Certificate, n.Statement
+		ends, statementEnds := cell{Ago(n.Time, c.NotAfter), plain}, cell{Ago(n.Time, s.NotAfter), plain}
+		if ended(n.Time, c.NotAfter) {
+			ends.tone = bad
+		}
+		if ended(n.Time, s.NotAfter) {
+			statementEnds.tone = bad
+		}
+		row := append(cells(n.Name, c.Serial, c.Issuer, Ago(n.Time, c.NotBefore)), ends, cell{Ago(n.Time, c.RenewAt), plain})
+		if s.Sequence != 0 {
+			row = append(row, cell{strconv.FormatUint(s.Sequence, 10), plain}, statementEnds)
+		}
+		tb.rows = append(tb.rows, row)
+	}
+	return tb
+}
+
+func peerTable(nodes []Node) table {
+	tb := table{head: []string{"NODE", "PEER", "STATE", "HANDSHAKE", "RECEIVED", "SENT", "ENDPOINT", "KEY"}}
+	for _, n := range nodes {
+		for _, p := range n.Peers {
+			state := cell{words(p.State), plain}
+			switch {
+			case p.State != Connected:
+				state.tone = bad
+			case n.Lane.Plaintext:
+				state = cell{"in clear", bad}
+			case p.Grace:
+				state = cell{"in grace", bad}
+			}
+			tb.rows = append(tb.rows, append([]cell{{n.Name, plain}, {p.Name, plain}, state}, cells(
+				handshake(n, p), Bytes(p.RxBytes), Bytes(p.TxBytes), orDash(p.Endpoint), key(p.Generation, p.PublicKey))...))
+		}
+	}
+	return tb
+}
+
+func handshake(n Node, p Peer) string {
+	if p.LastHandshake.IsZero() && n.Lane.Plaintext {
+		return "-"
+	}
+	return Ago(n.Time, p.LastHandshake)
+}
+
+func refusalTable(nodes []Node) table {
+	tb := table{head: []string{"NODE", "REFUSED", "REASON", "TIMES", "LAST", "MESSAGE"}}
+	for _, n := range nodes {
+		for _, r := range n.Refused {
+			row := cells(n.Name, r.Node, r.Reason, strconv.FormatUint(r.Count, 10), Ago(n.Time, r.Last), r.Message)
+			row[2].tone = dubious
+			tb.rows = append(tb.rows, row)
+		}
+	}
+	return tb
+}
+
+func dropTable(nodes []Node) table {
+	tb := table{head: []string{"NODE", "DROPPED", "PACKETS", "BYTES"}}
+	for _, n := range nodes {
+		for _, d := range n.Drops {
+			if d.Packets > 0 {
+				tb.rows = append(tb.rows, cells(n.Name, d.Reason, strconv.FormatUint(d.Packets, 10), Bytes(d.Bytes)))
+			}
+		}
+	}
+	return tb
+}
+
+// clearLine tells once what no node encrypts, by design.
+func clearLine(nodes []Node) string {
+	var all []string
+	seen := map[string]bool{}
+	for _, n := range nodes {
+		for _, c := range n.Clear {
+			if !seen[c] {
+				all = append(all, printable(c))
+			}
+			seen[c] = true
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "in clear by design: " + strings.Join(all, ", ") + "\n"
+}

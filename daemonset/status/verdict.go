@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package status
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// State is the answer to "is it encrypted?" in a word.
+type State string
+
+// The states of a cluster, or of the part of it that was asked.
+const (
+	// Encrypted is the one good state: every node ready, every lane up and
+	// encrypted, and nothing that keeps it from lasting.
+	Encrypted State = "encrypted"
+	// Degraded says that what travels is encrypted, but not all of it can travel
+	// or not everything could be looked at.
+	Degraded State = "degraded"
+	// NotEncrypted says that at least one node sends in the clear.
+	NotEncrypted State = "not_encrypted"
+	// Unknown says that no node answered.
+	Unknown State = "unknown"
+)
+
+// overdue is how long after its time a renewal may still be under way.
+const overdue = 10 * time.Minute
+
+// Verdict is the judgement over a Cluster.
+type Verdict struct {
+	State   State  `json:"state"`
+	Summary string `json:"summary"` // one line
+	// Problems are why State is not Encrypted, each a line.
+	Problems []string `json:"problems,omitempty"`
+	// Warnings want an eye and change no verdict, each a line.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Good tells whether all is as it should be.
+func (v Verdict) Good() bool { return v.State == Encrypted }
+
+// Judge decides. It is a pure function of the reports: two calls with the same
+// reports say the same.
+func Judge(c Cluster) Verdict {
+	j := newJudge(c)
+	for _, s := range c.Silent {
+		j.problem("%s: no report: %s", s.Name, s.Problem)
+	}
+	for _, n := range c.Nodes {
+		j.node(n)
+		j.lanes(n)
+		j.warnings(n)
+	}
+	j.bundles()
+	return Verdict{State: j.state(), Summary: j.summary(), Problems: j.problems, Warnings: j.warned}
+}
+
+// judge is the state of one judgement.
+type judge struct {
+	cluster  Cluster
+	known    []string        // every node that anybody knows of, sorted
+	keys     map[string]Key  // of the nodes that answered
+	kinds    map[string]bool // of lane, with backend
+	problems []string
+	warned   []string
+
+	ready, plaintext, up int
+	first                time.Duration // until the first certificate ends
+	certified            bool          // first is set
+}
+
+func newJudge(c Cluster) *judge {
+	j := &judge{cluster: c, keys: map[string]Key{}, kinds: map[string]bool{}}
+	for _, s := range c.Silent {
+		j.known = append(j.known, s.Name)
+	}
+	for _, n := range c.Nodes {
+		j.known = append(j.known, n.Name)
+		j.keys[n.Name] = n.Key
+		j.kinds[n.Lane.String()] = true
+		for _, p := range n.Peers {
+			j.known = append(j.known, p.Name)
+		}
+	}
+	slices.Sort(j.known)
+	j.known = slices.Compact(j.known)
+	return j
+}
+
+func (j *judge) problem(format string, args ...any) {
+	j.problems = append(j.problems, printable(fmt.Sprintf(format, args...)))
+}
+
+func (j *judge) warn(format string, args ...any) {
+	j.warned = append(j.warned, printable(fmt.Sprintf(format, args...)))
+}
+
+// node looks at what a node says of itself.
+func (j *judge) node(n Node) {
+	if n.Ready {
+		j.ready++
+	} else {
+		j.problem("%s: not ready: %s", n.Name, reasons(n.NotReadyReasons))
+	}
+	if len(n.Uplinks) == 0 {
+		j.problem("%s: the leak guard watches no device", n.Name)
+	}
+	if n.Lane.Plaintext {
+		j.plaintext++
+		return // such a node needs no key and no certificate
+	}
+	if n.Certificate.Serial == "" {
+		j.problem("%s: no certificate yet", n.Name)
+	} else {
+		j.certificate(n)
+	}
+	if ended(n.Time, n.Statement.NotAfter) {
+		j.problem("%s: its key statement ended %s", n.Name, Ago(n.Time, n.Statement.NotAfter))
+	}
+}
+
+func (j *judge) certificate(n Node) {
+	c := n.Certificate
+	if left := c.NotAfter.Sub(n.Time); !j.certified || left < j.first {
+		j.first, j.certified = left, true
+	}
+	switch {
+	case ended(n.Time, c.NotAfter):
+		j.problem("%s: its certificate ended %s", n.Name, Ago(n.Time, c.NotAfter))
+	case ended(n.Time, c.RenewAt) && n.Time.Sub(c.RenewAt) > overdue:
+		j.warn("%s: its certificate should have been renewed %s", n.Name, Ago(n.Time, c.RenewAt))
+	}
+}
+
+func ended(now, end time.Time) bool { return !end.IsZero() && end.Before(now) }
+
+func reasons(rs []string) string {
+	if len(rs) == 0 {
+		return "no reason given"
+	}
+	return strings.Join(rs, "; ")
+}
+
+// lanes looks at a node's lanes to all nodes that anybody knows of.
+func (j *judge) lanes(n Node) {
+	peers := map[string]Peer{}
+	for _, p := range n.Peers {
+		peers[p.Name] = p
+	}
+	for _, name := range j.known {
+		p, ok := peers[name]
+		switch {
+		case name == n.Name:
+		case !ok:
+			j.problem("%s to %s: no lane: %s knows nothing of that node", n.Name, name, n.Name)
+		default:
+			j.lane(n, p)
+		}
+	}
+}
+
+func (j *judge) lane(n Node, p Peer) {
+	if p.State == Connected {
+		j.up++
+	} else {
+		j.problem("%s to %s: %s%s", n.Name, p.Name, words(p.State), suffix(p.Reason))
+	}
+	if p.Grace {
+		j.problem("%s to %s: what vouches for the peer's key has ended; the lane lives on for the time of grace only", n.Name, p.Name)
+	}
+	// The one check that no node can make alone: is the key that a node encrypts
+	// to the one that its peer has? Generations differ while one is replaced.
+	if own, ok := j.keys[p.Name]; ok && p.PublicKey != "" && own.Generation == p.Generation && own.PublicKey != p.PublicKey {
+		j.problem("%s to %s: encrypts to key %s, but %s has key %s", n.Name, p.Name, p.PublicKey, p.Name, own.PublicKey)
+	}
+}
+
+func words(s PeerState) string { return strings.ReplaceAll(string(s), "_", " ") }
+
+func suffix(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+func (j *judge) warnings(n Node) {
+	for _, r := range n.Refused {
+		j.warn("%s refused %s of %s (%s), last %s: %s",
+			n.Name, plural(r.Count, "statement"), r.Node, r.Reason, Ago(n.Time, r.Last), r.Message)
+	}
+	for _, d := range n.Drops {
+		if strings.HasPrefix(d.Reason, "leak_") && d.Packets > 0 {
+			j.warn("%s: the leak guard stopped %s (%s)%s", n.Name, plural(d.Packets, "packet"), d.Reason, lastLeak(n, d.Reason))
+		}
+	}
+}
+
+func lastLeak(n Node, reason string) string {
+	if n.LastLeak == nil || n.LastLeak.Reason != reason {
+		return ""
+	}
+	return ", last " + n.LastLeak.String()
+}
+
+// bundles compares the trust bundles: they may differ while a CA is replaced.
+func (j *judge) bundles() {
+	nodes := map[string][]string{}
+	for _, n := range j.cluster.Nodes {
+		if n.BundleHash != "" {
+			nodes[n.BundleHash] = append(nodes[n.BundleHash], n.Name)
+		}
+	}
+	if len(nodes) < 2 {
+		return
+	}
+	var parts []string
+	for hash, names := range nodes {
+		parts = append(parts, fmt.Sprintf("%s on %s", hash[:min(len(hash), 12)], strings.Join(names, ", ")))
+	}
+	slices.Sort(parts)
+	j.warn("trust bundles differ: %s", strings.Join(parts, "; "))
+}
+
+func (j *judge) state() State {
+	switch {
+	case j.plaintext > 0:
+		return NotEncrypted
+	case len(j.cluster.Nodes) == 0:
+		return Unknown
+	case len(j.problems) > 0:
+		return Degraded
+	}
+	return Encrypted
+}
+
+func (j *judge) summary() string {
+	total := len(j.cluster.Nodes) + len(j.cluster.Silent)
+	all := fmt.Sprintf("%d of %d nodes ready, %s", j.ready, total, j.laneCount(total))
+	switch j.state() {
+	case NotEncrypted:
+		return fmt.Sprintf("NOT ENCRYPTED: plaintext lanes (--insecure-plaintext) on %d of %d nodes; %s", j.plaintext, total, all)
+	case Unknown:
+		if total == 0 {
+			return "UNKNOWN: no node to ask"
+		}
+		return fmt.Sprintf("UNKNOWN: none of %d nodes answered", total)
+	case Degraded:
+		return "DEGRADED: " + all
+	}
+	return "encrypted: " + all + j.means()
+}
+
+// laneCount counts a lane for each direction, since either can be down alone.
+func (j *judge) laneCount(nodes int) string {
+	if len(j.known) < 2 {
+		return "no lane needed"
+	}
+	return fmt.Sprintf("%d of %d lanes up", j.up, nodes*(len(j.known)-1))
+}
+
+// means says by what the lanes are encrypted, and for how long as it stands.
+func (j *judge) means() string {
+	kinds := make([]string, 0, len(j.kinds))
+	for kind := range j.kinds {
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	return fmt.Sprintf(", %s, first certificate ends in %s", strings.Join(kinds, " and "), Duration(j.first))
+}
