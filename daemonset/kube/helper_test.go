@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/sealane/sealane/api/v1alpha1"
+)
+
+// patience is how long a test waits for what must happen; it is long because
+// it is only used up by a failure.
+const patience = 20 * time.Second
+
+// fakeAPI is a Client on client-go's fake API server.
+type fakeAPI struct {
+	*Client
+	core *fake.Clientset
+	keys *clienttesting.Fake // for reactors on nodekeys
+	// watches gets the resource of each watch that is established. The fake
+	// server does not replay what happens between a list and its watch, so
+	// tests must not change anything there.
+	watches chan string
+}
+
+func newFake(t *testing.T, objects ...runtime.Object) *fakeAPI {
+	t.Helper()
+	watches := make(chan string, 100)
+	core := fake.NewClientset(objects...)
+	core.PrependWatchReactor("*", watchReactor(core.Tracker(), watches))
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	tracker := clienttesting.NewObjectTracker(scheme, serializer.NewCodecFactory(scheme).UniversalDecoder())
+	keys := &clienttesting.Fake{}
+	keys.AddReactor("*", "*", clienttesting.ObjectReaction(tracker))
+	keys.AddWatchReactor("*", watchReactor(tracker, watches))
+	resource := v1alpha1.GroupVersion().WithResource(v1alpha1.NodeKeyResource)
+	client := gentype.NewFakeClientWithList(
+		keys, "", resource, v1alpha1.GroupVersion().WithKind("NodeKey"),
+		func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
+		func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
+		func(to, from *v1alpha1.NodeKeyList) { to.ListMeta = from.ListMeta },
+		func(l *v1alpha1.NodeKeyList) []*v1alpha1.NodeKey { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.NodeKeyList, items []*v1alpha1.NodeKey) { l.Items = gentype.FromPointerSlice(items) },
+	)
+	c := newClient(core, client, Config{})
+	t.Cleanup(c.Close)
+	return &fakeAPI{Client: c, core: core, keys: keys, watches: watches}
+}
+
+func watchReactor(tracker clienttesting.ObjectTracker, watches chan<- string) clienttesting.WatchReactionFunc {
+	return func(a clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := tracker.Watch(a.GetResource(), a.GetNamespace())
+		watches <- a.GetResource().Resource
+		return true, w, err
+	}
+}
+
+// awaitWatches returns when n more watches are established.
+func (f *fakeAPI) awaitWatches(ctx context.Context, t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		select {
+		case <-f.watches:
+		case <-ctx.Done():
+			t.Fatal("a watch was never established")
+		}
+	}
+}
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func makeNode(name, uid string, cidrs ...string) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(uid)},
+		Spec:       corev1.NodeSpec{PodCIDRs: cidrs},
+	}
+}
