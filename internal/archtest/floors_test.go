@@ -21,7 +21,7 @@ var floors = []struct {
 	{"know", []string{"keymgr", "policy", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca"}},
 	{"plan", []string{"overlay", "bpf", "cni/podnet", "internal/nettest", "daemonset/status"}},
-	{"do", []string{"overlay/wireguard", "overlay/vxlan", "overlay/hostnet", "daemonset/kube"}},
+	{"do", []string{"overlay/wireguard", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics"}},
 	{"run", []string{"daemonset/agent", "daemonset/controller", "perf"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",

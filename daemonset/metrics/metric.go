@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package metrics
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sealane/sealane/daemonset/status"
+)
+
+// metric is one name, what it means, and how its samples come from a report.
+type metric struct {
+	name    string
+	help    string
+	labels  []string
+	counter bool
+	samples func(status.Node) []sample
+}
+
+// sample is a value with the values of the metric's labels.
+type sample struct {
+	value  float64
+	labels []string
+}
+
+func (m metric) desc() *prometheus.Desc {
+	return prometheus.NewDesc(m.name, m.help, m.labels, nil)
+}
+
+func (m metric) kind() prometheus.ValueType {
+	if m.counter {
+		return prometheus.CounterValue
+	}
+	return prometheus.GaugeValue
+}
+
+// send gives the samples to Prometheus. It refuses a whole scrape in which two
+// samples are alike or a label is not UTF-8, so neither is let through.
+func (m metric) send(n status.Node, out chan<- prometheus.Metric) {
+	desc, seen := m.desc(), map[string]bool{}
+	for _, s := range m.samples(n) {
+		for i := range s.labels {
+			s.labels[i] = strings.ToValidUTF8(s.labels[i], "?")
+		}
+		key := strings.Join(s.labels, "\x00")
+		if !seen[key] {
+			out <- prometheus.MustNewConstMetric(desc, m.kind(), s.value, s.labels...)
+		}
+		seen[key] = true
+	}
+}
+
+// gauge is a metric of one value without labels.
+func gauge(name, help string, value func(status.Node) float64) metric {
+	return metric{name: name, help: help, samples: func(n status.Node) []sample { return []sample{{value: value(n)}} }}
+}
+
+// each makes the samples of a metric from a list in the report; nil: no sample.
+func each[T any](list func(status.Node) []T, make func(status.Node, T) *sample) func(status.Node) []sample {
+	return func(n status.Node) []sample {
+		var all []sample
+		for _, item := range list(n) {
+			if s := make(n, item); s != nil {
+				all = append(all, *s)
+			}
+		}
+		return all
+	}
+}
+
+func labelled(value float64, labels ...string) *sample { return &sample{value, labels} }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
