@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// admission goes through the peers in the order of their names and sorts out what
+// contradicts this node or a peer before it. keymgr refuses the same things with
+// memory, so that the first to claim something keeps it; this is the second line.
+type admission struct {
+	cfg      Config
+	admitted []Peer   // have a lane
+	known    []Peer   // have none: refuse their addresses
+	pods     disjoint // ranges of all but the refused, and this node's
+	nodes    map[netip.Addr]keymgr.NodeID
+	sites    []netip.Addr // the keys of nodes, in order
+	keys     map[keymgr.PublicKey]bool
+	names    map[string]bool
+	refused  []Refusal
+}
+
+func admit(cfg Config, peers []Peer) *admission {
+	a := &admission{
+		cfg:   cfg,
+		nodes: map[netip.Addr]keymgr.NodeID{}, keys: map[keymgr.PublicKey]bool{},
+		names: map[string]bool{cfg.Self.Name: true},
+	}
+	for _, p := range cfg.PodCIDRs {
+		a.pods.add(p)
+	}
+	for _, own := range cfg.Addresses {
+		a.own(own, cfg.Self)
+	}
+	for _, p := range sorted(peers, comparePeers) {
+		a.add(p)
+	}
+	return a
+}
+
+func comparePeers(a, b Peer) int {
+	return cmp.Or(cmp.Compare(a.ID.Name, b.ID.Name), cmp.Compare(a.ID.UID, b.ID.UID))
+}
+
+func (a *admission) add(p Peer) {
+	// A peer that may not be known at all leaves no route either: its name or its
+	// ranges are somebody else's.
+	if reason := a.identityFault(p); reason != "" {
+		a.refuse(p.ID, reason)
+		return
+	}
+	a.names[p.ID.Name] = true
+	p = a.ownAddresses(p)
+	switch reason := a.laneFault(p); {
+	case !p.wantsLane(a.cfg.Kind):
+		a.known = append(a.known, p)
+	case reason != "":
+		a.refuse(p.ID, reason)
+		a.known = append(a.known, p)
+	default:
+		for _, k := range p.Keys {
+			a.keys[k.Key()] = true
+		}
+		p.Keys = sorted(p.Keys, func(x, y keymgr.PeerKey) int { return cmp.Compare(x.Generation(), y.Generation()) })
+		a.admitted = append(a.admitted, p)
+	}
+	for _, c := range p.PodCIDRs {
+		a.pods.add(c)
+	}
+}
+
+// own makes addr an address of that node.
+func (a *admission) own(addr netip.Addr, id keymgr.NodeID) {
+	a.nodes[addr] = id
+	i, _ := slices.BinarySearchFunc(a.sites, addr, netip.Addr.Compare)
+	a.sites = slices.Insert(a.sites, i, addr)
+}
+
+func (p Peer) wantsLane(k Kind) bool {
+	return k == WireGuard && len(p.Keys) > 0 || k == VXLAN && p.Endpoint.IsValid()
+}
+
+func (a *admission) refuse(id keymgr.NodeID, reason string) {
+	a.refused = append(a.refused, Refusal{ID: id, Whole: true, Reason: reason})
+}
+
+func (a *admission) identityFault(p Peer) string {
+	if err := p.ID.Validate(); err != nil {
+		return err.Error()
+	}
+	if a.names[p.ID.Name] {
+		return "another node has the same name"
+	}
+	for i, c := range p.PodCIDRs {
+		if err := checkPrefix(c); err != nil {
+			return err.Error()
+		}
+		if o, ok := a.pods.overlapping(c); ok {
+			return fmt.Sprintf("pod range %s overlaps %s of another node", c, o)
+		}
+		if o, ok := overlapping(p.PodCIDRs[:i], c); ok {
+			return fmt.Sprintf("its pod ranges %s and %s overlap", o, c)
+		}
+		// Outer packets to that node would be routed into a lane.
+		if addr, ok := a.firstNodeIn(c); ok {
+			return fmt.Sprintf("pod range %s holds the address %s of node %s", c, addr, a.nodes[addr].Name)
+		}
+	}
+	return ""
+}
+
+func (a *admission) firstNodeIn(c netip.Prefix) (netip.Addr, bool) {
+	i, _ := slices.BinarySearchFunc(a.sites, c.Addr(), netip.Addr.Compare)
+	if i < len(a.sites) && c.Contains(a.sites[i]) {
+		return a.sites[i], true
+	}
+	return netip.Addr{}, false
+}
+
+// podRange returns the pod range that holds an address of peer p, if one does.
+func (a *admission) podRange(p Peer, addr netip.Addr) (netip.Prefix, bool) {
+	for _, ranges := range [][]netip.Prefix{a.cfg.ClusterCIDRs, p.PodCIDRs} {
+		if c, ok := containing(ranges, addr); ok {
+			return c, true
+		}
+	}
+	return a.pods.overlapping(host(addr))
+}
+
+func (a *admission) laneFault(p Peer) string {
+	if err := checkUnicast(p.Endpoint); err != nil {
+		return "endpoint " + err.Error()
+	}
+	if c, ok := a.podRange(p, p.Endpoint); ok {
+		return fmt.Sprintf("endpoint %s lies in the pod range %s", p.Endpoint, c)
+	}
+	if a.cfg.Kind == VXLAN {
+		return ""
+	}
+	for i, k := range p.Keys {
+		switch {
+		case !k.Valid():
+			return "key was not verified"
+		case a.keys[k.Key()]:
+			return "another node has the same key"
+		case k.Ports()[0] == 0 || k.Ports()[1] == 0:
+			return "key has no port"
+		case slices.ContainsFunc(p.Keys[:i], func(o keymgr.PeerKey) bool {
+			return keymgr.Parity(o.Generation()) == keymgr.Parity(k.Generation()) || o.Key() == k.Key()
+		}):
+			return "two of its keys want the same device"
+		}
+	}
+	return ""
+}
+
+// ownAddresses keeps the addresses of a peer that are its alone. Two Node objects
+// with one address happen in good faith (a machine was re-installed under another
+// name), so the peer keeps its lane.
+func (a *admission) ownAddresses(p Peer) Peer {
+	var kept []netip.Addr
+	for _, addr := range sorted(p.Addresses, netip.Addr.Compare) {
+		if slices.Contains(kept, addr) {
+			continue
+		}
+		if reason := a.addressFault(p, addr); reason != "" {
+			a.refused = append(a.refused, Refusal{ID: p.ID, Reason: reason})
+			continue
+		}
+		a.own(addr, p.ID)
+		kept = append(kept, addr)
+	}
+	p.Addresses = kept
+	return p
+}
+
+func (a *admission) addressFault(p Peer, addr netip.Addr) string {
+	if err := checkUnicast(addr); err != nil {
+		return "address " + err.Error()
+	}
+	if owner, taken := a.nodes[addr]; taken {
+		return fmt.Sprintf("address %s is also that of %s", addr, owner.Name)
+	}
+	if c, ok := a.podRange(p, addr); ok {
+		return fmt.Sprintf("address %s lies in the pod range %s", addr, c)
+	}
+	return ""
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// Backend makes the lanes of a Plan true. Apply may be called any number of times
+// and does nothing when all is as planned.
+type Backend interface {
+	// Apply makes the lanes exist with their peers, and no others.
+	Apply(ctx context.Context, p Plan) error
+	// Observe reads the lanes from the kernel.
+	Observe() ([]LaneState, error)
+	// Clean removes every trace of the backend; it needs no Plan.
+	Clean() error
+}
+
+// LaneState is a lane as the kernel has it.
+type LaneState struct {
+	Device    string
+	Index     int
+	Kind      Kind
+	Mode      string           // "kernel" or "userspace"
+	Key       keymgr.PublicKey // this node's on it; zero for VXLAN
+	Port      uint16
+	MTU       int // bytes
+	Up        bool
+	Encrypted bool
+	Peers     []PeerState
+}
+
+// PeerState is what the kernel says of one peer of a lane.
+type PeerState struct {
+	Key           keymgr.PublicKey
+	Endpoint      netip.AddrPort
+	AllowedIPs    []netip.Prefix
+	LastHandshake time.Time // zero if there was none
+	Received      uint64    // bytes
+	Sent          uint64    // bytes
+}

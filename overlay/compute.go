@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// Compute returns what this node needs for the peers. The order of the input does
+// not matter. An error is about cfg; what is wrong with a peer is in Plan.Refused
+// and leaves the other peers alone.
+func Compute(cfg Config, peers []Peer) (Plan, error) {
+	cfg, err := cfg.normalize()
+	if err != nil {
+		return Plan{}, err
+	}
+	a := admit(cfg, peers)
+	mtu, err := cfg.laneMTU(a.admitted)
+	if err != nil {
+		return Plan{}, err
+	}
+	p := Plan{
+		Kind: cfg.Kind, MTU: mtu, Addresses: hosts(cfg.Addresses),
+		Lanes: cfg.lanes(a.admitted), Refused: a.refused,
+	}
+	guard := cfg.guard(a)
+	p.Routes = cfg.routes(a, guard, mtu)
+	p.Rules = cfg.rules()
+	p.Forward = cfg.forward(a, guard)
+	p.Masquerade = Masquerade{Pods: cfg.PodCIDRs, Cluster: guard, Nodes: p.Addresses}
+	return p, nil
+}
+
+// guard returns the ranges of all pods that this node knows of.
+func (c Config) guard(a *admission) []netip.Prefix {
+	return minimal(slices.Concat(c.ClusterCIDRs, a.pods.sorted))
+}
+
+func hosts(addrs []netip.Addr) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, host(a))
+	}
+	slices.SortFunc(out, comparePrefixes)
+	return out
+}
+
+func (c Config) lanes(peers []Peer) []Lane {
+	if c.Kind == VXLAN {
+		return []Lane{{Device: VXLANDevice, Port: VXLANPort}}
+	}
+	var out []Lane
+	// Both devices of an own generation exist whether or not a peer has a key of
+	// that parity: the first peer that rotates must find its device waiting.
+	for _, own := range c.Generations {
+		for peer := range uint64(2) {
+			out = append(out, Lane{
+				Device: LaneName(own, peer), Own: own, Port: keymgr.Port(c.BasePort, own, peer),
+				Peers: c.lanePeers(own, peer, peers),
+			})
+		}
+	}
+	slices.SortFunc(out, func(a, b Lane) int { return strings.Compare(a.Device, b.Device) })
+	return out
+}
+
+// lanePeers returns the peers that have a key for D[own][peer].
+func (c Config) lanePeers(own, peer uint64, peers []Peer) []LanePeer {
+	var out []LanePeer
+	for _, p := range peers {
+		for _, k := range p.Keys {
+			if keymgr.Parity(k.Generation()) != keymgr.Parity(peer) {
+				continue
+			}
+			out = append(out, LanePeer{
+				ID: p.ID, Key: k,
+				Endpoint:   netip.AddrPortFrom(p.Endpoint, k.Ports()[keymgr.Parity(own)]),
+				AllowedIPs: sorted(slices.Concat(p.PodCIDRs, hosts(p.Addresses)), comparePrefixes),
+				Initiate:   c.Initiates(p, k),
+			})
+		}
+	}
+	return out
+}
+
+// device returns the lane that carries what is sent to a peer.
+func (c Config) device(p Peer) string {
+	if c.Kind == VXLAN {
+		return VXLANDevice
+	}
+	own, peer := c.Generations[0], p.Keys[0].Generation()
+	inUse := slices.Contains(c.Generations, p.Active.Own) &&
+		slices.ContainsFunc(p.Keys, func(k keymgr.PeerKey) bool { return k.Generation() == p.Active.Peer })
+	if inUse {
+		own, peer = p.Active.Own, p.Active.Peer
+	}
+	return LaneName(own, peer)
+}
+
+func (c Config) routes(a *admission, guard []netip.Prefix, mtu int) []Route {
+	var out []Route
+	refuse := func(dst netip.Prefix, table int) {
+		out = append(out, Route{Dst: dst, Table: table, Metric: GuardMetric, Unreachable: true})
+	}
+	for _, dst := range guard {
+		refuse(dst, 0)
+	}
+	for _, p := range slices.Concat(a.admitted, a.known) {
+		for _, addr := range p.Addresses {
+			refuse(host(addr), RouteTable)
+		}
+	}
+	for _, p := range a.admitted {
+		device := c.device(p)
+		for _, dst := range p.PodCIDRs {
+			out = append(out, Route{Dst: dst, Device: device, Src: c.sourceFor(dst.Addr()), MTU: mtu})
+		}
+		// Only in a table that pods' packets are sent to: in the main one, the
+		// lane's own outer packets would go into the lane.
+		for _, addr := range p.Addresses {
+			out = append(out, Route{Dst: host(addr), Device: device, Table: RouteTable, MTU: mtu})
+		}
+	}
+	slices.SortFunc(out, compareRoutes)
+	return out
+}
+
+func compareRoutes(a, b Route) int {
+	return cmp.Or(cmp.Compare(a.Table, b.Table), comparePrefixes(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
+}
+
+func (c Config) rules() []Rule {
+	var out []Rule
+	for _, p := range c.PodCIDRs {
+		out = append(out, Rule{Priority: RulePriority, From: p, Table: RouteTable})
+	}
+	return out
+}
+
+func (c Config) forward(a *admission, guard []netip.Prefix) []Forward {
+	table := map[netip.Prefix]Forward{}
+	set := func(ps []netip.Prefix, f Forward) {
+		for _, p := range ps {
+			f.Prefix = p
+			table[p] = f
+		}
+	}
+	// What is more particular comes later and replaces an equal prefix: the only
+	// node of a cluster may own the cluster's whole range.
+	set(guard, Forward{Kind: Cluster})
+	for _, p := range a.known {
+		set(p.PodCIDRs, Forward{Kind: Cluster})
+		set(hosts(p.Addresses), Forward{Kind: NodeRemote})
+	}
+	for _, p := range a.admitted {
+		f := Forward{Kind: PodRemote, Device: c.device(p)}
+		if c.Kind == VXLAN {
+			f.Remote = p.Endpoint
+		}
+		set(p.PodCIDRs, f)
+		f.Kind = NodeRemote
+		set(hosts(p.Addresses), f)
+	}
+	set(c.PodCIDRs, Forward{Kind: PodLocal})
+	set(hosts(c.Addresses), Forward{Kind: NodeLocal})
+	out := make([]Forward, 0, len(table))
+	for _, f := range table {
+		out = append(out, f)
+	}
+	slices.SortFunc(out, func(a, b Forward) int { return comparePrefixes(a.Prefix, b.Prefix) })
+	return out
+}

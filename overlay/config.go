@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// Config is what Compute has to know of this node.
+type Config struct {
+	Kind           Kind
+	AllowPlaintext bool // --insecure-plaintext
+	Self           keymgr.NodeID
+	// Generations are this node's WireGuard key generations in use, one or two
+	// consecutive ones; two while the node rotates.
+	Generations []uint64
+	// Addresses are this node's own, as the cluster knows them (InternalIP), the
+	// primary one first.
+	Addresses []netip.Addr
+	PodCIDRs  []netip.Prefix // of this node, every family
+	// ClusterCIDRs are the ranges that all pods of the cluster come from; may be
+	// empty where nobody knows them.
+	ClusterCIDRs []netip.Prefix
+	BasePort     uint16 // UDP; 0 means DefaultBasePort
+	UnderlayMTU  int    // bytes, of the device that carries the lanes' outer packets
+	MTU          int    // bytes, inside the lanes; 0 means as much as UnderlayMTU allows
+	// Initiates says whether this node, and not the peer, starts handshakes with
+	// that key. Exactly one of the two must: initiations that cross destroy each
+	// other and cost 5 s. Nil means ByUID.
+	Initiates func(Peer, keymgr.PeerKey) bool
+}
+
+// Peer is another node. Without keys (or, for VXLAN, without an endpoint) it is
+// known but has no lane: its addresses are refused, not reached in the clear.
+type Peer struct {
+	ID        keymgr.NodeID
+	Keys      []keymgr.PeerKey // one or two, of consecutive generations
+	Active    Slot             // which of the live combinations carries traffic
+	Endpoint  netip.Addr       // where its lanes are reached
+	Addresses []netip.Addr     // its own, as the cluster knows them
+	PodCIDRs  []netip.Prefix
+}
+
+// Slot is a combination of key generations. The zero value, and a combination that
+// is no longer in use, stand for the oldest in use: it is the one that is proven.
+type Slot struct {
+	Own, Peer uint64
+}
+
+// ByUID lets the node with the smaller UID start the handshakes of a pair.
+func ByUID(self keymgr.NodeID) func(Peer, keymgr.PeerKey) bool {
+	return func(p Peer, _ keymgr.PeerKey) bool {
+		return cmp.Or(cmp.Compare(self.UID, p.ID.UID), cmp.Compare(self.Name, p.ID.Name)) < 0
+	}
+}
+
+// normalize checks the configuration and returns it with its defaults, in order.
+func (c Config) normalize() (Config, error) {
+	checks := []func() error{c.checkKind, c.checkAddresses, c.checkPrefixes}
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return Config{}, err
+		}
+	}
+	if c.BasePort == 0 {
+		c.BasePort = DefaultBasePort
+	}
+	if c.BasePort > 65535-3 {
+		return Config{}, fmt.Errorf("%w: base port %d: four ports from it on must exist, choose 65532 or less", ErrConfig, c.BasePort)
+	}
+	if c.Initiates == nil {
+		c.Initiates = ByUID(c.Self)
+	}
+	c.Generations = sorted(c.Generations, cmp.Compare)
+	c.PodCIDRs = sorted(c.PodCIDRs, netip.Prefix.Compare)
+	c.ClusterCIDRs = sorted(c.ClusterCIDRs, netip.Prefix.Compare)
+	return c, nil
+}
+
+func (c Config) checkKind() error {
+	if err := c.Self.Validate(); err != nil {
+		return fmt.Errorf("%w: self: %w", ErrConfig, err)
+	}
+	switch c.Kind {
+	case VXLAN:
+		if !c.AllowPlaintext {
+			return ErrPlaintext
+		}
+		return nil
+	case WireGuard:
+		return c.checkGenerations()
+	}
+	return fmt.Errorf("%w: kind %q: choose %s or %s", ErrConfig, c.Kind, WireGuard, VXLAN)
+}
+
+func (c Config) checkGenerations() error {
+	g := sorted(c.Generations, cmp.Compare)
+	if len(g) == 1 || len(g) == 2 && g[1] == g[0]+1 {
+		return nil
+	}
+	return fmt.Errorf("%w: key generations %v: want one, or two consecutive ones", ErrConfig, c.Generations)
+}
+
+func (c Config) checkAddresses() error {
+	if len(c.Addresses) == 0 {
+		return fmt.Errorf("%w: this node has no address: it needs an InternalIP", ErrConfig)
+	}
+	for i, a := range c.Addresses {
+		if err := checkUnicast(a); err != nil {
+			return fmt.Errorf("%w: address of this node: %w", ErrConfig, err)
+		}
+		if slices.Contains(c.Addresses[:i], a) {
+			return fmt.Errorf("%w: address of this node %s is listed twice", ErrConfig, a)
+		}
+		if p, ok := containing(slices.Concat(c.PodCIDRs, c.ClusterCIDRs), a); ok {
+			return fmt.Errorf("%w: address of this node %s lies in the pod range %s: choose other pod ranges", ErrConfig, a, p)
+		}
+	}
+	return nil
+}
+
+func (c Config) checkPrefixes() error {
+	for i, p := range c.PodCIDRs {
+		if err := checkPrefix(p); err != nil {
+			return fmt.Errorf("%w: pod range of this node: %w", ErrConfig, err)
+		}
+		if o, ok := overlapping(c.PodCIDRs[:i], p); ok {
+			return fmt.Errorf("%w: pod ranges of this node %s and %s overlap", ErrConfig, o, p)
+		}
+	}
+	for _, p := range c.ClusterCIDRs {
+		if err := checkPrefix(p); err != nil {
+			return fmt.Errorf("%w: pod range of the cluster: %w", ErrConfig, err)
+		}
+	}
+	return nil
+}
+
+// sourceFor returns the own address that the host uses towards addresses of a's family.
+func (c Config) sourceFor(a netip.Addr) netip.Addr {
+	for _, own := range c.Addresses {
+		if own.Is4() == a.Is4() {
+			return own
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Bytes that a lane puts around each packet: outer IP, UDP and its own headers.
+const (
+	overheadWireGuard = 60 // over IPv4: 20 + 8 + 32
+	overheadVXLAN     = 50 // over IPv4: 20 + 8 + 8 + 14
+	overheadIPv6      = 20 // more, if the outer header is IPv6
+)
+
+// The least MTU that a family allows.
+const (
+	minMTU4 = 576  // RFC 791: what every host must take in one piece
+	minMTU6 = 1280 // RFC 8200, section 5; Linux takes IPv6 off a device below it
+)
+
+// LaneMTU returns the bytes that a lane of that kind carries over an underlay;
+// outer6 says that outer packets are IPv6.
+func LaneMTU(k Kind, underlay int, outer6 bool) int {
+	overhead := overheadWireGuard
+	if k == VXLAN {
+		overhead = overheadVXLAN
+	}
+	if outer6 {
+		overhead += overheadIPv6
+	}
+	return underlay - overhead
+}
+
+// laneMTU chooses or checks the MTU of all lanes. One value for all: a pod has one
+// device and cannot know which peer it will talk to.
+func (c Config) laneMTU(peers []Peer) (int, error) {
+	outer6 := c.Addresses[0].Is6() || slices.ContainsFunc(peers, func(p Peer) bool { return p.Endpoint.Is6() })
+	least := minMTU4
+	if slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		least = minMTU6
+	}
+	most, mtu := LaneMTU(c.Kind, c.UnderlayMTU, outer6), c.MTU
+	if mtu == 0 {
+		if mtu = most; mtu < least {
+			return 0, fmt.Errorf("%w: the underlay's MTU of %d leaves %d bytes inside the lanes, at least %d are needed: raise it",
+				ErrConfig, c.UnderlayMTU, most, least)
+		}
+		return mtu, nil
+	}
+	if mtu < least || mtu > most {
+		return 0, fmt.Errorf("%w: mtu %d: choose %d to %d (the underlay's %d less the lane's headers), or 0 for the most",
+			ErrConfig, mtu, least, most, c.UnderlayMTU)
+	}
+	return mtu, nil
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"net/netip"
+	"reflect"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// Plan is everything a node needs of the overlay, sorted. It holds no secret.
+type Plan struct {
+	Kind       Kind
+	MTU        int            // bytes, of lanes, pods' devices and routes
+	Addresses  []netip.Prefix // this node's own, on every lane device as /32 and /128
+	Lanes      []Lane
+	Routes     []Route
+	Rules      []Rule
+	Forward    []Forward
+	Masquerade Masquerade
+	Refused    []Refusal
+}
+
+// Lane is a tunnel device.
+type Lane struct {
+	Device string
+	Own    uint64 // this node's key generation on it; 0 for VXLAN
+	Port   uint16 // UDP port it listens on
+	Peers  []LanePeer
+}
+
+// LanePeer is a peer of a WireGuard device. The key came out of keymgr's
+// verification; there is no other way to make one.
+type LanePeer struct {
+	ID         keymgr.NodeID
+	Key        keymgr.PeerKey
+	Endpoint   netip.AddrPort
+	AllowedIPs []netip.Prefix // what it may send and what is sent to it
+	Initiate   bool           // this node starts the handshakes
+}
+
+// Route is a kernel route; the device is a lane's name, empty if Unreachable.
+type Route struct {
+	Dst         netip.Prefix
+	Device      string
+	Src         netip.Addr // what the host itself uses as source
+	Table       int        // 0 means the main table
+	Metric      int
+	MTU         int
+	Unreachable bool
+}
+
+// Rule is a policy-routing rule.
+type Rule struct {
+	Priority int
+	From     netip.Prefix
+	Table    int
+}
+
+// ForwardKind says what an address range is to this node. The numbers are those of
+// the data path's forwarding table.
+type ForwardKind uint8
+
+// The kinds of address range.
+const (
+	PodRemote  ForwardKind = 1 // pods of a peer
+	NodeRemote ForwardKind = 2 // an address of a peer
+	NodeLocal  ForwardKind = 3 // an address of this node
+	PodLocal   ForwardKind = 4 // pods of this node
+	Cluster    ForwardKind = 5 // pods elsewhere, no lane: refused
+)
+
+// String names the kind.
+func (k ForwardKind) String() string {
+	switch k {
+	case PodRemote:
+		return "pod-remote"
+	case NodeRemote:
+		return "node-remote"
+	case NodeLocal:
+		return "node-local"
+	case PodLocal:
+		return "pod-local"
+	case Cluster:
+		return "cluster"
+	}
+	return "unknown"
+}
+
+// Forward is one entry of the forwarding table of the data path; the longest
+// prefix wins, and no prefix is there twice.
+type Forward struct {
+	Prefix netip.Prefix
+	Kind   ForwardKind
+	Device string     // lane, for PodRemote and NodeRemote; empty: no lane, refuse
+	Remote netip.Addr // outer destination, VXLAN only
+}
+
+// Masquerade says which packets must not leave with the source they have.
+type Masquerade struct {
+	// Pods are this node's pod ranges: what they send to the outside takes the
+	// node's address.
+	Pods []netip.Prefix
+	// Cluster are all pod ranges: not the outside.
+	Cluster []netip.Prefix
+	// Nodes are this node's addresses. With Pods they are all the sources that a
+	// peer accepts from this node; anything else that enters a lane is masqueraded.
+	Nodes []netip.Prefix
+}
+
+// Refusal is a peer, or one address of a peer, that the Plan leaves out.
+type Refusal struct {
+	ID     keymgr.NodeID
+	Whole  bool // the peer has no lane at all
+	Reason string
+}
+
+// Equal says whether two plans want the same.
+func (p Plan) Equal(o Plan) bool { return reflect.DeepEqual(p, o) }
+
+// Lane returns the lane on that device.
+func (p Plan) Lane(device string) (Lane, bool) {
+	for _, l := range p.Lanes {
+		if l.Device == device {
+			return l, true
+		}
+	}
+	return Lane{}, false
+}

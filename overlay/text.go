@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package overlay
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// String gives the plan as text, one thing a line, always in the same order.
+func (p Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "kind %s mtu %d\n", p.Kind, p.MTU)
+	for _, a := range p.Addresses {
+		fmt.Fprintf(&b, "address %s\n", a)
+	}
+	for _, l := range p.Lanes {
+		fmt.Fprintln(&b, l)
+		for _, peer := range l.Peers {
+			fmt.Fprintf(&b, "  %s\n", peer)
+		}
+	}
+	lines(&b, p.Routes)
+	lines(&b, p.Rules)
+	lines(&b, p.Forward)
+	b.WriteString(p.Masquerade.String())
+	lines(&b, p.Refused)
+	return b.String()
+}
+
+func lines[T fmt.Stringer](b *strings.Builder, things []T) {
+	for _, t := range things {
+		fmt.Fprintln(b, t)
+	}
+}
+
+// String gives the lane without its peers.
+func (l Lane) String() string {
+	s := fmt.Sprintf("lane %s port %d", l.Device, l.Port)
+	if l.Own != 0 {
+		s += fmt.Sprintf(" generation %d", l.Own)
+	}
+	return s
+}
+
+// String gives the peer in one line.
+func (p LanePeer) String() string {
+	s := fmt.Sprintf("peer %s key %s endpoint %s allowed %s", p.ID, p.Key, p.Endpoint, join(p.AllowedIPs))
+	if p.Initiate {
+		s += " initiate"
+	}
+	return s
+}
+
+// String gives the route in the manner of ip-route(8).
+func (r Route) String() string {
+	var b strings.Builder
+	b.WriteString("route ")
+	if r.Unreachable {
+		b.WriteString("unreachable ")
+	}
+	b.WriteString(r.Dst.String())
+	if r.Device != "" {
+		fmt.Fprintf(&b, " dev %s", r.Device)
+	}
+	if r.Src.IsValid() {
+		fmt.Fprintf(&b, " src %s", r.Src)
+	}
+	for _, w := range []struct {
+		name  string
+		value int
+	}{{"table", r.Table}, {"metric", r.Metric}, {"mtu", r.MTU}} {
+		if w.value != 0 {
+			fmt.Fprintf(&b, " %s %d", w.name, w.value)
+		}
+	}
+	return b.String()
+}
+
+// String gives the rule in the manner of ip-rule(8).
+func (r Rule) String() string {
+	return fmt.Sprintf("rule %d: from %s lookup %d", r.Priority, r.From, r.Table)
+}
+
+// String gives the entry in one line.
+func (f Forward) String() string {
+	s := fmt.Sprintf("forward %s %s", f.Prefix, f.Kind)
+	if f.Device != "" {
+		s += " dev " + f.Device
+	}
+	if f.Remote.IsValid() {
+		s += " remote " + f.Remote.String()
+	}
+	return s
+}
+
+// String gives three lines.
+func (m Masquerade) String() string {
+	return fmt.Sprintf("masquerade pods %s\nmasquerade cluster %s\nmasquerade nodes %s\n",
+		join(m.Pods), join(m.Cluster), join(m.Nodes))
+}
+
+// String gives the refusal in one line.
+func (r Refusal) String() string {
+	what := "refused in part"
+	if r.Whole {
+		what = "refused"
+	}
+	return fmt.Sprintf("%s %s: %s", what, r.ID, r.Reason)
+}
+
+func join(ps []netip.Prefix) string {
+	if len(ps) == 0 {
+		return "-"
+	}
+	s := make([]string, 0, len(ps))
+	for _, p := range ps {
+		s = append(s, p.String())
+	}
+	return strings.Join(s, ",")
+}
