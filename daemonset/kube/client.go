@@ -83,6 +83,10 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return connect(base, cfg)
+}
+
+func connect(base *rest.Config, cfg Config) (*Client, error) {
 	base.UserAgent = cfg.UserAgent
 	base.QPS, base.Burst = requestsPerSecond, requestBurst
 

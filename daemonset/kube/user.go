@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// NewUserClient makes a Client for a person at a shell: it finds kubeconfig
+// files as kubectl does (cfg.Kubeconfig, else the list in $KUBECONFIG, else
+// ~/.kube/config, else the pod that it runs in) and takes the named context of
+// them, or the current one if the name is empty.
+func NewUserClient(cfg Config, contextName string) (*Client, error) {
+	cfg = cfg.withDefaults()
+	server, err := parseAPIServer(cfg.APIServer)
+	if err != nil {
+		return nil, err
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = cfg.Kubeconfig
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: contextName}
+	overrides.ClusterInfo.Server = server
+	base, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("%w: read kubeconfig: %w", ErrBadConfig, err)
+	}
+	return connect(base, cfg)
+}
+
+// Nodes returns every node, from the API server itself.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	list, err := c.core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, wrap("list nodes", err)
+	}
+	out := make([]Node, 0, len(list.Items))
+	for i := range list.Items {
+		node, err := nodeOf(&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, node)
+	}
+	return out, nil
+}
+
+// NodeKey returns the statement that a node has published, unverified;
+// ErrNotFound if it has published none.
+func (c *Client) NodeKey(ctx context.Context, name string) (keymgr.Signed, error) {
+	object, err := c.nodeKeys.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return keymgr.Signed{}, wrap("read nodekey "+name, err)
+	}
+	return signedOf(object.Spec), nil
+}
+
+// TrustBundle returns the published trust bundle (PEM), ErrNotFound if there is
+// none.
+func (c *Client) TrustBundle(ctx context.Context) ([]byte, error) {
+	object, err := c.core.CoreV1().ConfigMaps(c.namespace).Get(ctx, TrustConfigMap, metav1.GetOptions{})
+	if err != nil {
+		return nil, wrap("read configmap "+c.namespace+"/"+TrustConfigMap, err)
+	}
+	return bytes.TrimSpace([]byte(object.Data[TrustBundleKey])), nil
+}
