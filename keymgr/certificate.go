@@ -52,13 +52,9 @@ func (id *Identity) SetCertificate(chain [][]byte, bundlePEM []byte) error {
 }
 
 func (id *Identity) checkCertificate(chain [][]byte, bundlePEM []byte) (*nodeCertificate, error) {
-	roots, err := ParseBundle(bundlePEM)
+	pool, err := parsePool(bundlePEM)
 	if err != nil {
 		return nil, err
-	}
-	pool := x509.NewCertPool()
-	for _, r := range roots {
-		pool.AddCert(r)
 	}
 	now := id.cfg.Clock()
 	cert, err := verifyChain(chain, pool, now)

@@ -54,6 +54,18 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
+func parsePool(bundlePEM []byte) (*x509.CertPool, error) {
+	roots, err := ParseBundle(bundlePEM)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, r := range roots {
+		pool.AddCert(r)
+	}
+	return pool, nil
+}
+
 func parseRoot(block *pem.Block) (*x509.Certificate, error) {
 	if block.Type != "CERTIFICATE" {
 		return nil, fmt.Errorf("%w: it holds a %s; only certificates belong there", ErrBundle, block.Type)
@@ -200,6 +212,36 @@ func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*nodeCertif
 		}
 	}
 	return n, nil
+}
+
+// NodeCertificate is a verified node certificate.
+type NodeCertificate struct {
+	CertificateInfo
+	TrustDomain string
+	Node        NodeID
+	// PodCIDRs are the pod ranges that the node may claim.
+	PodCIDRs []netip.Prefix
+}
+
+// VerifyCertificate checks the chain of a node certificate (DER, leaf first)
+// against a bundle, at a time, to the second and without grace. Whose certificate
+// it is, the caller must compare.
+func VerifyCertificate(chain [][]byte, bundlePEM []byte, at time.Time) (NodeCertificate, error) {
+	pool, err := parsePool(bundlePEM)
+	if err != nil {
+		return NodeCertificate{}, err
+	}
+	n, err := verifyChain(chain, pool, at)
+	if err != nil {
+		return NodeCertificate{}, err
+	}
+	if at.Before(n.info.NotBefore) {
+		return NodeCertificate{}, fmt.Errorf("%w: valid from %s", ErrNotYetValid, stamp(n.info.NotBefore))
+	}
+	if at.After(n.info.NotAfter) {
+		return NodeCertificate{}, fmt.Errorf("%w: %s", ErrExpired, stamp(n.info.NotAfter))
+	}
+	return NodeCertificate{CertificateInfo: n.info, TrustDomain: n.trustDomain, Node: n.id, PodCIDRs: n.podCIDRs}, nil
 }
 
 // ParseCertificateInfo reads what identifies a certificate in DER, verifying nothing.

@@ -108,13 +108,9 @@ func (v *Verifier) adopt(r Record) {
 
 // SetRoots replaces the trusted roots. After an error the old ones stay.
 func (v *Verifier) SetRoots(bundlePEM []byte) error {
-	roots, err := ParseBundle(bundlePEM)
+	pool, err := parsePool(bundlePEM)
 	if err != nil {
 		return fmt.Errorf("set roots: %w", err)
-	}
-	pool := x509.NewCertPool()
-	for _, r := range roots {
-		pool.AddCert(r)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()

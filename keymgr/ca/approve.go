@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package ca
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+const (
+	// MinLifetime is the shortest lifetime of a node certificate; Kubernetes refuses
+	// shorter expirationSeconds too.
+	MinLifetime = 10 * time.Minute
+	// DefaultLeafLifetime is the longest lifetime of a node certificate unless
+	// configured otherwise.
+	DefaultLeafLifetime = 7 * 24 * time.Hour
+	// DefaultMaxPerHour is how many certificates a node UID gets in an hour.
+	DefaultMaxPerHour = 10
+)
+
+// ReadClaims reads who made a request out of its extra fields. Each must be there
+// exactly once: a token that is not bound to a pod lacks them, and such a token
+// proves no node.
+func ReadClaims(r Request) (Claims, error) {
+	var values [4]string
+	for i, key := range []string{ExtraNodeName, ExtraNodeUID, ExtraPodName, ExtraPodUID} {
+		v := r.Extra[key]
+		if len(v) != 1 || v[0] == "" {
+			return Claims{}, deny(ReasonExtra, "spec.extra[%q] is %q, want exactly one value; "+
+				"request with the token of the agent's own pod, on Kubernetes 1.30 or later", key, v)
+		}
+		values[i] = v[0]
+	}
+	return Claims{
+		Node:    keymgr.NodeID{Name: values[0], UID: values[1]},
+		PodName: values[2], PodUID: values[3],
+	}, nil
+}
+
+// Approve decides whether a request comes from the agent of the node that it names
+// and asks for nothing but that node's certificate. Its Order is what may be issued.
+// A refusal is an ErrDenied with a *Denial.
+//
+// It knows only what it is told: call it with facts read for this very request, and
+// again right before issuing.
+func Approve(r Request, p Policy, f Facts) (Order, error) {
+	p = p.withDefaults()
+	if err := checkRequester(r, p); err != nil {
+		return Order{}, err
+	}
+	claims, err := ReadClaims(r)
+	if err != nil {
+		return Order{}, err
+	}
+	if err := checkNode(claims, f); err != nil {
+		return Order{}, err
+	}
+	if err := checkPod(claims, p, f.Pod); err != nil {
+		return Order{}, err
+	}
+	key, err := checkCSR(r.CSR, claims.Node.URI(p.TrustDomain).String())
+	if err != nil {
+		return Order{}, err
+	}
+	lifetime, err := checkTerms(r, p)
+	if err != nil {
+		return Order{}, err
+	}
+	if err := checkHistory(claims.Node, p, f); err != nil {
+		return Order{}, err
+	}
+	if owner, known := f.KeyOwners[key.hash]; known && owner != claims.Node {
+		return Order{}, deny(ReasonKeyOfOtherNode, "spec.request: public key %x is the key of node %s; "+
+			"delete the copied key directory on node %s", key.hash[:8], owner, claims.Node.Name)
+	}
+	return Order{
+		node: claims.Node, trustDomain: p.TrustDomain, key: key.public,
+		podCIDRs: slices.Clone(f.Node.PodCIDRs), lifetime: lifetime,
+	}, nil
+}
+
+func (p Policy) withDefaults() Policy {
+	if p.SignerName == "" {
+		p.SignerName = SignerName
+	}
+	if p.MaxLifetime == 0 {
+		p.MaxLifetime = DefaultLeafLifetime
+	}
+	if p.MaxPerHour == 0 {
+		p.MaxPerHour = DefaultMaxPerHour
+	}
+	return p
+}
+
+func checkRequester(r Request, p Policy) error {
+	if r.SignerName != p.SignerName {
+		return deny(ReasonSignerName, "spec.signerName is %q, want %q", r.SignerName, p.SignerName)
+	}
+	if want := "system:serviceaccount:" + p.Namespace + ":" + p.ServiceAccount; r.Username != want {
+		return deny(ReasonUsername, "spec.username is %q, want %q; only the agent may request node certificates", r.Username, want)
+	}
+	return nil
+}
+
+func checkNode(c Claims, f Facts) error {
+	if err := c.Node.Validate(); err != nil {
+		return deny(ReasonNode, "spec.extra: %v", err)
+	}
+	if f.Node == nil {
+		return deny(ReasonNode, "node %q does not exist", c.Node.Name)
+	}
+	if f.Node.ID != c.Node {
+		return deny(ReasonNode, "node is %s, the request comes from %s; restart the agent pod if the node was deleted and made anew", f.Node.ID, c.Node)
+	}
+	return nil
+}
+
+func checkPod(c Claims, p Policy, pod *Pod) error {
+	switch {
+	case pod == nil:
+		return deny(ReasonPod, "pod %s/%s does not exist", p.Namespace, c.PodName)
+	case pod.Name != c.PodName || pod.UID != c.PodUID:
+		return deny(ReasonPod, "pod is %s/%s, the request comes from %s/%s", pod.Name, pod.UID, c.PodName, c.PodUID)
+	case pod.NodeName != c.Node.Name:
+		return deny(ReasonPod, "pod %s runs on node %q, the request names node %q", pod.Name, pod.NodeName, c.Node.Name)
+	case pod.ServiceAccount != p.ServiceAccount:
+		return deny(ReasonPod, "pod %s has service account %q, want %q", pod.Name, pod.ServiceAccount, p.ServiceAccount)
+	case pod.Deleting:
+		return deny(ReasonPod, "pod %s is being deleted; its successor will request anew", pod.Name)
+	case p.DaemonSetUID == "" || pod.ControllerKind != "DaemonSet" || pod.ControllerUID != p.DaemonSetUID:
+		return deny(ReasonPod, "pod %s is controlled by %s %q, want the agent's DaemonSet %q",
+			pod.Name, pod.ControllerKind, pod.ControllerUID, p.DaemonSetUID)
+	}
+	return nil
+}
+
+// checkTerms checks what the request asks the certificate to be good for.
+func checkTerms(r Request, p Policy) (time.Duration, error) {
+	want := []string{"client auth", "digital signature", "server auth"}
+	if have := slices.Sorted(slices.Values(r.Usages)); !slices.Equal(have, want) {
+		return 0, deny(ReasonUsages, "spec.usages is %q, want exactly %q", strings.Join(have, ", "), strings.Join(want, ", "))
+	}
+	switch {
+	case r.Expiration == 0:
+		return p.MaxLifetime, nil
+	case r.Expiration < MinLifetime || r.Expiration > p.MaxLifetime:
+		return 0, deny(ReasonExpiration, "spec.expirationSeconds is %s, want %s to %s", r.Expiration, MinLifetime, p.MaxLifetime)
+	}
+	return r.Expiration, nil
+}
+
+func checkHistory(id keymgr.NodeID, p Policy, f Facts) error {
+	recent := 0
+	for _, t := range f.Issued {
+		if f.Now.Sub(t) < time.Hour {
+			recent++
+		}
+	}
+	if recent >= p.MaxPerHour {
+		return deny(ReasonRateLimit, "node %s got %d certificates within an hour, at most %d; "+
+			"look why its agent asks again", id, recent, p.MaxPerHour)
+	}
+	return nil
+}
