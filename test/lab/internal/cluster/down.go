@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// endTime is how long processes that were killed may take to be gone.
+const endTime = 30 * time.Second
+
+// Down ends the lab and removes all that it made, but the logs. A lab that is not up, or half up, is no error.
+func (l *Lab) Down(ctx context.Context) error {
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	began := time.Now()
+	if err := l.clean(ctx); err != nil {
+		return err
+	}
+	if err := l.forget(); err != nil {
+		return err
+	}
+	l.console.Say("down (%s)", time.Since(began).Round(100*time.Millisecond))
+	return nil
+}
+
+// clean removes everything but logs. It needs no memory of what there is.
+func (l *Lab) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	if err := l.tree.Clear(ctx, l.places.Group()); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(l.places.State())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != filepath.Base(l.places.Logs()) {
+			err = errors.Join(err, removeAll(filepath.Join(l.places.State(), e.Name())))
+		}
+	}
+	return err
+}
+
+// forget removes the lab's directory where it holds no logs, and says where they are where it does.
+func (l *Lab) forget() error {
+	if _, err := os.Stat(l.places.Logs()); err == nil {
+		l.console.Say("logs of the last run stay in %s", l.places.Logs())
+		return nil
+	}
+	return os.RemoveAll(l.places.State())
+}
+
+// removeAll removes a directory, unless something is mounted in it: then its content could be anybody's.
+func removeAll(dir string) error {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > 4 && (fields[4] == dir || strings.HasPrefix(fields[4], dir+"/")) {
+			return fmt.Errorf("remove %s: %s is mounted", dir, fields[4])
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// AddNode starts one more node, which joins the running cluster.
+func (l *Lab) AddNode(ctx context.Context, name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := l.remembered()
+	if err != nil {
+		return err
+	}
+	n, err := l.newNode(name)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("add node took longer than %s", patience))
+	defer cancel()
+	return l.console.Step(ctx, "add node "+name, func(ctx context.Context) error { return l.add(ctx, s.Options, n) })
+}
+
+// newNode gives a node the lowest index that is free.
+func (l *Lab) newNode(name string) (node, error) {
+	nodes, err := l.nodes()
+	if err != nil {
+		return node{}, err
+	}
+	n := node{Name: name, Index: 1}
+	for _, other := range nodes { // in order of their indices
+		if other.Name == name {
+			return node{}, fmt.Errorf("%w: there is a %s already", ErrNode, name)
+		}
+		if other.Index == n.Index {
+			n.Index++
+		}
+	}
+	if firstNode+n.Index >= wireHost {
+		return node{}, fmt.Errorf("%w: no address is left", ErrNode)
+	}
+	return n, nil
+}
+
+func (l *Lab) add(ctx context.Context, o Options, n node) error {
+	a, err := l.connect(o)
+	if err != nil {
+		return err
+	}
+	if _, err := l.startNode(ctx, o, n); err != nil {
+		return err
+	}
+	if err := l.startContainerd(ctx, o, n); err != nil {
+		return err
+	}
+	if err := l.join(ctx, o, n, a); err != nil {
+		return err
+	}
+	if o.CNI == flannel {
+		return l.joinFlannel(ctx, o, n, a)
+	}
+	return nil
+}
+
+// RemoveNode cuts a node off at once, as if somebody had pulled its plug, and takes it out of the cluster.
+func (l *Lab) RemoveNode(ctx context.Context, name string) error {
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := l.remembered()
+	if err != nil {
+		return err
+	}
+	n, err := l.node(name)
+	if err != nil {
+		return err
+	}
+	if n.control() {
+		return fmt.Errorf("%w: %s carries the control plane", ErrNode, name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	return l.console.Step(ctx, "remove node "+name, func(ctx context.Context) error {
+		if err := l.tree.Clear(ctx, l.places.Group()+"/"+name); err != nil {
+			return err
+		}
+		if err := removeAll(l.nodeDir(name)); err != nil {
+			return err
+		}
+		a, err := l.connect(s.Options)
+		if err != nil {
+			return err
+		}
+		return a.call(ctx, "DELETE", nodesPath+name, nil, nil)
+	})
+}
