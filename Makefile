@@ -12,7 +12,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 
 tool := go tool -modfile=internal/tools/go.mod
 chart := daemonset/deploy/chart
-template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds \
+template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds --kube-version 1.36 \
 	--set "image.repository=$${IMAGE%:*},image.tag=$${IMAGE\#\#*:}"
 
 .PHONY: help build generate verify lint test test-kernels fuzz image manifests demo demo-down e2e bench ci clean
@@ -50,8 +50,8 @@ image: ## build dist/sealane-image.tar, without any container engine
 
 manifests: ## render dist/sealane.yaml and dist/sealane-uninstall.yaml
 	mkdir -p dist
-	$(template) --set createNamespace=true >dist/sealane.yaml
-	$(template) --set uninstall=true --show-only templates/uninstall.yaml >dist/sealane-uninstall.yaml
+	$(template) --set createNamespace=true >dist/.part && mv dist/.part dist/sealane.yaml
+	$(template) --set uninstall=true --show-only templates/uninstall.yaml >dist/.part && mv dist/.part dist/sealane-uninstall.yaml
 
 demo: ## three nodes on this machine, with pods, status and a look at the wire (DUAL=1, LANE=vxlan)
 	test/demo/run

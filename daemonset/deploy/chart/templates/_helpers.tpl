@@ -1,0 +1,40 @@
+{{- /*
+SPDX-License-Identifier: Apache-2.0
+Copyright The Sealane Authors
+*/ -}}
+
+{{- define "sealane.image" -}}
+{{ .Values.image.repository }}
+{{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "sealane.labels" -}}
+app.kubernetes.io/name: sealane
+app.kubernetes.io/part-of: sealane
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+{{- end }}
+
+{{- /* The container that cleans a node; its arguments come last so that more can follow. */ -}}
+{{- define "sealane.clean" -}}
+image: {{ include "sealane.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  privileged: true
+  readOnlyRootFilesystem: true
+# The folders above Sealane's own, so that these can go, too.
+volumeMounts:
+- {name: cni-bin, mountPath: /host/opt/cni/bin}
+- {name: cni-conf, mountPath: /host/etc/cni/net.d}
+- {name: state, mountPath: /host/var/lib}
+- {name: run, mountPath: /host/run}
+- {name: wireguard, mountPath: /run/wireguard}
+- {name: bpffs, mountPath: /sys/fs/bpf, mountPropagation: HostToContainer}
+command: [/usr/bin/sealaned]
+args:
+- clean
+- --bin-dir=/host/opt/cni/bin
+- --cni-conf-dir=/host/etc/cni/net.d
+- --state-dir=/host/var/lib/sealane
+- --run-dir=/host/run/sealane
+- --log-level={{ .Values.logLevel }}
+{{- end }}
