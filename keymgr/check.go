@@ -88,7 +88,7 @@ func (v *Verifier) graceful(c *candidate, end time.Time) bool {
 func (v *Verifier) checkGenerations(c *candidate) error {
 	keys := c.stmt.Keys
 	low, high := keys[0].Generation, keys[len(keys)-1].Generation
-	if low == 0 || high-low != uint64(len(keys)-1) {
+	if low == 0 || high < low || high-low != uint64(len(keys)-1) {
 		return fmt.Errorf("%w: %d to %d with %d keys", ErrGeneration, low, high, len(keys))
 	}
 	for _, k := range keys {
