@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package hostnet
+
+import (
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/knftables"
+
+	"github.com/sealane/sealane/internal/nettest"
+	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay"
+)
+
+func prefixes(texts ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range texts {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
+
+func example() overlay.Plan {
+	return overlay.Plan{
+		Routes: []overlay.Route{
+			{Dst: netip.MustParsePrefix("10.0.0.0/16"), Metric: overlay.GuardMetric, Unreachable: true},
+			{Dst: netip.MustParsePrefix("10.0.2.0/24"), Device: "sealane-wg00", Src: netip.MustParseAddr("192.0.2.1"), MTU: 1400},
+			{Dst: netip.MustParsePrefix("192.0.2.2/32"), Device: "sealane-wg00", Table: overlay.RouteTable, MTU: 1400},
+			{Dst: netip.MustParsePrefix("192.0.2.2/32"), Table: overlay.RouteTable, Metric: overlay.GuardMetric, Unreachable: true},
+			{Dst: netip.MustParsePrefix("fd00:0:0:2::/64"), Device: "sealane-wg00", Src: netip.MustParseAddr("2001:db8::1"), MTU: 1400},
+		},
+		Rules: []overlay.Rule{
+			{Priority: overlay.RulePriority, From: netip.MustParsePrefix("10.0.1.0/24"), Table: overlay.RouteTable},
+			{Priority: overlay.RulePriority, From: netip.MustParsePrefix("fd00:0:0:1::/64"), Table: overlay.RouteTable},
+		},
+		Masquerade: overlay.Masquerade{
+			Pods: prefixes("10.0.1.0/24", "fd00:0:0:1::/64"), Cluster: prefixes("10.0.0.0/16", "fd00::/48"),
+			Nodes: prefixes("192.0.2.1/32", "2001:db8::1/128"),
+		},
+	}
+}
+
+func TestMasqueradeTable(t *testing.T) {
+	fake := knftables.NewFake(knftables.InetFamily, tableName)
+	for range 2 { // the second time over the first
+		if err := fake.Run(t.Context(), transaction(fake, example().Masquerade)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := strings.TrimLeft(`
+add table inet sealane { comment "source addresses of what pods send out of the overlay, and into it" ; }
+add chain inet sealane postrouting { type nat hook postrouting priority 100 ; }
+add set inet sealane cluster4 { type ipv4_addr ; flags interval ; }
+add set inet sealane cluster6 { type ipv6_addr ; flags interval ; }
+add set inet sealane nodes4 { type ipv4_addr ; flags interval ; }
+add set inet sealane nodes6 { type ipv6_addr ; flags interval ; }
+add set inet sealane pods4 { type ipv4_addr ; flags interval ; }
+add set inet sealane pods6 { type ipv6_addr ; flags interval ; }
+add rule inet sealane postrouting ip saddr @pods4 ip daddr != @cluster4 ip daddr != 224.0.0.0/4 meta oifgroup != 24225 masquerade fully-random comment "pods to the outside"
+add rule inet sealane postrouting meta oifname "sealane-*" ip saddr != @pods4 ip saddr != @nodes4 masquerade fully-random comment "foreign sources into lanes"
+add rule inet sealane postrouting ip6 saddr @pods6 ip6 daddr != @cluster6 ip6 daddr != ff00::/8 meta oifgroup != 24225 masquerade fully-random comment "pods to the outside"
+add rule inet sealane postrouting meta oifname "sealane-*" ip6 saddr != @pods6 ip6 saddr != @nodes6 masquerade fully-random comment "foreign sources into lanes"
+add element inet sealane cluster4 { 10.0.0.0/16 }
+add element inet sealane cluster6 { fd00::/48 }
+add element inet sealane nodes4 { 192.0.2.1/32 }
+add element inet sealane nodes6 { 2001:db8::1/128 }
+add element inet sealane pods4 { 10.0.1.0/24 }
+add element inet sealane pods6 { fd00:0:0:1::/64 }
+`, "\n")
+	if diff := cmp.Diff(want, fake.Dump()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+// host gives a namespace with two lanes and this package at work in it.
+func host(t *testing.T) (*nettest.NS, *Host) {
+	ns := nettest.NewNS(t)
+	for _, name := range []string{"sealane-wg00", "sealane-wg01"} {
+		ns.Run("ip", "link", "add", name, "type", "veth", "peer", "name", "x"+name)
+		ns.Run("ip", "link", "set", "x"+name, "up")
+		ns.Run("ip", "link", "set", name, "up", "group", "24225")
+	}
+	ns.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "sealane-wg00")
+	ns.Run("ip", "addr", "add", "2001:db8::1/128", "dev", "sealane-wg00", "nodad")
+	var h *Host
+	var err error
+	ns.Do(func() { h, err = New(ns.Handle(), slog.New(slog.DiscardHandler)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns, h
+}
+
+func applyIn(t *testing.T, ns *nettest.NS, h *Host, p overlay.Plan) {
+	t.Helper()
+	var err error
+	ns.Do(func() { err = h.Apply(t.Context(), p) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// routesAndRules is what the kernel has of ours, as text.
+func routesAndRules(t *testing.T, ns *nettest.NS) string {
+	t.Helper()
+	var b strings.Builder
+	routes, err := ns.Handle().Routes(nl.RouteFilter{Protocol: overlay.RouteProtocol})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		b.WriteString(r.String() + "\n")
+	}
+	rules, err := ns.Handle().Rules(overlay.RulePriority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules {
+		b.WriteString(r.String() + "\n")
+	}
+	return b.String()
+}
+
+func TestPrivilegedApplyFollowsPlan(t *testing.T) {
+	nettest.Privileged(t)
+	ns, h := host(t)
+	applyIn(t, ns, h, example())
+	first := routesAndRules(t, ns)
+	if n := strings.Count(first, "\n"); n != len(example().Routes)+len(example().Rules) {
+		t.Fatalf("%d routes and rules:\n%s", n, first)
+	}
+	applyIn(t, ns, h, example())
+	if diff := cmp.Diff(first, routesAndRules(t, ns)); diff != "" {
+		t.Errorf("a second Apply changed something (-first +second):\n%s", diff)
+	}
+
+	moved := example()
+	moved.Routes[1].Device = "sealane-wg01"
+	moved.Routes = moved.Routes[:4]
+	moved.Rules = moved.Rules[:1]
+	applyIn(t, ns, h, moved)
+	got := routesAndRules(t, ns)
+	if strings.Contains(got, "fd00") || strings.Count(got, "\n") != 5 {
+		t.Errorf("after a smaller plan:\n%s", got)
+	}
+	if out := ns.Run("ip", "route", "get", "10.0.2.9"); !strings.Contains(out, "sealane-wg01") || !strings.Contains(out, "src 192.0.2.1") {
+		t.Errorf("route to a moved range: %s", out)
+	}
+	if out, err := ns.Try("ip", "route", "get", "10.0.9.9"); err == nil {
+		t.Errorf("an address without a lane is reachable: %s", out)
+	}
+
+	var err error
+	ns.Do(func() { err = h.Clean(t.Context()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := routesAndRules(t, ns); got != "" {
+		t.Errorf("left after Clean:\n%s", got)
+	}
+	if got := ns.Run("nft", "list", "tables"); strings.Contains(got, "sealane") {
+		t.Errorf("left after Clean: %s", got)
+	}
+}
+
+func TestPrivilegedForeignRuleStays(t *testing.T) {
+	nettest.Privileged(t)
+	ns, h := host(t)
+	ns.Run("ip", "rule", "add", "from", "198.51.100.0/24", "lookup", "77", "priority", "5154")
+	applyIn(t, ns, h, example())
+	var err error
+	ns.Do(func() { err = h.Clean(t.Context()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := routesAndRules(t, ns); !strings.Contains(got, "lookup 77") {
+		t.Errorf("a rule of somebody else is gone:\n%s", got)
+	}
+}
+
+func TestPrivilegedForwardingKeepsRouterAdvertisements(t *testing.T) {
+	nettest.Privileged(t)
+	ns, h := host(t)
+	ns.Run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.xsealane-wg00.accept_ra=1")
+	applyIn(t, ns, h, example())
+	for name, want := range map[string]string{
+		"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/xsealane-wg00/accept_ra": "2",
+	} {
+		if got, err := ns.Handle().Sysctl(name); err != nil || got != want {
+			t.Errorf("%s is %q, want %q (%v)", name, got, want, err)
+		}
+	}
+}

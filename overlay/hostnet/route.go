@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package hostnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay"
+)
+
+// applyRoutes makes the host's routes of our protocol those that are wanted:
+// first what is missing, then what is too many, so that no destination is
+// without its route in between.
+func (h *Host) applyRoutes(want []overlay.Route) error {
+	have, err := h.links.Routes(nl.RouteFilter{Protocol: overlay.RouteProtocol})
+	if err != nil {
+		return err
+	}
+	extra := map[nl.Route]bool{}
+	for _, r := range have {
+		extra[r] = true
+	}
+	devices := map[string]int{}
+	for _, r := range want {
+		route, err := h.route(r, devices)
+		if err != nil {
+			return err
+		}
+		if extra[route] {
+			delete(extra, route)
+			continue
+		}
+		if err := h.links.ReplaceRoute(route); err != nil {
+			return err
+		}
+		forgetReplaced(extra, route)
+	}
+	var errs []error
+	for r := range extra {
+		errs = append(errs, h.links.DeleteRoute(r))
+	}
+	return errors.Join(errs...)
+}
+
+// forgetReplaced: the kernel has put the new route in the place of those with
+// the same destination, table and metric, so that they are gone already.
+func forgetReplaced(extra map[nl.Route]bool, by nl.Route) {
+	for r := range extra {
+		if r.Dst == by.Dst && r.Table == by.Table && r.Metric == by.Metric {
+			delete(extra, r)
+		}
+	}
+}
+
+func (h *Host) route(r overlay.Route, devices map[string]int) (nl.Route, error) {
+	out := nl.Route{
+		Dst: r.Dst, Src: r.Src, Table: r.Table, Metric: r.Metric, MTU: r.MTU,
+		Unreachable: r.Unreachable, Protocol: overlay.RouteProtocol,
+	}
+	if out.Table == 0 {
+		out.Table = nl.MainTable
+	}
+	if r.Unreachable {
+		return out, nil
+	}
+	if devices[r.Device] == 0 {
+		l, err := h.links.LinkByName(r.Device)
+		if err != nil {
+			return out, fmt.Errorf("route %s: find lane: %w", r.Dst, err)
+		}
+		devices[r.Device] = l.Index
+	}
+	out.Device = devices[r.Device]
+	return out, nil
+}
+
+func (h *Host) applyRules(want []overlay.Rule) error {
+	have, err := h.links.Rules(overlay.RulePriority)
+	if err != nil {
+		return err
+	}
+	extra := map[nl.Rule]bool{}
+	for _, r := range have {
+		if r.Table == overlay.RouteTable { // another's rule may have our priority
+			extra[r] = true
+		}
+	}
+	for _, r := range want {
+		rule := nl.Rule{Priority: r.Priority, From: r.From, To: netip.Prefix{}, Table: r.Table}
+		if extra[rule] {
+			delete(extra, rule)
+			continue
+		}
+		if err := h.links.AddRule(rule); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for r := range extra {
+		errs = append(errs, h.links.DeleteRule(r))
+	}
+	return errors.Join(errs...)
+}
