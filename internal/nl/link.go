@@ -143,6 +143,21 @@ func (h *Handle) AddWireGuard(name string, mtu int) error {
 	return err
 }
 
+// probeName is a device that exists for the length of a probe.
+const probeName = "sealane-probe"
+
+// HasWireGuard says whether this kernel has WireGuard, loading its module if need be.
+func (h *Handle) HasWireGuard() (bool, error) {
+	err := h.AddWireGuard(probeName, 0)
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		return false, nil
+	case err == nil, errors.Is(err, ErrExists): // somebody else probes at this moment
+		return true, h.DeleteLink(probeName)
+	}
+	return false, err
+}
+
 // AddVXLAN creates an externally controlled VXLAN device, down.
 func (h *Handle) AddVXLAN(v VXLAN) error {
 	attrs := netlink.NewLinkAttrs()

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package wireguard
+
+import "errors"
+
+var (
+	// ErrNoKey says that this node has no private key of a generation that the plan uses.
+	ErrNoKey = errors.New("no private key")
+	// ErrUnverified refuses a peer's key that did not come out of keymgr's verification.
+	ErrUnverified = errors.New("key was not verified")
+	// ErrKind refuses a plan for other lanes.
+	ErrKind = errors.New("not a plan for wireguard lanes")
+)
