@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/token"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -158,7 +159,7 @@ func comment(name string, src []byte) string {
 	case bytes.HasPrefix(src, []byte("#!")), path.Base(name) == "Makefile",
 		slices.Contains([]string{".yaml", ".yml", ".sh"}, path.Ext(name)):
 		return "# %s\n"
-	case path.Ext(name) == ".h":
+	case path.Ext(name) == ".h", path.Ext(name) == ".c" && bytes.HasPrefix(src, []byte("/*")):
 		return "/* %s */\n"
 	case slices.Contains([]string{".go", ".c"}, path.Ext(name)):
 		return "// %s\n"
@@ -201,21 +202,36 @@ func head(src []byte) []byte {
 	return bytes.Join(lines[:min(len(lines), 6)], nil)
 }
 
-// TestErrorsFile keeps the vocabulary of each package in one place.
-func TestErrorsFile(t *testing.T) {
-	for _, s := range sources(t, func(s source) bool { return written(s) && s.file.Name.Name != "main" }) {
+// TestErrorsTogether keeps the vocabulary of each package in one file, errors.go
+// if there is one.
+func TestErrorsTogether(t *testing.T) {
+	places := map[string]map[string]bool{}
+	for _, s := range sources(t, func(s source) bool { return written(s) && !testSupport(s.pkg) }) {
 		for _, decl := range s.file.Decls {
 			d, ok := decl.(*ast.GenDecl)
-			if !ok || d.Tok != token.VAR || path.Base(s.path) == "errors.go" {
+			if !ok || d.Tok != token.VAR {
 				continue
 			}
 			for _, spec := range d.Specs {
 				for _, name := range spec.(*ast.ValueSpec).Names {
 					if strings.HasPrefix(name.Name, "Err") {
-						t.Errorf("%s: %s belongs to %s/errors.go", s.pos(name), name.Name, s.pkg)
+						places[s.pkg] = with(places[s.pkg], s.path)
 					}
 				}
 			}
 		}
 	}
+	for pkg, files := range places {
+		if len(files) > 1 {
+			t.Errorf("the errors of %s stand in %d files: %v", pkg, len(files), slices.Sorted(maps.Keys(files)))
+		}
+	}
+}
+
+func with(set map[string]bool, member string) map[string]bool {
+	if set == nil {
+		set = map[string]bool{}
+	}
+	set[member] = true
+	return set
 }
