@@ -223,7 +223,7 @@ func on(ctx context.Context, e env, name string, argv []string) error {
 // attach runs a command at the caller's terminal. A signal from there reaches the command itself: it decides when to end.
 func attach(cmd *exec.Cmd) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Cancel = func() error { return nil }
+	cmd.Cancel, cmd.WaitDelay = func() error { return nil }, 0
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%w: %w", errRan, err)
 	}

@@ -113,7 +113,7 @@ func (l *Lab) login(o Options, dir, file string, leaf pki.Leaf) error {
 // configure writes what a node's daemons read: dir becomes the node's /etc/kubernetes.
 func (l *Lab) configure(o Options, n node, dir string) error {
 	own := filepath.Join(dir, "pki")
-	if err := os.MkdirAll(own, 0o700); err != nil {
+	if err := os.MkdirAll(own, 0o755); err != nil {
 		return err
 	}
 	ca, err := pki.Load(l.places.PKI(), caName)

@@ -60,7 +60,9 @@ func (l *Lab) forget() error {
 		l.console.Say("logs of the last run stay in %s", l.places.Logs())
 		return nil
 	}
-	return os.RemoveAll(l.places.State())
+	err := os.RemoveAll(l.places.State())
+	_ = os.Remove(l.places.Base) // stays where another lab is
+	return err
 }
 
 // removeAll removes a directory, unless something is mounted in it: then its content could be anybody's.

@@ -86,12 +86,18 @@ func (f Families) wire() []netip.Prefix     { return f.pick(wire4, wire6) }
 func (f Families) pods() []netip.Prefix     { return f.pick(pods4, pods6) }
 func (f Families) services() []netip.Prefix { return f.pick(services4, services6) }
 
-// host returns the address number n of every prefix.
+// host returns the address number n of every prefix. In IPv6 the digits of n are
+// taken as they are, so that node 1 ends in 11 in both families.
 func host(in []netip.Prefix, n int) []netip.Addr {
 	out := make([]netip.Addr, len(in))
 	for i, p := range in {
 		bytes := p.Addr().AsSlice()
-		bytes[len(bytes)-1] += byte(n)
+		last := len(bytes) - 1
+		if p.Addr().Is4() {
+			bytes[last] += byte(n)
+		} else {
+			bytes[last-1], bytes[last] = byte(n/100), byte(n/10%10<<4|n%10)
+		}
 		out[i], _ = netip.AddrFromSlice(bytes)
 	}
 	return out

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sealane/sealane/test/lab/internal/cgroup"
 )
@@ -27,6 +28,10 @@ const (
 )
 
 const ready = "ready"
+
+// outputDelay is how long the output of a command that was cut off is waited for: what it
+// left running in the machine may hold it open, until the machine itself ends.
+const outputDelay = 100 * time.Millisecond
 
 // Main runs the hidden commands of the lab's program. It reports false if args are none of them.
 func Main(args []string) (bool, error) {
@@ -156,7 +161,9 @@ func (m *Machine) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	} else {
 		args = append(args, "--")
 	}
-	return self(ctx, append(args, argv...)...)
+	cmd := self(ctx, append(args, argv...)...)
+	cmd.WaitDelay = outputDelay
+	return cmd
 }
 
 // Run runs a command on the machine and returns what it printed; a failure carries it too.

@@ -24,6 +24,7 @@ var realDisk = []string{"var/lib/kubelet", "var/lib/containerd", "var/lib/etcd",
 // them alone where they read right already, so a node sees files that do.
 var pretended = map[string]string{
 	"proc/sys/vm/overcommit_memory":      "1\n",
+	"proc/sys/vm/panic_on_oom":           "0\n",
 	"proc/sys/kernel/panic":              "10\n",
 	"proc/sys/kernel/panic_on_oops":      "1\n",
 	"proc/sys/kernel/keys/root_maxkeys":  "1000000\n",
