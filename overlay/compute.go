@@ -82,7 +82,7 @@ func (c Config) lanePeers(own, peer uint64, peers []Peer) []LanePeer {
 				ID: p.ID, Key: k,
 				Endpoint:   netip.AddrPortFrom(p.Endpoint, k.Ports()[keymgr.Parity(own)]),
 				AllowedIPs: sorted(slices.Concat(p.PodCIDRs, hosts(p.Addresses)), comparePrefixes),
-				Initiate:   c.Initiates(p, k),
+				Initiate:   c.Initiates(own, p, k),
 			})
 		}
 	}

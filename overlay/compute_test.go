@@ -234,7 +234,7 @@ func TestExactlyOneOfAPairInitiates(t *testing.T) {
 	ids := []keymgr.NodeID{{Name: "a", UID: "2"}, {Name: "b", UID: "1"}, {Name: "c", UID: "1"}, {Name: "d", UID: "10"}}
 	for i, x := range ids {
 		for _, y := range ids[i+1:] {
-			xy, yx := ByUID(x)(Peer{ID: y}, keymgr.PeerKey{}), ByUID(y)(Peer{ID: x}, keymgr.PeerKey{})
+			xy, yx := ByUID(x)(1, Peer{ID: y}, keymgr.PeerKey{}), ByUID(y)(1, Peer{ID: x}, keymgr.PeerKey{})
 			if xy == yx {
 				t.Errorf("%s and %s: both say %v", x, y, xy)
 			}

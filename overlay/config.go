@@ -30,10 +30,11 @@ type Config struct {
 	BasePort     uint16 // UDP; 0 means DefaultBasePort
 	UnderlayMTU  int    // bytes, of the device that carries the lanes' outer packets
 	MTU          int    // bytes, inside the lanes; 0 means as much as UnderlayMTU allows
-	// Initiates says whether this node, and not the peer, starts handshakes with
-	// that key. Exactly one of the two must: initiations that cross destroy each
-	// other and cost 5 s. Nil means ByUID.
-	Initiates func(Peer, keymgr.PeerKey) bool
+	// Initiates says whether this node, and not the peer, starts the handshakes
+	// between its own key of a generation and that key of the peer's. Exactly one of
+	// the two must: initiations that cross destroy each other and cost 5 s. Nil
+	// means ByUID.
+	Initiates func(own uint64, p Peer, k keymgr.PeerKey) bool
 }
 
 // Peer is another node. Without keys (or, for VXLAN, without an endpoint) it is
@@ -54,8 +55,8 @@ type Slot struct {
 }
 
 // ByUID lets the node with the smaller UID start the handshakes of a pair.
-func ByUID(self keymgr.NodeID) func(Peer, keymgr.PeerKey) bool {
-	return func(p Peer, _ keymgr.PeerKey) bool {
+func ByUID(self keymgr.NodeID) func(uint64, Peer, keymgr.PeerKey) bool {
+	return func(_ uint64, p Peer, _ keymgr.PeerKey) bool {
 		return cmp.Or(cmp.Compare(self.UID, p.ID.UID), cmp.Compare(self.Name, p.ID.Name)) < 0
 	}
 }

@@ -32,25 +32,16 @@ const kernelKind = "wireguard"
 // alias is what ip-link(8) shows of a lane.
 const alias = "sealane lane, managed by sealaned"
 
-// Key is a private key of this node.
-type Key struct {
-	Private keymgr.PrivateKey
-	// Published says that peers may have known the key before this Apply. If its
-	// device is made anew, they hold sessions that are dead, and this node starts
-	// all handshakes, not only those that are its part.
-	Published bool
-}
-
 // Options are what a Backend needs.
 type Options struct {
-	// Handle is of the namespace that the lanes are in; the Backend does not close it.
-	Handle *nl.Handle
-	// Keys gives the private key of one of this node's generations. Keys never are
-	// in a plan, which is shown and logged.
-	Keys func(generation uint64) (Key, bool)
-	// Process reaches WireGuard in user space, for kernels without.
-	Process process.Client
-	Logger  *slog.Logger
+	// Links is of the namespace that the lanes are in; the Backend does not close it.
+	Links *nl.Handle
+	// Key gives the private key of one of this node's generations. Keys never are in
+	// a plan, which is shown and logged. It is not needed for Clean and Observe.
+	Key func(generation uint64) (keymgr.PrivateKey, bool)
+	// Socket is that of the sealane-wireguard process, for kernels without WireGuard.
+	Socket string
+	Logger *slog.Logger
 }
 
 // control is what the Backend uses of wgctrl.
@@ -61,27 +52,35 @@ type control interface {
 
 // Backend makes WireGuard lanes. It is safe for concurrent use.
 type Backend struct {
-	o      Options
-	kernel bool
-	client *wgctrl.Client
-	ctl    control
+	links   *nl.Handle
+	key     func(generation uint64) (keymgr.PrivateKey, bool)
+	process process.Client
+	log     *slog.Logger
+	kernel  bool
+	client  *wgctrl.Client
+	ctl     control
 
 	mu sync.Mutex // guards all below, and keeps two Applies apart
 	// endpoints are those set by this process, by device.
 	endpoints map[string]map[keymgr.PublicKey]netip.AddrPort
+	// fresh are the devices that were made anew and have had no peers since.
+	fresh map[string]bool
 }
 
 var _ overlay.Backend = (*Backend)(nil)
 
 // New probes the kernel and returns a Backend. It changes nothing.
 func New(o Options) (*Backend, error) {
-	kernel, err := o.Handle.HasWireGuard()
+	kernel, err := o.Links.HasWireGuard()
 	if err != nil {
 		return nil, fmt.Errorf("probe the kernel for WireGuard: %w", err)
 	}
-	b := &Backend{o: o, kernel: kernel, endpoints: map[string]map[keymgr.PublicKey]netip.AddrPort{}}
+	b := &Backend{
+		links: o.Links, key: o.Key, process: process.Client{Socket: o.Socket}, log: o.Logger, kernel: kernel,
+		endpoints: map[string]map[keymgr.PublicKey]netip.AddrPort{}, fresh: map[string]bool{},
+	}
 	// Its sockets must be of the Handle's namespace.
-	err = o.Handle.Do(func() error {
+	err = o.Links.Do(func() error {
 		b.client, err = wgctrl.New()
 		return err
 	})
@@ -107,7 +106,7 @@ func (b *Backend) Mode() process.Mode {
 // serves them in user space has started. In the kernel nothing is ever reported.
 func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 	if !b.kernel {
-		return b.o.Process.Watch(ctx)
+		return b.process.Watch(ctx)
 	}
 	quiet := make(chan struct{})
 	context.AfterFunc(ctx, func() { close(quiet) })
@@ -128,7 +127,7 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 			errs = append(errs, fmt.Errorf("lane %s: %w", lane.Device, err))
 		}
 	}
-	links, err := b.links()
+	links, err := b.devices()
 	errs = append(errs, err)
 	for _, l := range links {
 		if _, wanted := p.Lane(l.Name); !wanted {
@@ -144,27 +143,29 @@ func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.La
 			return fmt.Errorf("peer %s: %w", peer.ID, ErrUnverified)
 		}
 	}
-	key, ok := b.o.Keys(lane.Own)
+	key, ok := b.key(lane.Own)
 	if !ok {
 		return fmt.Errorf("%w of generation %d", ErrNoKey, lane.Own)
 	}
-	dev, created, err := b.ensureDevice(ctx, p.MTU, lane, key)
+	dev, err := b.ensureDevice(ctx, p.MTU, lane, key)
 	if err != nil {
 		return err
 	}
 	t := nl.Tunnel{MTU: p.MTU, Alias: alias, Group: overlay.DeviceGroup, Addresses: p.Addresses}
 	// Up before it gets peers: a keepalive that is switched on for a device that is
 	// down starts no handshake.
-	if _, err := b.o.Handle.EnsureTunnel(lane.Device, t); err != nil {
+	if _, err := b.links.EnsureTunnel(lane.Device, t); err != nil {
 		return err
 	}
-	if err := b.configure(lane, dev, situation{announce: created && key.Published}); err != nil {
+	if !b.fresh[lane.Device] || len(lane.Peers) == 0 {
+		return b.configure(lane, dev, situation{})
+	}
+	// The peers may hold sessions with the device that was before, and would send
+	// into them for up to 15 s: call them all, whoever's part it is.
+	if err := b.configure(lane, dev, situation{announce: true}); err != nil {
 		return err
 	}
-	if !created || !key.Published {
-		return nil
-	}
-	// The handshakes are on their way; from now on each pair has one to start them.
+	delete(b.fresh, lane.Device)
 	if dev, err = b.ctl.Device(lane.Device); err != nil {
 		return fmt.Errorf("read device: %w", err)
 	}
@@ -179,7 +180,7 @@ func (b *Backend) configure(lane overlay.Lane, dev *wgtypes.Device, s situation)
 		if err := b.ctl.ConfigureDevice(lane.Device, wgtypes.Config{Peers: peers}); err != nil {
 			return fmt.Errorf("configure peers: %w", err)
 		}
-		b.o.Logger.Debug("lane configured", "device", lane.Device, "changes", len(peers))
+		b.log.Debug("lane configured", "device", lane.Device, "changes", len(peers))
 	}
 	set := make(map[keymgr.PublicKey]netip.AddrPort, len(lane.Peers))
 	for _, p := range lane.Peers {
@@ -189,16 +190,15 @@ func (b *Backend) configure(lane overlay.Lane, dev *wgtypes.Device, s situation)
 	return nil
 }
 
-// ensureDevice returns the lane's device, with its key and port, and says whether
-// it has no sessions of before.
-func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Lane, key Key) (*wgtypes.Device, bool, error) {
-	public, err := key.Private.Public()
+// ensureDevice returns the lane's device, with its key and port.
+func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Lane, key keymgr.PrivateKey) (*wgtypes.Device, error) {
+	public, err := key.Public()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	dev, err := b.existing(ctx, lane.Device, public)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if dev == nil {
 		dev, err = b.create(ctx, mtu, lane)
@@ -206,12 +206,12 @@ func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Lane, 
 		err = b.tellMTU(ctx, mtu, lane)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	cfg, created := wgtypes.Config{}, dev.PrivateKey == wgtypes.Key{}
-	if created {
-		k := wgtypes.Key(key.Private)
-		cfg.PrivateKey = &k
+	cfg := wgtypes.Config{}
+	if dev.PrivateKey == (wgtypes.Key{}) {
+		k := wgtypes.Key(key)
+		cfg.PrivateKey, b.fresh[lane.Device] = &k, true
 		delete(b.endpoints, lane.Device)
 	}
 	if port := int(lane.Port); dev.ListenPort != port { // setting the same one would re-open the sockets
@@ -219,10 +219,10 @@ func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Lane, 
 	}
 	if cfg.PrivateKey != nil || cfg.ListenPort != nil {
 		if err := b.ctl.ConfigureDevice(lane.Device, cfg); err != nil {
-			return nil, false, fmt.Errorf("configure device: %w", err)
+			return nil, fmt.Errorf("configure device: %w", err)
 		}
 	}
-	return dev, created, nil
+	return dev, nil
 }
 
 // existing returns the device if it is there and may be used, else nil. One with
@@ -238,7 +238,7 @@ func (b *Backend) existing(ctx context.Context, name string, public keymgr.Publi
 	if dev.PrivateKey == (wgtypes.Key{}) || keymgr.PublicKey(dev.PublicKey) == public {
 		return dev, nil
 	}
-	b.o.Logger.Warn("device has another key, making it anew", "device", name, "key", dev.PublicKey.String())
+	b.log.Warn("device has another key, making it anew", "device", name, "key", dev.PublicKey.String())
 	return nil, b.deleteLane(ctx, name)
 }
 
@@ -253,11 +253,11 @@ func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Lane) (*wgty
 	if b.kernel {
 		// What has the name and is no WireGuard device is a TUN device of a time
 		// when the kernel had none.
-		if err = b.o.Handle.DeleteLink(lane.Device); err == nil {
-			err = b.o.Handle.AddWireGuard(lane.Device, mtu)
+		if err = b.links.DeleteLink(lane.Device); err == nil {
+			err = b.links.AddWireGuard(lane.Device, mtu)
 		}
 	} else {
-		err = b.o.Process.Ensure(ctx, process.Device{Name: lane.Device, MTU: mtu, Port: lane.Port})
+		err = b.process.Ensure(ctx, process.Device{Name: lane.Device, MTU: mtu, Port: lane.Port})
 	}
 	if err != nil {
 		return nil, err
@@ -266,39 +266,40 @@ func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Lane) (*wgty
 	if err != nil {
 		return nil, fmt.Errorf("read new device: %w", err)
 	}
-	b.o.Logger.Info("lane created", "device", lane.Device, "mode", b.Mode(), "port", lane.Port, "generation", lane.Own)
+	b.log.Info("lane created", "device", lane.Device, "mode", b.Mode(), "port", lane.Port, "generation", lane.Own)
 	return dev, nil
 }
 
 // tellMTU lets the process know of a new MTU; the kernel's devices see it themselves.
 func (b *Backend) tellMTU(ctx context.Context, mtu int, lane overlay.Lane) error {
-	l, err := b.o.Handle.LinkByName(lane.Device)
+	l, err := b.links.LinkByName(lane.Device)
 	if err != nil || l.Kind == kernelKind || l.MTU == mtu {
 		return err
 	}
-	return b.o.Process.Ensure(ctx, process.Device{Name: lane.Device, MTU: mtu, Port: lane.Port})
+	return b.process.Ensure(ctx, process.Device{Name: lane.Device, MTU: mtu, Port: lane.Port})
 }
 
 func (b *Backend) deleteLane(ctx context.Context, name string) error {
 	delete(b.endpoints, name)
+	delete(b.fresh, name)
 	if !b.kernel {
 		// Its own way first, so that nothing of it stays in the process. Without the
 		// process the device can still be taken away.
-		err := b.o.Process.Delete(ctx, name)
+		err := b.process.Delete(ctx, name)
 		if err != nil && !errors.Is(err, process.ErrUnavailable) {
 			return err
 		}
 	}
-	if err := b.o.Handle.DeleteLink(name); err != nil {
+	if err := b.links.DeleteLink(name); err != nil {
 		return err
 	}
-	b.o.Logger.Info("lane deleted", "device", name)
+	b.log.Info("lane deleted", "device", name)
 	return nil
 }
 
-// links returns the devices that have a WireGuard lane's name.
-func (b *Backend) links() ([]nl.Link, error) {
-	all, err := b.o.Handle.Links()
+// devices returns the devices that have a WireGuard lane's name.
+func (b *Backend) devices() ([]nl.Link, error) {
+	all, err := b.links.Links()
 	var out []nl.Link
 	for _, l := range all {
 		if strings.HasPrefix(l.Name, devicePrefix) {
@@ -312,7 +313,7 @@ func (b *Backend) links() ([]nl.Link, error) {
 func (b *Backend) Clean() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	links, err := b.links()
+	links, err := b.devices()
 	errs := []error{err}
 	for _, l := range links {
 		errs = append(errs, b.deleteLane(context.Background(), l.Name))

@@ -27,8 +27,7 @@ const (
 // situation is what diff has to know besides the plan and the device.
 type situation struct {
 	now time.Time
-	// announce lets this node start all handshakes: its device is new, but the peers
-	// have known its key before and hold sessions that are dead.
+	// announce lets this node start all handshakes, its own part or not.
 	announce bool
 	// endpoints are those that were set by this process; a peer whose endpoint the
 	// kernel has learned from an authenticated packet since is left where it is.

@@ -29,7 +29,7 @@ const configSockets = "/var/run/wireguard/" + devicePrefix + "*.sock"
 
 // Observe reads the lanes. A lane that nobody serves at the moment has no key.
 func (b *Backend) Observe() ([]overlay.LaneState, error) {
-	links, err := b.links()
+	links, err := b.devices()
 	if err != nil {
 		return nil, err
 	}

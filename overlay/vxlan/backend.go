@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package vxlan
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay"
+)
+
+const (
+	kind  = "vxlan" // as the kernel calls it
+	mode  = "kernel"
+	alias = "sealane lane, NOT encrypted, managed by sealaned"
+)
+
+// ErrKind refuses a plan for other lanes.
+var ErrKind = errors.New("not a plan for vxlan lanes")
+
+// Backend makes the VXLAN lane of one network namespace.
+type Backend struct {
+	links *nl.Handle
+}
+
+var _ overlay.Backend = (*Backend)(nil)
+
+// New returns a Backend. It changes nothing, and does not close the handle.
+func New(links *nl.Handle) *Backend { return &Backend{links: links} }
+
+// Apply makes the device exist as planned. What has its name and is something
+// else is replaced.
+func (b *Backend) Apply(_ context.Context, p overlay.Plan) error {
+	if p.Kind != overlay.VXLAN {
+		return fmt.Errorf("apply plan of kind %q: %w", p.Kind, ErrKind)
+	}
+	for _, lane := range p.Lanes {
+		if err := b.ensure(lane, p); err != nil {
+			return fmt.Errorf("lane %s: %w", lane.Device, err)
+		}
+	}
+	return nil
+}
+
+func (b *Backend) ensure(lane overlay.Lane, p overlay.Plan) error {
+	l, err := b.links.LinkByName(lane.Device)
+	if err == nil && (l.Kind != kind || !bytes.Equal(l.MAC, overlay.VXLANMAC())) {
+		err = errors.Join(nl.ErrNotFound, b.links.DeleteLink(lane.Device))
+	}
+	if errors.Is(err, nl.ErrNotFound) {
+		err = b.links.AddVXLAN(nl.VXLAN{Name: lane.Device, MAC: overlay.VXLANMAC(), MTU: p.MTU, Port: lane.Port})
+	}
+	if err != nil {
+		return err
+	}
+	_, err = b.links.EnsureTunnel(lane.Device, nl.Tunnel{
+		MTU: p.MTU, Alias: alias, Group: overlay.DeviceGroup, Addresses: p.Addresses,
+	})
+	return err
+}
+
+// Observe reads the lane. Who its peers are, the data path knows.
+func (b *Backend) Observe() ([]overlay.LaneState, error) {
+	l, err := b.links.LinkByName(overlay.VXLANDevice)
+	if errors.Is(err, nl.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []overlay.LaneState{{
+		Device: l.Name, Index: l.Index, Kind: overlay.VXLAN, Mode: mode, Port: overlay.VXLANPort, MTU: l.MTU, Up: l.Up,
+	}}, nil
+}
+
+// Clean removes the lane.
+func (b *Backend) Clean() error { return b.links.DeleteLink(overlay.VXLANDevice) }
