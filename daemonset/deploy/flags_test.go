@@ -21,7 +21,7 @@ import (
 var flagSources = map[string][]string{
 	"sealaned":           {"cmd/sealaned", "daemonset/agent"},
 	"sealane-controller": {"cmd/sealane-controller", "daemonset/controller"},
-	"sealane-wireguard":  {"cmd/sealane-wireguard", "overlay/wireguard"},
+	"sealane-wireguard":  {"cmd/sealane-wireguard"},
 }
 
 var flagMethod = regexp.MustCompile(`^(String|Bool|Int|Int64|Uint|Uint64|Float64|Duration|Text)?(Var|Func)?(P|VarP)?$`)
@@ -86,6 +86,9 @@ func TestCommands(t *testing.T) {
 					continue
 				}
 				checkCommand(t, name+"/"+c.Name, path.Base(c.Command[0]), c.Args)
+				if p := c.ReadinessProbe; p != nil && p.Exec != nil {
+					checkCommand(t, name+"/"+c.Name+" probe", path.Base(p.Exec.Command[0]), p.Exec.Command[1:])
+				}
 			}
 		}
 	}
