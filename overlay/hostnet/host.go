@@ -4,11 +4,13 @@
 package hostnet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os/exec"
 
 	"sigs.k8s.io/knftables"
 
@@ -28,6 +30,7 @@ type links interface {
 	DeleteRule(nl.Rule) error
 	Sysctl(name string) (string, error)
 	SetSysctl(name, value string) (bool, error)
+	Do(func() error) error
 }
 
 // Host is the host's network outside of the lanes. Its methods are to be called
@@ -37,32 +40,35 @@ type Host struct {
 	nft   knftables.Interface
 	log   *slog.Logger
 	masq  masquerade
+	// warned says that the host's own filter was looked at.
+	warned bool
 }
 
-// New opens the host's nftables; it fails where there are none.
+// New opens the nftables of the handle's namespace; it fails where there are none.
 func New(l *nl.Handle, log *slog.Logger) (*Host, error) {
-	nft, err := knftables.New(knftables.InetFamily, tableName)
+	h := &Host{links: l, log: log}
+	err := l.Do(func() (err error) {
+		h.nft, err = knftables.New(knftables.InetFamily, tableName)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
+		return nil, fmt.Errorf("open nftables (is the program nft there, 1.0.1 or later?): %w", err)
 	}
-	return &Host{links: l, nft: nft, log: log}, nil
+	return h, nil
 }
 
-// Apply makes routes, rules, masquerade and settings as planned. The lanes of
-// the plan must exist. It is idempotent: what is right is left alone, and what
-// somebody else has changed is put right.
+// Apply makes routes, rules, masquerade and settings as planned. It is idempotent:
+// what is right is left alone, and what somebody else has changed is put right. The
+// lanes of the plan should exist; routes into one that does not are reported and
+// left out, and its addresses are refused.
 func (h *Host) Apply(ctx context.Context, p overlay.Plan) error {
 	if err := h.enableForwarding(p.Masquerade.Pods); err != nil {
 		return err
 	}
-	// Refusals and masquerade before the routes that packets could take.
-	if err := h.masquerade(ctx, p.Masquerade); err != nil {
-		return err
-	}
-	if err := h.applyRoutes(p.Routes); err != nil {
-		return err
-	}
-	return h.applyRules(p.Rules)
+	h.warnOfFilter(ctx)
+	// Masquerade before the routes that packets could take, and what refuses in any
+	// case, whatever else fails.
+	return errors.Join(h.masquerade(ctx, p.Masquerade), h.applyRoutes(p.Routes), h.applyRules(p.Rules))
 }
 
 // Clean removes every route, rule and nftables object of this package. Kernel
@@ -72,7 +78,7 @@ func (h *Host) Clean(ctx context.Context) error {
 	tx := h.nft.NewTransaction()
 	tx.Add(&knftables.Table{}) // deleting what is not there is an error
 	tx.Delete(&knftables.Table{})
-	err := h.nft.Run(ctx, tx)
+	err := h.links.Do(func() error { return h.nft.Run(ctx, tx) })
 	if err != nil {
 		err = fmt.Errorf("remove nftables table %s: %w", tableName, err)
 	}
@@ -120,4 +126,24 @@ func (h *Host) keepRouterAdvertisements(forwarding string) error {
 		}
 	}
 	return nil
+}
+
+// warnOfFilter says once if the host itself drops what it would have to forward
+// for pods. Only the operator can know whether that is meant.
+func (h *Host) warnOfFilter(ctx context.Context) {
+	if h.warned {
+		return
+	}
+	h.warned = true
+	for _, family := range []string{"ip", "ip6"} {
+		var out []byte
+		err := h.links.Do(func() (err error) {
+			// Where there is no such chain, this fails, and all is well.
+			out, err = exec.CommandContext(ctx, "nft", "list", "chain", family, "filter", "FORWARD").Output()
+			return err
+		})
+		if err == nil && bytes.Contains(out, []byte("policy drop")) {
+			h.log.Warn("the host drops what it forwards: pods may not reach the outside (see iptables -P FORWARD)", "family", family)
+		}
+	}
 }

@@ -4,6 +4,8 @@
 package hostnet
 
 import (
+	"bytes"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -87,20 +89,16 @@ func host(t *testing.T) (*nettest.NS, *Host) {
 	}
 	ns.Run("ip", "addr", "add", "192.0.2.1/32", "dev", "sealane-wg00")
 	ns.Run("ip", "addr", "add", "2001:db8::1/128", "dev", "sealane-wg00", "nodad")
-	var h *Host
-	var err error
-	ns.Do(func() { h, err = New(ns.Handle(), slog.New(slog.DiscardHandler)) })
+	h, err := New(ns.Handle(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return ns, h
 }
 
-func applyIn(t *testing.T, ns *nettest.NS, h *Host, p overlay.Plan) {
+func apply(t *testing.T, h *Host, p overlay.Plan) {
 	t.Helper()
-	var err error
-	ns.Do(func() { err = h.Apply(t.Context(), p) })
-	if err != nil {
+	if err := h.Apply(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -129,12 +127,12 @@ func routesAndRules(t *testing.T, ns *nettest.NS) string {
 func TestPrivilegedApplyFollowsPlan(t *testing.T) {
 	nettest.Privileged(t)
 	ns, h := host(t)
-	applyIn(t, ns, h, example())
+	apply(t, h, example())
 	first := routesAndRules(t, ns)
 	if n := strings.Count(first, "\n"); n != len(example().Routes)+len(example().Rules) {
 		t.Fatalf("%d routes and rules:\n%s", n, first)
 	}
-	applyIn(t, ns, h, example())
+	apply(t, h, example())
 	if diff := cmp.Diff(first, routesAndRules(t, ns)); diff != "" {
 		t.Errorf("a second Apply changed something (-first +second):\n%s", diff)
 	}
@@ -143,7 +141,7 @@ func TestPrivilegedApplyFollowsPlan(t *testing.T) {
 	moved.Routes[1].Device = "sealane-wg01"
 	moved.Routes = moved.Routes[:4]
 	moved.Rules = moved.Rules[:1]
-	applyIn(t, ns, h, moved)
+	apply(t, h, moved)
 	got := routesAndRules(t, ns)
 	if strings.Contains(got, "fd00") || strings.Count(got, "\n") != 5 {
 		t.Errorf("after a smaller plan:\n%s", got)
@@ -155,9 +153,7 @@ func TestPrivilegedApplyFollowsPlan(t *testing.T) {
 		t.Errorf("an address without a lane is reachable: %s", out)
 	}
 
-	var err error
-	ns.Do(func() { err = h.Clean(t.Context()) })
-	if err != nil {
+	if err := h.Clean(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := routesAndRules(t, ns); got != "" {
@@ -172,10 +168,8 @@ func TestPrivilegedForeignRuleStays(t *testing.T) {
 	nettest.Privileged(t)
 	ns, h := host(t)
 	ns.Run("ip", "rule", "add", "from", "198.51.100.0/24", "lookup", "77", "priority", "5154")
-	applyIn(t, ns, h, example())
-	var err error
-	ns.Do(func() { err = h.Clean(t.Context()) })
-	if err != nil {
+	apply(t, h, example())
+	if err := h.Clean(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := routesAndRules(t, ns); !strings.Contains(got, "lookup 77") {
@@ -187,12 +181,68 @@ func TestPrivilegedForwardingKeepsRouterAdvertisements(t *testing.T) {
 	nettest.Privileged(t)
 	ns, h := host(t)
 	ns.Run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0", "net.ipv6.conf.xsealane-wg00.accept_ra=1")
-	applyIn(t, ns, h, example())
+	apply(t, h, example())
 	for name, want := range map[string]string{
 		"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/xsealane-wg00/accept_ra": "2",
 	} {
 		if got, err := ns.Handle().Sysctl(name); err != nil || got != want {
 			t.Errorf("%s is %q, want %q (%v)", name, got, want, err)
 		}
+	}
+}
+
+// TestPrivilegedLaneIsMissing: what can be done is done, and what would go into
+// the lane is refused.
+func TestPrivilegedLaneIsMissing(t *testing.T) {
+	nettest.Privileged(t)
+	ns, h := host(t)
+	p := example()
+	p.Routes[1].Device = "sealane-wg11"
+	if err := h.Apply(t.Context(), p); !errors.Is(err, nl.ErrNotFound) {
+		t.Errorf("error = %v, want ErrNotFound", err)
+	}
+	if got := routesAndRules(t, ns); strings.Count(got, "\n") != len(p.Routes)-1+len(p.Rules) {
+		t.Errorf("routes and rules:\n%s", got)
+	}
+	for _, addr := range []string{"10.0.2.9", "10.0.9.9"} {
+		if out, err := ns.Try("ip", "route", "get", addr); err == nil {
+			t.Errorf("%s is reachable: %s", addr, out)
+		}
+	}
+	// The lane that had the route goes, and with it the route.
+	apply(t, h, example())
+	ns.Run("ip", "link", "del", "sealane-wg00")
+	if out, err := ns.Try("ip", "route", "get", "10.0.2.9"); err == nil {
+		t.Errorf("without its lane, an address is reachable: %s", out)
+	}
+}
+
+// TestPrivilegedPodsRoutesStay: routes of our protocol to pods are not this package's.
+func TestPrivilegedPodsRoutesStay(t *testing.T) {
+	nettest.Privileged(t)
+	ns, h := host(t)
+	ns.Run("ip", "route", "add", "10.0.1.5/32", "dev", "xsealane-wg00", "proto", "94")
+	apply(t, h, example())
+	if err := h.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := routesAndRules(t, ns); strings.Count(got, "\n") != 1 || !strings.Contains(got, "10.0.1.5/32") {
+		t.Errorf("left after Clean:\n%s", got)
+	}
+}
+
+func TestPrivilegedWarnsOfDroppingFilter(t *testing.T) {
+	nettest.Privileged(t)
+	ns, _ := host(t)
+	ns.Run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+	var text bytes.Buffer
+	h, err := New(ns.Handle(), slog.New(slog.NewTextHandler(&text, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, example())
+	apply(t, h, example())
+	if got := strings.Count(text.String(), "iptables -P FORWARD"); got != 1 || !strings.Contains(text.String(), "family=ip\n") {
+		t.Errorf("want one warning:\n%s", text.String())
 	}
 }

@@ -34,7 +34,7 @@ func (h *Host) masquerade(ctx context.Context, m overlay.Masquerade) error {
 	if tx.String() == h.masq.text && time.Since(h.masq.at) < rewrite {
 		return nil
 	}
-	if err := h.nft.Run(ctx, tx); err != nil {
+	if err := h.links.Do(func() error { return h.nft.Run(ctx, tx) }); err != nil {
 		return fmt.Errorf("write nftables table %s: %w", tableName, err)
 	}
 	h.masq = masquerade{text: tx.String(), at: time.Now()}

@@ -7,43 +7,76 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/overlay"
 )
 
-// applyRoutes makes the host's routes of our protocol those that are wanted:
-// first what is missing, then what is too many, so that no destination is
-// without its route in between.
+// applyRoutes makes our routes those that are wanted: first what is missing, the
+// refusals before all, then what is too many, so that no destination is without
+// its route in between.
 func (h *Host) applyRoutes(want []overlay.Route) error {
-	have, err := h.links.Routes(nl.RouteFilter{Protocol: overlay.RouteProtocol})
+	extra, err := h.ownRoutes()
 	if err != nil {
 		return err
 	}
-	extra := map[nl.Route]bool{}
-	for _, r := range have {
-		extra[r] = true
-	}
+	var errs []error
 	devices := map[string]int{}
-	for _, r := range want {
+	for _, r := range refusalsFirst(want) {
 		route, err := h.route(r, devices)
+		if err == nil && !extra[route] {
+			err = h.links.ReplaceRoute(route)
+		}
 		if err != nil {
-			return err
-		}
-		if extra[route] {
-			delete(extra, route)
-			continue
-		}
-		if err := h.links.ReplaceRoute(route); err != nil {
-			return err
+			errs = append(errs, err)
+			continue // an old route of another lane goes with the rest
 		}
 		forgetReplaced(extra, route)
 	}
-	var errs []error
 	for r := range extra {
 		errs = append(errs, h.links.DeleteRoute(r))
 	}
 	return errors.Join(errs...)
+}
+
+// ownRoutes returns the routes of this package: they refuse, or lead into a lane.
+// Others of our protocol are those of pods.
+func (h *Host) ownRoutes() (map[nl.Route]bool, error) {
+	routes, err := h.links.Routes(nl.RouteFilter{Protocol: overlay.RouteProtocol})
+	if err != nil {
+		return nil, err
+	}
+	links, err := h.links.Links()
+	if err != nil {
+		return nil, err
+	}
+	lanes := map[int]bool{}
+	for _, l := range links {
+		lanes[l.Index] = strings.HasPrefix(l.Name, overlay.LanePrefix)
+	}
+	own := map[nl.Route]bool{}
+	for _, r := range routes {
+		if r.Unreachable || lanes[r.Device] {
+			own[r] = true
+		}
+	}
+	return own, nil
+}
+
+func refusalsFirst(routes []overlay.Route) []overlay.Route {
+	out := slices.Clone(routes)
+	slices.SortStableFunc(out, func(a, b overlay.Route) int {
+		switch {
+		case a.Unreachable == b.Unreachable:
+			return 0
+		case a.Unreachable:
+			return -1
+		}
+		return 1
+	})
+	return out
 }
 
 // forgetReplaced: the kernel has put the new route in the place of those with
