@@ -8,6 +8,7 @@ SHELL := bash
 # What an operator may want to change: make image IMAGE=registry.example/sealane:v1 PLATFORMS="linux/amd64 linux/arm64"
 export IMAGE ?= ghcr.io/sealane/sealane:dev
 PLATFORMS ?= linux/$(shell go env GOARCH)
+VERSION ?= $(shell git describe --tags --always --dirty)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 tool := go tool -modfile=internal/tools/go.mod
@@ -21,7 +22,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## compile every program into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
 
 generate: ## compile the eBPF programs, generate deep copies and CRDs
 	test/setup build
@@ -46,7 +47,7 @@ fuzz: ## run each fuzz target for FUZZTIME (5s)
 
 image: ## build dist/sealane-image.tar, without any container engine
 	test/setup image
-	go run ./internal/imagebuild -name '$(IMAGE)' -platforms '$(PLATFORMS)' -revision "$$(git rev-parse HEAD)" -out dist/sealane-image.tar
+	go run ./internal/imagebuild -name '$(IMAGE)' -platforms '$(PLATFORMS)' -version '$(VERSION)' -revision "$$(git rev-parse HEAD)" -out dist/sealane-image.tar
 
 manifests: ## render dist/sealane.yaml and dist/sealane-uninstall.yaml
 	mkdir -p dist

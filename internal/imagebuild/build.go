@@ -71,11 +71,21 @@ func content(ctx context.Context, opts options, arch, work string) ([][]file, er
 	if err != nil {
 		return nil, fmt.Errorf("take nft from Debian for %s: %w", arch, err)
 	}
-	foreign, err := compile(ctx, compilation{arch: arch, out: filepath.Join(work, "plugins"), packages: plugins, into: pluginDir})
+	version, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", pluginModule).Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list -m %s: %w", pluginModule, err)
+	}
+	foreign, err := compile(ctx, compilation{
+		arch: arch, out: filepath.Join(work, "plugins"), packages: plugins, into: pluginDir,
+		variable: pluginModule + "/pkg/utils/buildversion.BuildVersion=" + strings.TrimSpace(string(version)),
+	})
 	if err != nil {
 		return nil, err
 	}
-	own, err := compile(ctx, compilation{arch: arch, out: filepath.Join(work, "programs"), packages: []string{"./cmd/..."}, into: programDir})
+	own, err := compile(ctx, compilation{
+		arch: arch, out: filepath.Join(work, "programs"), packages: []string{"./cmd/..."}, into: programDir,
+		variable: "main.version=" + opts.version,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -115,18 +125,14 @@ type compilation struct {
 	out      string // folder on this machine
 	packages []string
 	into     string // folder in the image
+	variable string // to be set by the linker, name=value
 }
 
 func compile(ctx context.Context, c compilation) ([]file, error) {
 	if err := os.MkdirAll(c.out, 0o755); err != nil {
 		return nil, err
 	}
-	version, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", pluginModule).Output()
-	if err != nil {
-		return nil, fmt.Errorf("go list -m %s: %w", pluginModule, err)
-	}
-	ldflags := "-s -w -X " + pluginModule + "/pkg/utils/buildversion.BuildVersion=" + strings.TrimSpace(string(version))
-	args := append([]string{"build", "-trimpath", "-ldflags", ldflags, "-o", c.out + "/"}, c.packages...)
+	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w -X " + c.variable, "-o", c.out + "/"}, c.packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+c.arch)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

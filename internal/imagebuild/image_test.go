@@ -25,7 +25,7 @@ import (
 
 func testOptions(t *testing.T) options {
 	t.Helper()
-	opts, err := parse([]string{"-name", "example.org:5000/sealane:v1", "-out", filepath.Join(t.TempDir(), "image.tar")}, "1700000000")
+	opts, err := parse([]string{"-name", "example.org:5000/sealane:v1", "-version", "v1.2", "-out", filepath.Join(t.TempDir(), "image.tar")}, "1700000000")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestWriteIsReadByDockerTools(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Architecture != "amd64" || cfg.Config.Labels["org.opencontainers.image.version"] != "v1" || cfg.Created.Unix() != 1700000000 {
+	if cfg.Architecture != "amd64" || cfg.Config.Labels["org.opencontainers.image.version"] != "v1.2" || cfg.Created.Unix() != 1700000000 {
 		t.Errorf("config is %+v", cfg)
 	}
 }

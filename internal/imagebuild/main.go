@@ -30,6 +30,7 @@ type options struct {
 	out       string
 	cache     string
 	date      time.Time // of every file and of the image
+	version   string    // that the programs report
 	revision  string    // commit, for the label
 }
 
@@ -55,6 +56,7 @@ func parse(args []string, epoch string) (options, error) {
 	flags.StringVar(&opts.name, "name", "ghcr.io/sealane/sealane:dev", "`name` of the image, with its tag")
 	flags.StringVar(&opts.out, "out", "dist/sealane-image.tar", "archive to write")
 	flags.StringVar(&opts.cache, "cache", ".cache/image", "`folder` for Debian's unpacked packages")
+	flags.StringVar(&opts.version, "version", "dev", "version that the programs report")
 	flags.StringVar(&opts.revision, "revision", "", "commit that the image is built from")
 	platforms := flags.String("platforms", "linux/amd64", "platforms, separated by spaces: linux/amd64, linux/arm64")
 	if err := flags.Parse(args); err != nil {

@@ -59,7 +59,7 @@ func labels(opts options) map[string]string {
 		prefix + "description": "Kubernetes CNI whose nodes talk only through certified, encrypted lanes",
 		prefix + "source":      "https://github.com/sealane/sealane",
 		prefix + "licenses":    "Apache-2.0",
-		prefix + "version":     tag(opts.name),
+		prefix + "version":     opts.version,
 		prefix + "revision":    opts.revision,
 		prefix + "created":     opts.date.Format("2006-01-02T15:04:05Z"),
 	}
