@@ -13,6 +13,7 @@ import (
 	"time"
 
 	certv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -63,6 +64,9 @@ func (c *Client) RequestCertificate(ctx context.Context, req CertificateRequest)
 	doing := "request certificate " + object.Name
 	created, err := c.core.CertificatesV1().CertificateSigningRequests().Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
+		if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
+			c.withdraw(ctx, object) // no answer; the request may have arrived all the same
+		}
 		return nil, wrap(doing, err)
 	}
 	chain, err := c.awaitCertificate(c.withLog(ctx), created)
@@ -160,14 +164,13 @@ func answerOf(object *certv1.CertificateSigningRequest) ([][]byte, error) {
 }
 
 // withdraw removes a request that nobody will read the answer of, so that an
-// agent in a crash loop does not fill the API server while the controller is away.
-func (c *Client) withdraw(ctx context.Context, created *certv1.CertificateSigningRequest) {
+// agent in a crash loop does not fill the API server while the controller is
+// away. The name is enough to find it by: its end is random.
+func (c *Client) withdraw(ctx context.Context, request *certv1.CertificateSigningRequest) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	err := c.core.CertificatesV1().CertificateSigningRequests().Delete(ctx, created.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &created.UID},
-	})
+	err := c.core.CertificatesV1().CertificateSigningRequests().Delete(ctx, request.Name, metav1.DeleteOptions{})
 	if err := wrap("withdraw certificate request", err); err != nil && !errors.Is(err, ErrNotFound) {
-		c.log.Warn("certificate request is left behind", keyName, created.Name, keyError, err)
+		c.log.Warn("certificate request is left behind", keyName, request.Name, keyError, err)
 	}
 }

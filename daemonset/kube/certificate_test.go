@@ -153,3 +153,22 @@ func TestRequestCertificateRefusesBadInput(t *testing.T) {
 		}
 	}
 }
+
+func TestRequestCertificateCanceledWhileItIsMade(t *testing.T) {
+	api := newFake(t)
+	ctx, cancel := context.WithCancel(testContext(t))
+	api.core.PrependReactor("create", "certificatesigningrequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		if err := api.core.Tracker().Add(a.(clienttesting.CreateAction).GetObject()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		return true, nil, context.Canceled
+	})
+	_, err := api.RequestCertificate(ctx, CertificateRequest{Node: keymgr.NodeID{Name: "n1", UID: "u1"}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v", err)
+	}
+	if left := api.requests(t); len(left) != 0 {
+		t.Error("a request is left whose making was not confirmed")
+	}
+}
