@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+// Package podnet makes and removes the network device of one pod: a veth pair
+// whose inner end has host addresses (/32, /128) and a default route through a
+// link-local next hop that is the outer end. There is no bridge and nothing is
+// ever asked by ARP or neighbour discovery: every neighbour is written down.
+package podnet
