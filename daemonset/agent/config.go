@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sealane/sealane/overlay"
+)
+
+// ErrConfig says that a setting cannot be used; the text names flag, value and
+// remedy.
+var ErrConfig = errors.New("bad configuration")
+
+// Config is what the daemon is told by its command line.
+type Config struct {
+	NodeName            string
+	Namespace           string
+	Kubeconfig          string
+	APIServer           string
+	Lane                overlay.Kind
+	InsecurePlaintext   bool
+	LanePort            uint16
+	MTU                 int // of the lanes, in bytes; 0: from the underlay
+	ClusterPodCIDRs     []netip.Prefix
+	Uplinks             []string // empty: found by addresses and default routes
+	MetricsAddress      string
+	LogLevel            slog.Level
+	CNIConfDir          string
+	StateDir            string
+	RunDir              string
+	BPFDir              string
+	CertificateLifetime time.Duration
+	Version             string // of the build; not a flag
+}
+
+// Register puts the flags on fs. Values are stored when fs is parsed; call
+// [Config.Validate] after that.
+func (c *Config) Register(fs *flag.FlagSet) {
+	c.Lane = overlay.WireGuard
+	fs.StringVar(&c.NodeName, "node-name", "", "name of this node's Node object")
+	fs.StringVar(&c.Namespace, "namespace", "sealane-system", "namespace that Sealane runs in")
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty: the pod's ServiceAccount")
+	fs.StringVar(&c.APIServer, "api-server", "", "the API server's own address (https://host:port), so that no kube-proxy is needed; empty: as the pod or kubeconfig says")
+	fs.Func("lane", "encapsulation between nodes: wireguard or vxlan (default wireguard)", func(s string) error {
+		c.Lane = overlay.Kind(s)
+		return nil
+	})
+	fs.BoolVar(&c.InsecurePlaintext, "insecure-plaintext", false, "allow lanes without encryption (--lane=vxlan)")
+	c.LanePort = 51871
+	fs.Func("lane-port", "first of the four UDP ports of WireGuard lanes (default 51871)", parseInto(&c.LanePort, parsePort))
+	fs.IntVar(&c.MTU, "mtu", 0, "MTU of lanes and pods in bytes; 0: the underlay's less the overhead")
+	fs.Func("cluster-pod-cidrs", "the cluster's pod ranges, comma-separated; empty: from kubeadm's configuration, else the nodes' ranges", parseInto(&c.ClusterPodCIDRs, parsePrefixes))
+	fs.Func("uplinks", "devices that the leak guard watches, comma-separated; empty: those with the node's addresses or a default route", parseInto(&c.Uplinks, parseNames))
+	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9754", "address of /metrics, /status, /healthz and /readyz")
+	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	fs.StringVar(&c.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the runtime looks for CNI configurations")
+	fs.StringVar(&c.StateDir, "state-dir", "/var/lib/sealane", "keys, leases and other state that outlives a reboot")
+	fs.StringVar(&c.RunDir, "run-dir", "/run/sealane", "sockets")
+	fs.StringVar(&c.BPFDir, "bpf-dir", "/sys/fs/bpf/sealane", "folder on a bpffs for pinned programs and maps")
+	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", 7*24*time.Hour, "lifetime of node certificates to ask for; at least 10m")
+}
+
+// Validate checks what no single flag can.
+func (c *Config) Validate() error {
+	bad := func(flag string, value any, remedy string) error {
+		return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
+	}
+	switch {
+	case c.NodeName == "":
+		return bad("node-name", "", "give the name of this node (spec.nodeName by the downward API)")
+	case c.Lane != overlay.WireGuard && c.Lane != overlay.VXLAN:
+		return bad("lane", c.Lane, "use wireguard or vxlan")
+	case c.Lane == overlay.VXLAN && !c.InsecurePlaintext:
+		return bad("lane", c.Lane, "these lanes are not encrypted; use wireguard, or accept it with --insecure-plaintext")
+	case c.LanePort > 65532:
+		return bad("lane-port", c.LanePort, "leave room for four ports: use at most 65532")
+	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
+		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
+	case c.CertificateLifetime < 10*time.Minute:
+		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
+	}
+	for flag, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir, "bpf-dir": c.BPFDir, "cni-conf-dir": c.CNIConfDir} {
+		if !filepath.IsAbs(dir) {
+			return bad(flag, dir, "use an absolute path")
+		}
+	}
+	return nil
+}
+
+func parseInto[T any](to *T, parse func(string) (T, error)) func(string) error {
+	return func(s string) (err error) {
+		*to, err = parse(s)
+		return err
+	}
+}
+
+func parsePort(s string) (uint16, error) {
+	a, err := netip.ParseAddrPort("0.0.0.0:" + s)
+	if err != nil || a.Port() == 0 {
+		return 0, fmt.Errorf("%q is no UDP port: use 1 to 65532", s)
+	}
+	return a.Port(), nil
+}
+
+func parsePrefixes(s string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range split(s) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no address range: write it like 10.244.0.0/16", text)
+		}
+		all = append(all, p.Masked())
+	}
+	return all, nil
+}
+
+func parseNames(s string) ([]string, error) { return split(s), nil }
+
+func split(s string) []string {
+	var all []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			all = append(all, part)
+		}
+	}
+	return all
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/keymgr"
+)
+
+// verifier is what the agent needs of keymgr.Verifier.
+type verifier interface {
+	SetRoots(bundlePEM []byte) error
+	Verify(keymgr.Signed, keymgr.LiveNode) (keymgr.Peer, error)
+	Forget(keymgr.NodeID) error
+}
+
+// reporter tells operators, as a Kubernetes Event, what they must know.
+type reporter interface {
+	Event(context.Context, kube.EventSpec)
+}
+
+// errNoStatement is why a node without a NodeKey has no lane.
+var errNoStatement = errors.New("has not published a key statement yet")
+
+// judged is the outcome for one node: a verified peer, or why there is none.
+type judged struct {
+	node kube.Node
+	peer keymgr.Peer
+	err  error
+}
+
+// judge verifies what the API server says of the other nodes, and counts what
+// it refuses. A statement that is refused, or a NodeKey that is gone, leaves the
+// one accepted before in force: who can write a NodeKey, and no more, cannot
+// cut a node off.
+type judge struct {
+	verifier verifier
+	events   reporter
+	log      *slog.Logger
+	clock    func() time.Time
+
+	mu       sync.Mutex // guards refusals, which status reads
+	refusals map[[2]string]*status.Refusal
+
+	accepted map[string]keymgr.Peer   // by node UID: newest accepted statement
+	refused  map[string]keymgr.Signed // by node UID: newest refused one, reported already
+	known    map[string]keymgr.NodeID // nodes of the last pass, by UID
+}
+
+func newJudge(v verifier, events reporter, log *slog.Logger, restored []keymgr.Peer) *judge {
+	j := &judge{
+		verifier: v, events: events, log: log, clock: time.Now, refusals: map[[2]string]*status.Refusal{},
+		accepted: map[string]keymgr.Peer{}, refused: map[string]keymgr.Signed{}, known: map[string]keymgr.NodeID{},
+	}
+	for _, p := range restored {
+		j.accepted[p.ID.UID], j.known[p.ID.UID] = p, p.ID
+	}
+	return j
+}
+
+// pass judges every other node of a snapshot, and forgets those that are gone.
+func (j *judge) pass(ctx context.Context, snap kube.Snapshot, self string) []judged {
+	var all []judged
+	present := map[string]keymgr.NodeID{}
+	for _, n := range snap.Nodes {
+		if n.Name == self {
+			continue
+		}
+		present[n.UID] = keymgr.NodeID{Name: n.Name, UID: n.UID}
+	}
+	// First the gone, whose pod ranges and addresses a new node may have.
+	for uid, id := range j.known {
+		if _, ok := present[uid]; ok {
+			continue
+		}
+		if err := j.verifier.Forget(id); err != nil {
+			j.log.Error("node not forgotten", "node", id.Name, "error", err)
+		}
+		delete(j.accepted, uid)
+		delete(j.refused, uid)
+	}
+	j.known = present
+	for _, n := range snap.Nodes {
+		if n.Name != self {
+			all = append(all, j.node(ctx, n, snap))
+		}
+	}
+	return all
+}
+
+func (j *judge) node(ctx context.Context, n kube.Node, snap kube.Snapshot) judged {
+	signed, ok := snap.NodeKeys[n.Name]
+	if !ok {
+		return judged{node: n, peer: j.inForce(n), err: errNoStatement}
+	}
+	live := keymgr.LiveNode{ID: keymgr.NodeID{Name: n.Name, UID: n.UID}, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
+	peer, err := j.verifier.Verify(signed, live)
+	if err == nil {
+		j.accepted[n.UID] = peer
+		delete(j.refused, n.UID)
+		return judged{node: n, peer: peer}
+	}
+	if !j.refused[n.UID].Equal(signed) {
+		j.refused[n.UID] = signed
+		j.refuse(ctx, n, err)
+	}
+	return judged{node: n, peer: j.inForce(n), err: err}
+}
+
+// inForce is what was accepted of a node before, while it may still be used;
+// the zero Peer has no keys.
+func (j *judge) inForce(n kube.Node) keymgr.Peer {
+	if old, ok := j.accepted[n.UID]; ok && j.clock().Before(old.Until) {
+		return old
+	}
+	return keymgr.Peer{}
+}
+
+func (j *judge) refuse(ctx context.Context, n kube.Node, err error) {
+	reason := keymgr.RejectReason(err)
+	j.log.Warn("key statement refused", "node", n.Name, "reason", reason, "error", err)
+	j.events.Event(ctx, kube.EventSpec{
+		Kind: kube.KindNode, Name: n.Name, UID: n.UID, Type: kube.EventWarning, Reason: "KeyStatementRefused",
+		Message: "key statement refused (" + reason + "): " + err.Error(),
+	})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	key := [2]string{n.Name, reason}
+	r := j.refusals[key]
+	if r == nil {
+		r = &status.Refusal{Node: n.Name, Reason: reason}
+		j.refusals[key] = r
+	}
+	r.Count++
+	r.Message, r.Last = err.Error(), j.clock()
+}
+
+// refusedSoFar lists the refusals since the daemon started, by node and reason.
+func (j *judge) refusedSoFar() []status.Refusal {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var all []status.Refusal
+	for r := range maps.Values(j.refusals) {
+		all = append(all, *r)
+	}
+	slices.SortFunc(all, func(a, b status.Refusal) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Reason, b.Reason))
+	})
+	return all
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	cnitypes "github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/cni/podnet"
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/internal/nl"
+)
+
+// endpoints is what the pods' side needs of the data path.
+type endpoints interface {
+	AttachPod(bpf.Device) error
+	Detach(bpf.Device) error
+	SetEndpoint(netip.Addr, bpf.Endpoint) error
+	DeleteEndpoint(netip.Addr) error
+}
+
+// pods connects this node's pods: it is the cni.Handler.
+type pods struct {
+	leases   *ipam.Allocator
+	links    *nl.Handle
+	datapath endpoints
+	state    *state
+	log      *slog.Logger
+}
+
+func ownerOf(a cni.Attachment) ipam.Owner {
+	return ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}
+}
+
+// Add connects a pod. When it returns, the pod's device is up, guarded by the
+// data path's programs, and known to them; after an error nothing is left.
+func (p *pods) Add(ctx context.Context, a cni.Attachment) (*types100.Result, error) {
+	mtu, err := p.state.podMTU()
+	if err != nil {
+		return nil, err
+	}
+	lease, err := p.leases.Allocate(ownerOf(a), ipam.Meta{
+		Namespace: a.Pod.Namespace, Name: a.Pod.Name, UID: a.Pod.UID, Netns: a.Netns, Network: a.Network,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lease address for %s: %w", a.Pod, err)
+	}
+	spec := podnet.Spec{Owner: lease.Owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(lease.Owner), Addresses: lease.Addresses, MTU: mtu}
+	made, err := p.connect(ctx, spec)
+	if err != nil {
+		err = fmt.Errorf("connect %s: %w", a.Pod, err)
+		return nil, errors.Join(err, p.remove(lease.Owner, lease.Addresses))
+	}
+	p.log.Info("pod connected", "pod", a.Pod.String(), "addresses", lease.Addresses, "device", spec.HostIfName)
+	return resultOf(spec, made), nil
+}
+
+func (p *pods) connect(ctx context.Context, spec podnet.Spec) (podnet.Result, error) {
+	made, err := podnet.Connect(p.links, spec)
+	if err != nil {
+		return made, err
+	}
+	if err := p.guard(spec.HostIfName, made.HostIndex, spec.Addresses); err != nil {
+		return made, err
+	}
+	return made, ctx.Err() // the runtime that asked is gone, and will not keep what it never heard of
+}
+
+// guard puts the programs on a pod's device and makes its addresses known.
+func (p *pods) guard(device string, index int, addresses []netip.Addr) error {
+	if err := p.datapath.AttachPod(bpf.Device{Index: index, Name: device}); err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		if err := p.datapath.SetEndpoint(a, bpf.Endpoint{Index: index, MAC: podnet.PodMAC(addresses)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove takes away all that belongs to an owner, device before address, so
+// that an address is free only when nothing points to it.
+func (p *pods) remove(owner ipam.Owner, addresses []netip.Addr) error {
+	var errs []error
+	for _, a := range addresses {
+		errs = append(errs, p.datapath.DeleteEndpoint(a))
+	}
+	name := podnet.HostName(owner)
+	errs = append(errs, podnet.Disconnect(p.links, name), p.datapath.Detach(bpf.Device{Name: name}))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return p.leases.Release(owner)
+}
+
+// Del disconnects a pod; what never was is no error.
+func (p *pods) Del(_ context.Context, a cni.Attachment) error {
+	owner := ownerOf(a)
+	lease, _ := p.leases.Lease(owner)
+	if err := p.remove(owner, lease.Addresses); err != nil {
+		return fmt.Errorf("disconnect %s: %w", a.Pod, err)
+	}
+	p.log.Info("pod disconnected", "pod", a.Pod.String(), "addresses", lease.Addresses)
+	return nil
+}
+
+// Check compares a pod's network with what Add made.
+func (p *pods) Check(_ context.Context, a cni.Attachment) error {
+	owner := ownerOf(a)
+	lease, ok := p.leases.Lease(owner)
+	if !ok {
+		return fmt.Errorf("check %s: no address is leased to container %s; delete the pod to have it made anew", a.Pod, a.ContainerID)
+	}
+	mtu, err := p.state.podMTU()
+	if err != nil {
+		return err
+	}
+	spec := podnet.Spec{Owner: owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(owner), Addresses: lease.Addresses, MTU: mtu}
+	if err := podnet.Check(p.links, spec); err != nil {
+		return fmt.Errorf("check %s: %w", a.Pod, err)
+	}
+	return nil
+}
+
+// Status tells the runtime whether an Add would work now.
+func (p *pods) Status(context.Context) error {
+	_, err := p.state.podMTU()
+	return err
+}
+
+// GC disconnects every pod of the network that the runtime does not know.
+func (p *pods) GC(_ context.Context, network string, valid []cni.AttachmentID) error {
+	known := map[ipam.Owner]bool{}
+	for _, v := range valid {
+		known[ipam.Owner{ContainerID: v.ContainerID, IfName: v.IfName}] = true
+	}
+	var errs []error
+	for _, l := range p.leases.Leases() {
+		if l.Meta.Network == network && !known[l.Owner] {
+			errs = append(errs, p.remove(l.Owner, l.Addresses))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// restore puts this daemon's programs on the devices of pods that an earlier
+// one connected, and forgets what went meanwhile. Pods notice nothing.
+func (p *pods) restore(d *bpf.Datapath) error {
+	known, err := d.Endpoints()
+	if err != nil {
+		return err
+	}
+	for _, l := range p.leases.Leases() {
+		name := podnet.HostName(l.Owner)
+		link, err := p.links.LinkByName(name)
+		if errors.Is(err, nl.ErrNotFound) {
+			continue // the lease waits for its DEL, or for the repair
+		}
+		if err != nil {
+			return err
+		}
+		if err := p.guard(name, link.Index, l.Addresses); err != nil {
+			return fmt.Errorf("guard %s/%s again: %w", l.Meta.Namespace, l.Meta.Name, err)
+		}
+		for _, a := range l.Addresses {
+			delete(known, a)
+		}
+	}
+	var errs []error
+	for a := range known {
+		errs = append(errs, p.datapath.DeleteEndpoint(a))
+	}
+	return errors.Join(errs...)
+}
+
+// repair gives back the addresses of pods that ended without a DEL: their
+// device is gone, or the API server knows no such pod.
+func (p *pods) repair(live []kube.Pod) {
+	names, uids := map[string]bool{}, map[string]bool{}
+	for _, l := range live {
+		names[l.Namespace+"/"+l.Name], uids[l.UID] = true, true
+	}
+	stale := p.leases.Stale(func(l ipam.Lease) bool {
+		if _, err := p.links.LinkByName(podnet.HostName(l.Owner)); errors.Is(err, nl.ErrNotFound) {
+			return false
+		}
+		// A static pod has another UID in the API than the kubelet gives us.
+		return l.Meta.Name == "" || uids[l.Meta.UID] || names[l.Meta.Namespace+"/"+l.Meta.Name]
+	})
+	for _, l := range stale {
+		if err := p.remove(l.Owner, l.Addresses); err != nil {
+			p.log.Error("leaked address stays", "addresses", l.Addresses, "error", err)
+			continue
+		}
+		p.log.Warn("leaked address released", "addresses", l.Addresses, "pod", l.Meta.Namespace+"/"+l.Meta.Name)
+	}
+}
+
+// resultOf is the CNI result: both ends of the device, one address per family,
+// and the default routes.
+func resultOf(s podnet.Spec, made podnet.Result) *types100.Result {
+	inner := 1
+	r := &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{
+			{Name: s.HostIfName, Mac: made.HostMAC.String(), Mtu: s.MTU},
+			{Name: s.IfName, Mac: made.PodMAC.String(), Mtu: s.MTU, Sandbox: s.Netns},
+		},
+	}
+	for _, a := range s.Addresses {
+		ip := net.IP(a.AsSlice())
+		bits := 8 * len(ip)
+		r.IPs = append(r.IPs, &types100.IPConfig{Interface: &inner, Address: net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)}})
+		r.Routes = append(r.Routes, defaultRoute(a))
+	}
+	return r
+}
+
+func defaultRoute(a netip.Addr) *cnitypes.Route {
+	gw, all := podnet.Gateway(a), net.IPNet{IP: make(net.IP, len(a.AsSlice())), Mask: make(net.IPMask, len(a.AsSlice()))}
+	return &cnitypes.Route{Dst: all, GW: gw.AsSlice()}
+}

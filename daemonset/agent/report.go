@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/overlay"
+)
+
+// reports makes this node's report, anew for each reader.
+type reports struct {
+	cfg      Config
+	network  *network
+	datapath *bpf.Datapath
+	links    *nl.Handle
+	log      *slog.Logger
+}
+
+// inTheClear says what is not encrypted, by design (docs/operations.md).
+func inTheClear() []string {
+	return []string{"node to node (the nodes' own traffic: kubelet, API server, host network pods among each other)"}
+}
+
+func (r *reports) node() status.Node {
+	n := status.Node{
+		Name: r.cfg.NodeName, Version: r.cfg.Version, Time: time.Now(),
+		Ready: r.network.state.isReady(), NotReadyReasons: r.network.state.reasons(),
+		Lane:  status.Lane{Kind: string(r.cfg.Lane), Plaintext: r.cfg.Lane == overlay.VXLAN},
+		Clear: inTheClear(),
+	}
+	leases := r.network.leases
+	n.Pods, n.Addresses = len(leases.Leases()), addressUse(leases.Stats())
+	if err := r.counters(&n); err != nil {
+		r.log.Error("counters not read", "error", err)
+	}
+	if v := r.network.seen.Load(); v != nil {
+		r.lanes(&n, v)
+	}
+	if t := r.network.trust; t != nil {
+		r.identity(&n, t)
+	}
+	return n
+}
+
+func addressUse(pools []ipam.PoolStats) []status.AddressUse {
+	var all []status.AddressUse
+	for _, p := range pools {
+		family := "ipv6"
+		if p.Prefix.Addr().Is4() {
+			family = "ipv4"
+		}
+		all = append(all, status.AddressUse{Family: family, Used: uint64(p.InUse), Size: min(p.Size, 1<<63-1)})
+	}
+	return all
+}
+
+func (r *reports) counters(n *status.Node) error {
+	c, err := r.datapath.Counters()
+	if err != nil {
+		return err
+	}
+	for _, reason := range bpf.Reasons() {
+		n.Drops = append(n.Drops, status.Drop{Reason: reason.String(), Packets: c.Drops[reason].Packets, Bytes: c.Drops[reason].Bytes})
+	}
+	for _, p := range bpf.Paths() {
+		n.Paths = append(n.Paths, status.Traffic{Path: p.String(), Packets: c.Paths[p].Packets, Bytes: c.Paths[p].Bytes})
+	}
+	leak, ok, err := r.datapath.LastLeak()
+	if err != nil || !ok {
+		return err
+	}
+	device := fmt.Sprintf("#%d", leak.Index)
+	if l, err := r.links.LinkByIndex(leak.Index); err == nil {
+		device = l.Name
+	}
+	n.LastLeak = &status.Leak{Source: leak.Source, Destination: leak.Destination, Device: device, Reason: leak.Reason.String()}
+	return nil
+}
+
+// lanes fills in what the last pass knew, and what the kernel says of it now.
+func (r *reports) lanes(n *status.Node, v *view) {
+	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks = v.self.UID, v.self.PodCIDRs, v.cluster, v.uplinks
+	n.Lane.MTU = v.plan.MTU
+	if len(v.bundle) > 0 {
+		sum := sha256.Sum256(v.bundle)
+		n.BundleHash = hex.EncodeToString(sum[:])
+	}
+	states, err := r.network.lanes.Observe()
+	if err != nil {
+		r.log.Error("lanes not read", "error", err)
+	}
+	live := map[keymgr.PublicKey]overlay.PeerState{}
+	for _, s := range states {
+		n.Lane.Backend = status.Backend(s.Mode)
+		n.Lane.Devices = append(n.Lane.Devices, status.Device{Name: s.Device, Port: s.Port})
+		for _, p := range s.Peers {
+			live[p.Key] = p
+		}
+	}
+	refused := map[string]string{}
+	for _, f := range v.plan.Refused {
+		if f.Whole {
+			refused[f.ID.UID] = f.Reason
+		}
+	}
+	for _, j := range v.peers {
+		n.Peers = append(n.Peers, r.peer(j, live, refused[j.node.UID]))
+	}
+}
+
+func (r *reports) peer(j judged, live map[keymgr.PublicKey]overlay.PeerState, refused string) status.Peer {
+	p := status.Peer{Name: j.node.Name, UID: j.node.UID, State: status.NoLane}
+	if r.cfg.Lane == overlay.VXLAN {
+		p.State = status.Connected
+		if len(j.node.Addresses) > 0 {
+			p.Endpoint = j.node.Addresses[0].String()
+		}
+	}
+	if len(j.peer.Keys) > 0 {
+		k := j.peer.Keys[len(j.peer.Keys)-1]
+		p.Generation, p.PublicKey = k.Generation(), k.Key().String()
+		p.Certificate = certificate(j.peer.Certificate)
+		p.StatementNotAfter, p.Grace = j.peer.NotAfter, j.peer.Grace
+		if s, ok := live[k.Key()]; ok {
+			p.State = status.HandshakePending
+			p.Endpoint, p.LastHandshake, p.RxBytes, p.TxBytes = s.Endpoint.String(), s.LastHandshake, s.Received, s.Sent
+			if !s.LastHandshake.IsZero() {
+				p.State = status.Connected
+			}
+		}
+	}
+	switch {
+	case refused != "":
+		p.State, p.Reason = status.Refused, refused
+	case errors.Is(j.err, errNoStatement) || errors.Is(j.err, errNoBundle):
+		p.Reason = j.err.Error()
+	case j.err != nil:
+		p.Reason = j.err.Error()
+		if len(j.peer.Keys) == 0 {
+			p.State = status.Refused
+		}
+	case p.State == status.HandshakePending:
+		p.Reason = "no handshake yet: is UDP between the nodes open?"
+	}
+	return p
+}
+
+func certificate(c keymgr.CertificateInfo) status.Certificate {
+	return status.Certificate{Serial: c.Serial, Issuer: c.Issuer, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+}
+
+func (r *reports) identity(n *status.Node, t *trust) {
+	if info, ok := t.identity.Certificate(); ok {
+		n.Certificate = certificate(info)
+		n.Certificate.RenewAt = t.identity.RenewAt()
+	}
+	if all := t.identity.WGKeys().All(); len(all) > 0 {
+		k := all[len(all)-1]
+		n.Key = status.Key{Generation: k.Generation, PublicKey: k.Public.String(), Since: k.Created}
+	}
+	if signed, ok := t.identity.Last(); ok {
+		if s, err := keymgr.ParseStatement(signed.Payload); err == nil {
+			n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
+		}
+	}
+	n.Refused = t.judge.refusedSoFar()
+}

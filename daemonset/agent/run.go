@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/metrics"
+	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/overlay/hostnet"
+	"github.com/sealane/sealane/overlay/vxlan"
+	"github.com/sealane/sealane/overlay/wireguard"
+)
+
+// Run is the daemon. It returns when ctx ends, or with the first fault that
+// makes going on pointless. Either way the host stays as it is: packets go on.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	links, err := nl.Open()
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	client, err := kube.NewClient(kube.Config{
+		Kubeconfig: cfg.Kubeconfig, APIServer: cfg.APIServer, UserAgent: "sealaned", Namespace: cfg.Namespace, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	datapath, err := bpf.Load(bpf.Options{PinPath: cfg.BPFDir, Links: links})
+	if err != nil {
+		return err
+	}
+	defer datapath.Close()
+	d := &daemon{cfg: cfg, log: log, links: links, client: client, datapath: datapath}
+	return d.run(ctx)
+}
+
+// daemon holds what the parts are made of.
+type daemon struct {
+	cfg      Config
+	log      *slog.Logger
+	links    *nl.Handle
+	client   *kube.Client
+	datapath *bpf.Datapath
+	state    *state
+	network  *network
+	pods     *pods
+}
+
+func (d *daemon) run(ctx context.Context) error {
+	d.state = newState(d.parts()...)
+	if err := d.makePods(); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	if err := d.makeNetwork(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	watch, err := d.client.Watch(ctx, kube.WatchConfig{Node: d.cfg.NodeName})
+	if err != nil {
+		return err
+	}
+	r := &reports{cfg: d.cfg, network: d.network, datapath: d.datapath, links: d.links, log: d.log}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.New(r.node))
+	p := &pages{state: d.state, report: r.node, registry: registry, log: d.log}
+	group.Go(func() error { return p.serve(ctx, d.cfg.MetricsAddress) })
+	group.Go(func() error { return d.network.run(ctx, watch) })
+	if d.network.trust != nil {
+		group.Go(func() error { return d.network.trust.run(ctx) })
+	}
+	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
+	group.Go(func() error { return d.serveCNI(ctx) })
+	err = group.Wait()
+	watch.Wait()
+	return err
+}
+
+func (d *daemon) parts() []part {
+	all := []part{partNode, partNetwork, partPods}
+	if d.cfg.Lane != overlay.VXLAN {
+		all = append(all, partKeys)
+	}
+	return all
+}
+
+func (d *daemon) makePods() error {
+	leases, err := ipam.Open(filepath.Join(d.cfg.StateDir, "ipam"), nil, ipam.Options{Logger: d.log})
+	if err != nil {
+		return fmt.Errorf("open leases: %w", err)
+	}
+	d.pods = &pods{leases: leases, links: d.links, datapath: d.datapath, state: d.state, log: d.log}
+	if err := d.pods.restore(d.datapath); err != nil {
+		return fmt.Errorf("restore pods: %w", err)
+	}
+	d.state.report(partPods, nil)
+	return nil
+}
+
+func (d *daemon) makeNetwork(ctx context.Context) error {
+	host, err := hostnet.New(d.links, d.log)
+	if err != nil {
+		return err
+	}
+	d.network = &network{
+		cfg: d.cfg, leases: d.pods.leases, pods: d.pods, links: d.links, datapath: d.datapath, host: host, state: d.state, log: d.log,
+	}
+	if d.network.cluster, err = d.clusterCIDRs(ctx); err != nil {
+		return err
+	}
+	if d.cfg.Lane == overlay.VXLAN {
+		d.network.lanes = vxlan.New(d.links)
+		return nil
+	}
+	if d.network.trust, err = d.makeTrust(ctx); err != nil {
+		return err
+	}
+	d.network.lanes, err = wireguard.New(wireguard.Options{
+		Links: d.links, Key: d.network.trust.privateKey, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log,
+	})
+	return err
+}
+
+// clusterCIDRs are the pod ranges of the whole cluster: what was configured,
+// else what kubeadm has written down.
+func (d *daemon) clusterCIDRs(ctx context.Context) ([]netip.Prefix, error) {
+	if len(d.cfg.ClusterPodCIDRs) > 0 {
+		return d.cfg.ClusterPodCIDRs, nil
+	}
+	var found []netip.Prefix
+	err := d.untilAnswered(ctx, "read the cluster's pod ranges", func() (err error) {
+		found, err = d.client.ClusterPodCIDRs(ctx)
+		return err
+	})
+	if len(found) == 0 && err == nil {
+		d.log.Warn("the cluster's pod ranges are unknown: pods of nodes that this daemon has not heard of yet are not protected by the leak guard; set --cluster-pod-cidrs")
+	}
+	return found, err
+}
+
+// untilAnswered repeats what needs the API server until it works or ctx ends.
+func (d *daemon) untilAnswered(ctx context.Context, what string, do func() error) error {
+	wait := retryLeast
+	for {
+		err := do()
+		if err == nil || errors.Is(err, kube.ErrBadConfig) {
+			return err
+		}
+		d.state.report(partNode, fmt.Errorf("%s: %w", what, err))
+		d.log.Warn("waiting for the API server", "to", what, "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, retryMost)
+	}
+}
+
+func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
+	var domain string
+	var node kube.Node
+	err := d.untilAnswered(ctx, "learn who this node is", func() (err error) {
+		if domain, err = d.client.TrustDomain(ctx); err != nil {
+			return err
+		}
+		node, err = d.client.Node(ctx, d.cfg.NodeName)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	self := keymgr.NodeID{Name: node.Name, UID: node.UID}
+	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: filepath.Join(d.cfg.StateDir, "keys"), Node: self, TrustDomain: domain})
+	if err != nil {
+		return nil, err
+	}
+	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
+		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")), Grace: keymgr.DefaultGrace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	restored, err := restorePeers(identity, v)
+	if err != nil {
+		d.log.Warn("some peers start without their last statement", "error", err)
+	}
+	return &trust{
+		cfg: d.cfg, identity: identity, verifier: v, judge: newJudge(v, d.client, d.log, restored), cluster: d.client, events: d.client,
+		state: d.state, log: d.log, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
+	}, nil
+}
+
+// restorePeers verifies what an earlier daemon had accepted, so that a NodeKey
+// that was spoilt meanwhile cuts nobody off.
+func restorePeers(identity *keymgr.Identity, v *keymgr.Verifier) ([]keymgr.Peer, error) {
+	bundle, err := identity.Bundle()
+	if err != nil || len(bundle) == 0 {
+		return nil, err
+	}
+	if err := v.SetRoots(bundle); err != nil {
+		return nil, err
+	}
+	return v.Restore()
+}
+
+// serveCNI answers the plugin. DELs that were queued while no daemon ran come
+// first; the network configuration is there only once pods can be connected.
+func (d *daemon) serveCNI(ctx context.Context) error {
+	queue := cni.Queue{Dir: filepath.Join(d.cfg.StateDir, "cni-del"), Logger: d.log}
+	if err := queue.Drain(ctx, d.pods.Del); err != nil {
+		d.log.Error("some queued DELs failed and stay queued", "error", err)
+	}
+	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, "cni.sock"))
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return cni.Serve(ctx, l, d.pods, d.log) })
+	group.Go(func() error { return d.announce(ctx) })
+	return group.Wait()
+}
+
+// conflist is where this daemon's network configuration lies.
+func conflist(cfg Config) string {
+	return filepath.Join(cfg.CNIConfDir, filepath.Base(cni.DefaultConflist))
+}
+
+// announce tells the runtime of the network when pods can be connected.
+func (d *daemon) announce(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.state.ready:
+	}
+	// The plugin runs on the host, where these folders have their default names.
+	if err := cni.WriteConflist(conflist(d.cfg), cni.ConflistOptions{}); err != nil {
+		return err
+	}
+	d.log.Info("ready: pods can be connected")
+	return nil
+}

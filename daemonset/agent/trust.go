@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr"
+)
+
+const (
+	// requestTimeout bounds the wait for one certificate; then it is asked again.
+	requestTimeout = 2 * time.Minute
+	// identityCheck is how often certificate and statement are looked at when
+	// nothing asks for it: well within the shortest life, of ten minutes.
+	identityCheck = time.Minute
+	retryLeast    = time.Second
+	retryMost     = 30 * time.Second
+)
+
+// errNoBundle is a cluster whose controller has not made a CA yet.
+var errNoBundle = errors.New("no trust bundle yet: is the sealane-controller running?")
+
+// authority is what the identity loop asks of the cluster.
+type authority interface {
+	RequestCertificate(context.Context, kube.CertificateRequest) ([][]byte, error)
+	PublishNodeKey(context.Context, keymgr.NodeID, keymgr.Signed) error
+	DeleteNodeKey(ctx context.Context, name, nodeUID string) error
+}
+
+// wanted is what the identity should say, as of the newest snapshot.
+type wanted struct {
+	self      kube.Node
+	bundle    []byte
+	published keymgr.Signed // the NodeKey of this node as the API server has it
+}
+
+// trust keeps this node's identity fresh, and judges that of others.
+type trust struct {
+	cfg      Config
+	identity *keymgr.Identity
+	verifier *keymgr.Verifier
+	judge    *judge
+	cluster  authority
+	events   reporter
+	state    *state
+	log      *slog.Logger
+
+	changed chan struct{} // the identity changed: the network loop should look
+	poked   chan struct{}
+
+	mu   sync.Mutex // guards want
+	want *wanted
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// follow takes over what a snapshot says of this node and of the roots to
+// trust, and gives the key generations in use.
+func (t *trust) follow(self kube.Node, snap kube.Snapshot) ([]uint64, error) {
+	if _, err := t.identity.WGKeys().Ensure(); err != nil {
+		return nil, fmt.Errorf("make wireguard key: %w", err)
+	}
+	var generations []uint64
+	var own []keymgr.PublicKey
+	for _, k := range t.identity.WGKeys().All() {
+		generations, own = append(generations, k.Generation), append(own, k.Public)
+	}
+	t.verifier.SetSelf(own, self.PodCIDRs)
+	bundle := snap.Bundle
+	if len(bundle) > 0 {
+		if err := t.identity.SaveBundle(bundle); err != nil {
+			return nil, fmt.Errorf("keep trust bundle: %w", err)
+		}
+		if err := t.verifier.SetRoots(bundle); err != nil {
+			return nil, err
+		}
+	}
+	t.mu.Lock()
+	t.want = &wanted{self: self, bundle: bundle, published: snap.NodeKeys[self.Name]}
+	t.mu.Unlock()
+	signal(t.poked)
+	return generations, nil
+}
+
+// run keeps certificate and statement fresh until ctx ends.
+func (t *trust) run(ctx context.Context) error {
+	retry := retryLeast
+	timer := time.NewTimer(identityCheck)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.poked:
+		case <-timer.C:
+		}
+		t.mu.Lock()
+		want := t.want
+		t.mu.Unlock()
+		if want == nil {
+			continue
+		}
+		err := t.refresh(ctx, want)
+		if ctx.Err() != nil {
+			return nil
+		}
+		t.state.report(partKeys, err)
+		if err == nil {
+			retry = retryLeast
+			timer.Reset(identityCheck)
+			continue
+		}
+		t.log.Error("identity not fresh", "error", err, "retry", retry)
+		timer.Reset(retry)
+		retry = min(2*retry, retryMost)
+	}
+}
+
+func (t *trust) refresh(ctx context.Context, w *wanted) error {
+	if len(w.bundle) == 0 {
+		return errNoBundle
+	}
+	if why := t.identity.NeedsCertificate(w.self.PodCIDRs); why != "" {
+		if err := t.renew(ctx, w, why); err != nil {
+			return err
+		}
+		signal(t.changed)
+	}
+	in := keymgr.StatementInput{
+		Keys: t.identity.WGKeys().All(), BasePort: t.cfg.LanePort, Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs,
+	}
+	if why := t.identity.NeedsStatement(in); why != "" {
+		if _, err := t.identity.Sign(in); err != nil {
+			return err
+		}
+		t.log.Info("statement signed", "why", why)
+	}
+	return t.publish(ctx, w, in)
+}
+
+func (t *trust) renew(ctx context.Context, w *wanted, why string) error {
+	csr, err := t.identity.CSR()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	chain, err := t.cluster.RequestCertificate(ctx, kube.CertificateRequest{Node: t.identity.Node(), CSR: csr, Validity: t.cfg.CertificateLifetime})
+	if errors.Is(err, kube.ErrDenied) {
+		t.warn(ctx, "CertificateDenied", err)
+	}
+	if err != nil {
+		return fmt.Errorf("request certificate: %w", err)
+	}
+	if err := t.identity.SetCertificate(chain, w.bundle); err != nil {
+		return fmt.Errorf("use new certificate: %w", err)
+	}
+	info, _ := t.identity.Certificate()
+	t.log.Info("certificate issued", "why", why, "serial", info.Serial, "notAfter", info.NotAfter, "renewAt", t.identity.RenewAt())
+	return nil
+}
+
+// publish makes the NodeKey carry the newest statement. An object that claims
+// to be newer was written by somebody else, or this node's disk was set back;
+// either way a statement signed now takes its place.
+func (t *trust) publish(ctx context.Context, w *wanted, in keymgr.StatementInput) error {
+	last, ok := t.identity.Last()
+	if !ok || last.Equal(w.published) {
+		return nil
+	}
+	err := t.cluster.PublishNodeKey(ctx, t.identity.Node(), last)
+	if !errors.Is(err, kube.ErrNewer) && !errors.Is(err, kube.ErrFork) {
+		return err
+	}
+	t.warn(ctx, "NodeKeyOverwritten", err)
+	if last, err = t.identity.Sign(in); err != nil {
+		return err
+	}
+	node := t.identity.Node()
+	if err := t.cluster.DeleteNodeKey(ctx, node.Name, node.UID); err != nil {
+		return fmt.Errorf("replace node key: %w", err)
+	}
+	return t.cluster.PublishNodeKey(ctx, node, last)
+}
+
+func (t *trust) warn(ctx context.Context, reason string, err error) {
+	node := t.identity.Node()
+	t.log.Warn("identity", "reason", reason, "error", err)
+	t.events.Event(ctx, kube.EventSpec{
+		Kind: kube.KindNode, Name: node.Name, UID: node.UID, Type: kube.EventWarning, Reason: reason, Message: err.Error(),
+	})
+}
+
+// privateKey hands the WireGuard backend the key of a device slot.
+func (t *trust) privateKey(generation uint64) (keymgr.PrivateKey, bool) {
+	for _, k := range t.identity.WGKeys().All() {
+		if k.Generation == generation {
+			return k.Private, true
+		}
+	}
+	return keymgr.PrivateKey{}, false
+}
