@@ -6,11 +6,11 @@ package keymgr
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -32,21 +32,13 @@ type Signed struct {
 	Chain     [][]byte `json:"chain"`
 }
 
-// Equal tells whether two signed statements are the same bytes.
-func (s Signed) Equal(o Signed) bool { return s.digest() == o.digest() }
-
-// digest covers every byte of s. It only says "this very blob was checked before";
-// it is no identity, because a valid ECDSA signature has a second valid form.
-func (s Signed) digest() [32]byte {
-	h := sha256.New()
-	for _, part := range append([][]byte{s.Payload, s.Signature}, s.Chain...) {
-		var size [8]byte
-		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
-		h.Write(size[:])
-		h.Write(part)
-	}
-	return [32]byte(h.Sum(nil))
+// Equal tells whether two signed statements are the same bytes. That is no question
+// of identity, because a valid ECDSA signature has a second valid form.
+func (s Signed) Equal(o Signed) bool {
+	return bytes.Equal(s.Payload, o.Payload) && bytes.Equal(s.Signature, o.Signature) && s.sameChain(o)
 }
+
+func (s Signed) sameChain(o Signed) bool { return slices.EqualFunc(s.Chain, o.Chain, bytes.Equal) }
 
 // Hash is a SHA-256 hash, written in hexadecimal.
 type Hash [32]byte

@@ -60,10 +60,10 @@ type Verifier struct {
 type known struct {
 	rec  Record
 	stmt Statement
-	// The blob that was verified last in this process, and under which roots.
-	leaf   *nodeCertificate
-	digest [32]byte
-	epoch  uint64
+	// leaf is the certificate of rec.Statement, if it was verified in this process,
+	// and epoch says under which roots.
+	leaf  *nodeCertificate
+	epoch uint64
 }
 
 // NewVerifier returns a verifier that goes on from the stored marks. If a mark
@@ -220,7 +220,6 @@ type candidate struct {
 	signed Signed
 	live   LiveNode
 	now    time.Time
-	digest [32]byte
 
 	stmt Statement
 	leaf *nodeCertificate
@@ -248,7 +247,7 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 			return Peer{}, err
 		}
 	}
-	c := &candidate{signed: s, live: live, now: v.cfg.Clock(), digest: s.digest(), prev: v.nodes[live.ID.UID]}
+	c := &candidate{signed: s, live: live, now: v.cfg.Clock(), prev: v.nodes[live.ID.UID]}
 	if err := v.authenticate(c); err != nil {
 		return Peer{}, err
 	}
@@ -266,33 +265,45 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 	return v.peer(c), nil
 }
 
-// authenticate finds out who signed the payload. A blob that was verified before
-// under the same roots is not verified again.
-func (v *Verifier) authenticate(c *candidate) error {
+// authenticate finds out who signed the payload. What was verified before under the
+// same roots, chain or all, is not verified again.
+func (v *Verifier) authenticate(c *candidate) (err error) {
 	if v.roots == nil {
 		return ErrNoRoots
 	}
-	if k := c.prev; k != nil && k.leaf != nil && k.digest == c.digest && k.epoch == v.epoch && !c.now.After(k.leaf.chainEnd) {
-		c.stmt, c.leaf = k.stmt, k.leaf
-		return nil
+	if v.knowsChain(c) {
+		c.leaf = c.prev.leaf
+		if c.signed.Equal(c.prev.rec.Statement) {
+			c.stmt = c.prev.stmt
+			return nil
+		}
 	}
 	if n := len(c.signed.Signature); n > maxSignature {
 		return fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxSignature)
 	}
-	var err error
 	if c.stmt, err = ParseStatement(c.signed.Payload); err != nil {
 		return err
 	}
 	if c.stmt.Type != StatementType {
 		return fmt.Errorf("%w: %q instead of %q", ErrType, c.stmt.Type, StatementType)
 	}
-	if c.leaf, err = verifyChain(c.signed.Chain, v.roots, c.now); err != nil {
-		return err
+	if c.leaf == nil {
+		if c.leaf, err = verifyChain(c.signed.Chain, v.roots, c.now); err != nil {
+			return err
+		}
 	}
 	if !ecdsa.VerifyASN1(c.leaf.key, signedBytes(c.signed.Payload), c.signed.Signature) {
 		return fmt.Errorf("%w: certificate %s of %s", ErrSignature, c.leaf.info.Serial, c.leaf.id)
 	}
 	return nil
+}
+
+// knowsChain tells whether the chain was verified with the node's last statement and
+// no certificate above the leaf has expired since.
+func (v *Verifier) knowsChain(c *candidate) bool {
+	k := c.prev
+	return k != nil && k.leaf != nil && k.epoch == v.epoch && !c.now.After(k.leaf.chainEnd) &&
+		c.signed.sameChain(k.rec.Statement)
 }
 
 // accept makes the statement the last one of its node, on disk first.
@@ -304,7 +315,7 @@ func (v *Verifier) accept(c *candidate) error {
 		Expires:        c.leaf.info.NotAfter.Add(v.cfg.Grace + ClockSkew),
 		Statement:      c.signed, Live: c.live,
 	}
-	k := &known{rec: rec, stmt: c.stmt, leaf: c.leaf, digest: c.digest, epoch: v.epoch}
+	k := &known{rec: rec, stmt: c.stmt, leaf: c.leaf, epoch: v.epoch}
 	if c.prev != nil {
 		k.rec.Expires = later(rec.Expires, c.prev.rec.Expires)
 	}
