@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/keymgr"
+)
+
+// keys is what certificate needs of the cluster.
+type keys interface {
+	TrustDomain(ctx context.Context) (string, error)
+	TrustBundle(ctx context.Context) ([]byte, error)
+	Node(ctx context.Context, name string) (kube.Node, error)
+	NodeKey(ctx context.Context, name string) (keymgr.Signed, error)
+}
+
+func newCertificate(t terminal, c *connection) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "certificate NODE",
+		Short: "Shows who vouches for a node's WireGuard key, up to the root",
+		Long: "Reads what the node has published and verifies it against the trust bundle as every\n" +
+			"other node does. Exits with 0 if the key is vouched for and with 1 if it is not.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			e, err := evidence(cmd.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			return showCertificate(t, e, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, or pem for the certificates alone")
+	return cmd
+}
+
+// evidence gathers what is published about a node's key.
+func evidence(ctx context.Context, from keys, name string) (status.Evidence, error) {
+	e := status.Evidence{Now: time.Now()}
+	node, err := from.Node(ctx, name)
+	if err != nil {
+		return e, err
+	}
+	e.Live = keymgr.LiveNode{
+		ID: keymgr.NodeID{Name: node.Name, UID: node.UID}, PodCIDRs: node.PodCIDRs, Addresses: node.Addresses,
+	}
+	if e.Signed, err = from.NodeKey(ctx, name); err != nil {
+		return e, err
+	}
+	if e.TrustDomain, err = from.TrustDomain(ctx); err != nil {
+		return e, err
+	}
+	e.Bundle, err = from.TrustBundle(ctx)
+	return e, err
+}
+
+func showCertificate(t terminal, e status.Evidence, output string) error {
+	voucher := status.Vouch(e)
+	var text string
+	switch output {
+	case "text":
+		text = status.Text{Color: t.color}.Voucher(voucher)
+	case "pem":
+		text = string(keymgr.EncodeChain(e.Signed.Chain))
+	default:
+		return fmt.Errorf("--output=%s: want text or pem", output)
+	}
+	if _, err := io.WriteString(t.out, text); err != nil {
+		return fmt.Errorf("print certificate: %w", err)
+	}
+	switch {
+	case voucher.Err == nil:
+		return nil
+	case output == "text":
+		return errBad // it says why
+	}
+	return voucher.Err
+}
