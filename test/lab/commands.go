@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/test/lab/internal/console"
 	"github.com/sealane/sealane/test/lab/internal/image"
 	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 var (
@@ -53,7 +54,7 @@ func commands() []command {
 		{"wire", "[ARG…]", "tcpdump between the nodes", wire},
 		{"pid", "NODE|wire", "print the process whose namespaces are the node's", pid},
 		{"load", "FILE.tar…", "give container images to every node", load},
-		{"start", "NODE DAEMON", "start a daemon: " + strings.Join(cluster.Daemons(), " "), start},
+		{"start", "NODE DAEMON", "start a daemon: " + strings.Join(plan.Daemons(), " "), start},
 		{"stop", "NODE DAEMON", "end a daemon", stop},
 		{"add-node", "NAME", "a new node joins the cluster", addNode},
 		{"remove-node", "NAME", "a node fails and is taken out of the cluster", removeNode},
@@ -112,15 +113,15 @@ func up(ctx context.Context, e env, args []string) error {
 }
 
 // parseUp reads the arguments of "up": flags may stand before and after the number of nodes.
-func parseUp(args []string) (cluster.Options, error) {
-	o := cluster.Options{Nodes: 3, Families: cluster.IPv4}
+func parseUp(args []string) (plan.Options, error) {
+	o := plan.Options{Nodes: 3, Families: plan.IPv4}
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	family := func(f cluster.Families) func(string) error {
+	family := func(f plan.Families) func(string) error {
 		return func(string) error { o.Families = f; return nil }
 	}
-	flags.BoolFunc("dual", "IPv4 and IPv6", family(cluster.Dual))
-	flags.BoolFunc("ipv6", "IPv6 alone", family(cluster.IPv6))
+	flags.BoolFunc("dual", "IPv4 and IPv6", family(plan.Dual))
+	flags.BoolFunc("ipv6", "IPv6 alone", family(plan.IPv6))
 	flags.StringVar(&o.Proxy, "proxy", "nftables", "")
 	flags.StringVar(&o.CNI, "cni", "none", "")
 	flags.IntVar(&o.MTU, "mtu", 1500, "")

@@ -3,6 +3,7 @@ module github.com/sealane/sealane/test/lab
 go 1.26.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.22.1
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0

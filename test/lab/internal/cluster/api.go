@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // api talks to the cluster's API server as its administrator, from within the wire's network namespace.
@@ -29,8 +31,8 @@ type api struct {
 }
 
 // connect prepares calls; it makes none.
-func (l *Lab) connect(o Options) (*api, error) {
-	wire, err := l.machineOf(wireName)
+func (l *Lab) connect(o plan.Options) (*api, error) {
+	wire, err := l.machineOf(plan.WireName)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +40,7 @@ func (l *Lab) connect(o Options) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &api{server: o.server(), client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	return &api{server: o.Server(), client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{login}},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return dialIn(ctx, wire.Namespace("net"), address)
@@ -153,13 +155,13 @@ func (s nodeStatus) ready() bool {
 const nodesPath = "/api/v1/nodes/"
 
 // registered waits until a node has an object and pod ranges of every family.
-func (a *api) registered(ctx context.Context, o Options, name string) (nodeStatus, error) {
+func (a *api) registered(ctx context.Context, o plan.Options, name string) (nodeStatus, error) {
 	var s nodeStatus
 	err := until(ctx, "pod range of "+name, func(ctx context.Context) error {
 		if err := a.get(ctx, nodesPath+name, &s); err != nil {
 			return err
 		}
-		if len(s.Spec.PodCIDRs) < len(o.Families.pods()) {
+		if len(s.Spec.PodCIDRs) < len(o.Families.Pods()) {
 			return fmt.Errorf("has %v", s.Spec.PodCIDRs)
 		}
 		return nil

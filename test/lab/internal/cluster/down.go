@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // endTime is how long processes that were killed may take to be gone.
@@ -87,7 +89,7 @@ func removeAll(dir string) error {
 
 // AddNode starts one more node, which joins the running cluster.
 func (l *Lab) AddNode(ctx context.Context, name string) error {
-	if err := checkName(name); err != nil {
+	if err := plan.CheckName(name); err != nil {
 		return err
 	}
 	unlock, err := l.lock()
@@ -109,27 +111,24 @@ func (l *Lab) AddNode(ctx context.Context, name string) error {
 }
 
 // newNode gives a node the lowest index that is free.
-func (l *Lab) newNode(name string) (node, error) {
+func (l *Lab) newNode(name string) (plan.Node, error) {
 	nodes, err := l.nodes()
 	if err != nil {
-		return node{}, err
+		return plan.Node{}, err
 	}
-	n := node{Name: name, Index: 1}
-	for _, other := range nodes { // in order of their indices
+	for _, other := range nodes {
 		if other.Name == name {
-			return node{}, fmt.Errorf("%w: there is a %s already", ErrNode, name)
-		}
-		if other.Index == n.Index {
-			n.Index++
+			return plan.Node{}, fmt.Errorf("%w: there is a %s already", ErrNode, name)
 		}
 	}
-	if firstNode+n.Index >= wireHost {
-		return node{}, fmt.Errorf("%w: no address is left", ErrNode)
+	index, ok := plan.NextIndex(nodes)
+	if !ok {
+		return plan.Node{}, fmt.Errorf("%w: no address is left", ErrNode)
 	}
-	return n, nil
+	return plan.Node{Name: name, Index: index}, nil
 }
 
-func (l *Lab) add(ctx context.Context, o Options, n node) error {
+func (l *Lab) add(ctx context.Context, o plan.Options, n plan.Node) error {
 	a, err := l.connect(o)
 	if err != nil {
 		return err
@@ -143,7 +142,7 @@ func (l *Lab) add(ctx context.Context, o Options, n node) error {
 	if err := l.join(ctx, o, n, a); err != nil {
 		return err
 	}
-	if o.CNI == flannel {
+	if o.CNI == plan.Flannel {
 		return l.joinFlannel(ctx, o, n, a)
 	}
 	return nil
@@ -164,7 +163,7 @@ func (l *Lab) RemoveNode(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if n.control() {
+	if n.Control() {
 		return fmt.Errorf("%w: %s carries the control plane", ErrNode, name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, endTime)

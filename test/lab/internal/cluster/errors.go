@@ -6,8 +6,6 @@ package cluster
 import "errors"
 
 var (
-	// ErrOption means that an option or a name makes no sense.
-	ErrOption = errors.New("bad option")
 	// ErrUp means that the lab is up already.
 	ErrUp = errors.New("the lab is up")
 	// ErrDown means that the lab is not up.
@@ -16,8 +14,8 @@ var (
 	ErrBusy = errors.New("another command is changing the lab")
 	// ErrDisk means that the state directory is in memory or on an overlay.
 	ErrDisk = errors.New("not a real disk")
-	// ErrDaemon means that a daemon is unknown or does not run.
-	ErrDaemon = errors.New("no such daemon")
+	// ErrDaemon means that a daemon runs which should not, or the other way round.
+	ErrDaemon = errors.New("bad daemon")
 	// ErrNode means that a node is unknown or exists already.
 	ErrNode = errors.New("bad node")
 	// ErrLate means that something did not come in time.

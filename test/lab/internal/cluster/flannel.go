@@ -6,25 +6,25 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/sealane/sealane/test/lab/internal/machine"
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // startCNI starts flannel and waits for the nodes and their DNS, or does nothing where the caller brings a CNI.
-func (l *Lab) startCNI(ctx context.Context, o Options, nodes []node) error {
-	if o.CNI != flannel {
+func (l *Lab) startCNI(ctx context.Context, o plan.Options, nodes []plan.Node) error {
+	if o.CNI != plan.Flannel {
 		return nil
 	}
 	a, err := l.connect(o)
 	if err != nil {
 		return err
 	}
-	if err := forEach(ctx, nodes, func(ctx context.Context, n node) error { return l.joinFlannel(ctx, o, n, a) }); err != nil {
+	if err := forEach(ctx, nodes, func(ctx context.Context, n plan.Node) error { return l.joinFlannel(ctx, o, n, a) }); err != nil {
 		return err
 	}
 	return until(ctx, "CoreDNS", func(ctx context.Context) error {
@@ -40,12 +40,12 @@ func (l *Lab) startCNI(ctx context.Context, o Options, nodes []node) error {
 }
 
 // joinFlannel starts flannel on a registered node, configures the bridge plugin as it says, and waits until the node is Ready.
-func (l *Lab) joinFlannel(ctx context.Context, o Options, n node, a *api) error {
+func (l *Lab) joinFlannel(ctx context.Context, o plan.Options, n plan.Node, a *api) error {
 	s, err := a.registered(ctx, o, n.Name)
 	if err != nil {
 		return err
 	}
-	if err := l.start(ctx, o, n, flannel); err != nil {
+	if err := l.start(ctx, o, n, plan.Flannel); err != nil {
 		return err
 	}
 	m, err := l.machineOf(n.Name)
@@ -57,14 +57,14 @@ func (l *Lab) joinFlannel(ctx context.Context, o Options, n node, a *api) error 
 	err = until(ctx, "flannel on "+n.Name, func(context.Context) error {
 		text, err := os.ReadFile(filepath.Join(root, "run/flannel/subnet.env"))
 		if err == nil {
-			mtu, err = flannelMTU(string(text))
+			mtu, err = plan.FlannelMTU(string(text))
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	config, err := bridgeConfig(s.Spec.PodCIDRs, mtu)
+	config, err := plan.BridgeConfig(s.Spec.PodCIDRs, mtu)
 	if err != nil {
 		return err
 	}
@@ -83,33 +83,4 @@ func writeIn(ctx context.Context, m *machine.Machine, path, content string) erro
 		return fmt.Errorf("write %s on %s: %w: %s", path, m.Spec.Name, err, out)
 	}
 	return nil
-}
-
-// flannelMTU finds the MTU in the file that flannel writes when it is ready.
-func flannelMTU(env string) (int, error) {
-	for line := range strings.Lines(env) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "FLANNEL_MTU="); ok {
-			return strconv.Atoi(value)
-		}
-	}
-	return 0, fmt.Errorf("no FLANNEL_MTU in %q", env)
-}
-
-// bridgeConfig is a CNI configuration: a bridge per node, addresses from the node's pod ranges.
-func bridgeConfig(podCIDRs []string, mtu int) (string, error) {
-	var ranges [][]object
-	var routes []object
-	for _, text := range podCIDRs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return "", err
-		}
-		ranges = append(ranges, []object{{"subnet": prefix}})
-		routes = append(routes, object{"dst": anywhere(prefix.Addr())})
-	}
-	return marshal(object{"cniVersion": "1.0.0", "name": "flannel", "plugins": []object{
-		{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": mtu,
-			"ipam": object{"type": "host-local", "ranges": ranges, "routes": routes}},
-		{"type": "portmap", "capabilities": object{"portMappings": true}},
-	}})
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/sealane/sealane/test/lab/internal/image"
 	"github.com/sealane/sealane/test/lab/internal/machine"
 	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // Lab is one lab, up or down.
@@ -45,24 +46,15 @@ func Open(p places.Places, c *console.Console) (*Lab, error) {
 	return &Lab{places: p, tree: tree, console: c, builder: b, images: image.Set{Dir: p.Images(), Builder: b, Console: c}}, nil
 }
 
-// node is what the lab remembers of a node.
-type node struct {
-	Name  string
-	Index int // from 1; gives its addresses
-}
-
-// control reports whether the node carries the control plane.
-func (n node) control() bool { return n.Index == 1 }
-
 // state is what the lab remembers of itself.
 type state struct {
-	Options  Options
+	Options  plan.Options
 	Complete bool // "up" came to its end
 }
 
 func (l *Lab) stateFile() string          { return filepath.Join(l.places.State(), "lab.json") }
 func (l *Lab) nodeDir(name string) string { return filepath.Join(l.places.Nodes(), name) }
-func (l *Lab) wireDir() string            { return filepath.Join(l.places.State(), wireName) }
+func (l *Lab) wireDir() string            { return filepath.Join(l.places.State(), plan.WireName) }
 
 func (l *Lab) nodeFile(name string) string { return filepath.Join(l.nodeDir(name), "node.json") }
 
@@ -99,25 +91,25 @@ func (l *Lab) remembered() (state, error) {
 }
 
 // nodes lists the nodes that there are, n1 first.
-func (l *Lab) nodes() ([]node, error) {
+func (l *Lab) nodes() ([]plan.Node, error) {
 	files, err := filepath.Glob(l.nodeFile("*"))
 	if err != nil {
 		return nil, err
 	}
-	all := make([]node, len(files))
+	all := make([]plan.Node, len(files))
 	for i, file := range files {
 		if err := readJSON(file, &all[i]); err != nil {
 			return nil, err
 		}
 	}
-	slices.SortFunc(all, func(a, b node) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(all, func(a, b plan.Node) int { return cmp.Compare(a.Index, b.Index) })
 	return all, nil
 }
 
 // node finds a node by its name.
-func (l *Lab) node(name string) (node, error) {
-	var n node
-	if err := checkName(name); err != nil {
+func (l *Lab) node(name string) (plan.Node, error) {
+	var n plan.Node
+	if err := plan.CheckName(name); err != nil {
 		return n, err
 	}
 	err := readJSON(l.nodeFile(name), &n)
@@ -129,7 +121,7 @@ func (l *Lab) node(name string) (node, error) {
 
 // machineOf returns the running machine of a node, or of the wire.
 func (l *Lab) machineOf(name string) (*machine.Machine, error) {
-	if name == wireName {
+	if name == plan.WireName {
 		return machine.Find(l.tree, l.wireDir())
 	}
 	n, err := l.node(name)
@@ -161,9 +153,4 @@ func (l *Lab) lock() (unlock func(), err error) {
 		return nil, fmt.Errorf("%w: %s", ErrBusy, l.places.Name)
 	}
 	return func() { dir.Close() }, nil
-}
-
-func marshal(v any) (string, error) {
-	text, err := json.MarshalIndent(v, "", "  ")
-	return string(text), err
 }

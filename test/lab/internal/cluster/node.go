@@ -16,24 +16,12 @@ import (
 
 	"github.com/sealane/sealane/test/lab/internal/build"
 	"github.com/sealane/sealane/test/lab/internal/machine"
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
-// searchPath is PATH on a node. The directory of the lab's programs is /opt/lab there.
-func (o Options) searchPath() (string, error) {
-	targets, err := o.Targets()
-	if err != nil {
-		return "", err
-	}
-	path := ""
-	for _, t := range targets {
-		path += "/opt/lab/" + t.Key() + ":"
-	}
-	return path + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", nil
-}
-
 // spec describes a node's machine.
-func (l *Lab) spec(o Options, n node) (machine.Spec, error) {
-	path, err := o.searchPath()
+func (l *Lab) spec(o plan.Options, n plan.Node) (machine.Spec, error) {
+	path, err := o.SearchPath()
 	if err != nil {
 		return machine.Spec{}, err
 	}
@@ -42,7 +30,7 @@ func (l *Lab) spec(o Options, n node) (machine.Spec, error) {
 		return machine.Spec{}, err
 	}
 	var plugins []string
-	for _, name := range o.plugins() {
+	for _, name := range o.Plugins() {
 		plugins = append(plugins, filepath.Join(l.builder.Dir(targets[0]), name))
 	}
 	return machine.Spec{
@@ -61,7 +49,7 @@ func (l *Lab) spec(o Options, n node) (machine.Spec, error) {
 }
 
 // startNode makes a node's machine and connects it. Nothing runs on it yet.
-func (l *Lab) startNode(ctx context.Context, o Options, n node) (*machine.Machine, error) {
+func (l *Lab) startNode(ctx context.Context, o plan.Options, n plan.Node) (*machine.Machine, error) {
 	spec, err := l.spec(o, n)
 	if err != nil {
 		return nil, err
@@ -89,13 +77,13 @@ shift
 setsid "$@" </dev/null >>"$log" 2>&1 &`
 
 // start starts daemons on a node.
-func (l *Lab) start(ctx context.Context, o Options, n node, daemons ...string) error {
+func (l *Lab) start(ctx context.Context, o plan.Options, n plan.Node, daemons ...string) error {
 	m, err := l.machineOf(n.Name)
 	if err != nil {
 		return err
 	}
 	for _, daemon := range daemons {
-		argv, err := o.arguments(daemon, n)
+		argv, err := o.Arguments(daemon, n)
 		if err != nil {
 			return err
 		}
@@ -111,7 +99,7 @@ func (l *Lab) running(name string) map[string][]int {
 	found := map[string][]int{}
 	for _, pid := range l.tree.Processes(l.places.Group() + "/" + name) {
 		program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
-		if err == nil && slices.Contains(Daemons(), filepath.Base(program)) {
+		if err == nil && slices.Contains(plan.Daemons(), filepath.Base(program)) {
 			found[filepath.Base(program)] = append(found[filepath.Base(program)], pid)
 		}
 	}

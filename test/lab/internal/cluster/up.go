@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/test/lab/internal/build"
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // patience is how long one step of "up" may take on a slow machine.
@@ -26,7 +27,7 @@ const patience = 3 * time.Minute
 const starting = 2 * time.Second
 
 // Up builds what is missing and starts a cluster. If ctx ends before that, nothing is left.
-func (l *Lab) Up(ctx context.Context, o Options) error {
+func (l *Lab) Up(ctx context.Context, o plan.Options) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (l *Lab) Up(ctx context.Context, o Options) error {
 }
 
 // prepare builds and installs what a cluster with these options needs.
-func (l *Lab) prepare(ctx context.Context, o Options) error {
+func (l *Lab) prepare(ctx context.Context, o plan.Options) error {
 	targets, err := o.Targets()
 	if err != nil {
 		return err
@@ -91,13 +92,13 @@ func (l *Lab) checkDisk() error {
 	return nil
 }
 
-func (l *Lab) bringUp(ctx context.Context, o Options) error {
+func (l *Lab) bringUp(ctx context.Context, o plan.Options) error {
 	if err := writeJSON(l.stateFile(), state{Options: o}); err != nil {
 		return err
 	}
-	nodes := make([]node, o.Nodes)
+	nodes := make([]plan.Node, o.Nodes)
 	for i := range nodes {
-		nodes[i] = node{Name: fmt.Sprintf("n%d", i+1), Index: i + 1}
+		nodes[i] = plan.Node{Name: fmt.Sprintf("n%d", i+1), Index: i + 1}
 	}
 	// The slow work of one step goes on behind the next.
 	background, stop := context.WithCancel(ctx)
@@ -132,20 +133,20 @@ func (l *Lab) bringUp(ctx context.Context, o Options) error {
 	return writeJSON(l.stateFile(), state{Options: o, Complete: true})
 }
 
-func (l *Lab) startMachines(ctx context.Context, o Options, nodes []node) error {
+func (l *Lab) startMachines(ctx context.Context, o plan.Options, nodes []plan.Node) error {
 	if err := l.makePKI(o); err != nil {
 		return err
 	}
 	if err := l.startWire(ctx, o); err != nil {
 		return err
 	}
-	return forEach(ctx, nodes, func(ctx context.Context, n node) error {
+	return forEach(ctx, nodes, func(ctx context.Context, n plan.Node) error {
 		_, err := l.startNode(ctx, o, n)
 		return err
 	})
 }
 
-func forEach(ctx context.Context, nodes []node, do func(context.Context, node) error) error {
+func forEach(ctx context.Context, nodes []plan.Node, do func(context.Context, plan.Node) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range nodes {
 		group.Go(func() error { return do(ctx, n) })
@@ -153,8 +154,8 @@ func forEach(ctx context.Context, nodes []node, do func(context.Context, node) e
 	return group.Wait()
 }
 
-func (l *Lab) startContainerd(ctx context.Context, o Options, n node) error {
-	if err := l.start(ctx, o, n, containerd); err != nil {
+func (l *Lab) startContainerd(ctx context.Context, o plan.Options, n plan.Node) error {
+	if err := l.start(ctx, o, n, plan.Containerd); err != nil {
 		return err
 	}
 	m, err := l.machineOf(n.Name)
@@ -164,8 +165,8 @@ func (l *Lab) startContainerd(ctx context.Context, o Options, n node) error {
 	return l.importImages(ctx, m)
 }
 
-func (l *Lab) startAPI(ctx context.Context, o Options, n node) error {
-	if err := l.start(ctx, o, n, etcd, apiServer); err != nil {
+func (l *Lab) startAPI(ctx context.Context, o plan.Options, n plan.Node) error {
+	if err := l.start(ctx, o, n, plan.Etcd, plan.APIServer); err != nil {
 		return err
 	}
 	a, err := l.connect(o)
@@ -176,7 +177,7 @@ func (l *Lab) startAPI(ctx context.Context, o Options, n node) error {
 	wait, give := context.WithCancelCause(ctx)
 	defer give(nil)
 	err = until(wait, "the API server", func(ctx context.Context) error {
-		if d := l.running(n.Name); time.Since(began) > starting && (len(d[etcd]) == 0 || len(d[apiServer]) == 0) {
+		if d := l.running(n.Name); time.Since(began) > starting && (len(d[plan.Etcd]) == 0 || len(d[plan.APIServer]) == 0) {
 			give(fmt.Errorf("%w: etcd or kube-apiserver ended: see %s", ErrDaemon, filepath.Join(l.places.Logs(), n.Name)))
 		}
 		if err := a.get(ctx, "/readyz", nil); err != nil {
@@ -187,11 +188,11 @@ func (l *Lab) startAPI(ctx context.Context, o Options, n node) error {
 	if err != nil {
 		return err
 	}
-	return l.start(ctx, o, n, controllerManager, scheduler)
+	return l.start(ctx, o, n, plan.ControllerManager, plan.Scheduler)
 }
 
 // register starts what makes nodes of machines, and waits until the cluster knows them all.
-func (l *Lab) register(ctx context.Context, o Options, nodes []node) error {
+func (l *Lab) register(ctx context.Context, o plan.Options, nodes []plan.Node) error {
 	a, err := l.connect(o)
 	if err != nil {
 		return err
@@ -205,7 +206,7 @@ func (l *Lab) register(ctx context.Context, o Options, nodes []node) error {
 }
 
 // join makes a node of a machine whose containerd has been started.
-func (l *Lab) join(ctx context.Context, o Options, n node, a *api) error {
+func (l *Lab) join(ctx context.Context, o plan.Options, n plan.Node, a *api) error {
 	m, err := l.machineOf(n.Name)
 	if err != nil {
 		return err
@@ -213,21 +214,21 @@ func (l *Lab) join(ctx context.Context, o Options, n node, a *api) error {
 	if err := l.containerdUp(ctx, m); err != nil { // kubelet gives up without
 		return err
 	}
-	daemons := o.daemons(n)
-	if err := l.start(ctx, o, n, daemons[slices.Index(daemons, kubelet):]...); err != nil {
+	daemons := o.Daemons(n)
+	if err := l.start(ctx, o, n, daemons[slices.Index(daemons, plan.Kubelet):]...); err != nil {
 		return err
 	}
 	if _, err := a.registered(ctx, o, n.Name); err != nil {
 		return err
 	}
-	if !n.control() {
+	if !n.Control() {
 		return nil
 	}
 	return a.call(ctx, "PATCH", nodesPath+n.Name, []byte(`{"metadata":{"labels":{"node-role.kubernetes.io/control-plane":""}}}`), nil)
 }
 
-func (l *Lab) applyBase(ctx context.Context, o Options) error {
-	text, err := o.manifest()
+func (l *Lab) applyBase(ctx context.Context, o plan.Options) error {
+	text, err := o.Manifest()
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/test/lab/internal/build"
+	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // program is the path of one of the programs of a built target.
@@ -33,7 +34,7 @@ func (l *Lab) Kubeconfig() string { return filepath.Join(l.places.PKI(), adminCo
 
 // Kubectl is a kubectl command of the cluster's administrator.
 func (l *Lab) Kubectl(ctx context.Context, args ...string) (*exec.Cmd, error) {
-	wire, err := l.Machine(wireName)
+	wire, err := l.Machine(plan.WireName)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func (l *Lab) Kubectl(ctx context.Context, args ...string) (*exec.Cmd, error) {
 
 // E2E is a run of upstream's test suite: the tests whose name matches the regular expression focus.
 func (l *Lab) E2E(ctx context.Context, focus string, args []string) (*exec.Cmd, error) {
-	wire, err := l.Machine(wireName)
+	wire, err := l.Machine(plan.WireName)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func (l *Lab) Load(ctx context.Context, archive string) error {
 	return group.Wait()
 }
 
-func (l *Lab) loadOn(ctx context.Context, n node, archive string) error {
+func (l *Lab) loadOn(ctx context.Context, n plan.Node, archive string) error {
 	m, err := l.machineOf(n.Name)
 	if err != nil {
 		return err
@@ -131,13 +132,13 @@ func (l *Lab) Status(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (l *Lab) nodeLine(o Options, n node) string {
+func (l *Lab) nodeLine(o plan.Options, n plan.Node) string {
 	if _, err := l.machineOf(n.Name); err != nil {
 		return n.Name + " DOWN"
 	}
-	want := o.daemons(n)
-	if o.CNI == flannel {
-		want = append(want, flannel)
+	want := o.Daemons(n)
+	if o.CNI == plan.Flannel {
+		want = append(want, plan.Flannel)
 	}
 	running := l.running(n.Name)
 	var words []string
@@ -149,7 +150,7 @@ func (l *Lab) nodeLine(o Options, n node) string {
 		}
 		words = append(words, fmt.Sprintf("%s %d MiB", daemon, slices.Max(resident(pids))>>20))
 	}
-	return fmt.Sprintf("%s %s: %s", n.Name, join(o.Families.nodeAddresses(n.Index)), strings.Join(words, ", "))
+	return fmt.Sprintf("%s %s: %s", n.Name, plan.Join(o.Families.NodeAddresses(n.Index)), strings.Join(words, ", "))
 }
 
 // resident is the resident memory of processes, in bytes; 0 for one that has just ended.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package cluster
+// Package plan decides what a cluster consists of: addresses, command lines, configurations. It touches nothing.
+package plan
 
 import (
 	"fmt"
@@ -16,14 +17,14 @@ const MaxNodes = 5
 
 // Addresses of the lab. They exist only in its own network namespaces, so that every lab may have the same.
 const (
-	wire4, wire6       = "172.30.0.0/24", "fd00:30::/64"
-	pods4, pods6       = "10.244.0.0/16", "fd00:244::/56"
-	services4          = "10.96.0.0/16"
-	services6          = "fd00:96::/112"
-	wireHost           = 254 // the wire's own address
-	firstNode          = 10  // address of node 0, which there is not
-	apiHost, dnsHost   = 1, 10
-	defaultMTU, minMTU = 1500, 1280
+	wire4, wire6     = "172.30.0.0/24", "fd00:30::/64"
+	pods4, pods6     = "10.244.0.0/16", "fd00:244::/56"
+	services4        = "10.96.0.0/16"
+	services6        = "fd00:96::/112"
+	wireHost         = 254 // the wire's own address
+	firstNode        = 10  // address of node 0, which there is not
+	apiHost, dnsHost = 1, 10
+	minMTU           = 1280
 )
 
 // Families are the IP families of the cluster, the first one preferred.
@@ -45,6 +46,24 @@ type Options struct {
 	MTU      int    // of the nodes' eth0
 }
 
+// Node is one node of a cluster.
+type Node struct {
+	Name  string
+	Index int // from 1; gives its addresses
+}
+
+// Control reports whether the node carries the control plane.
+func (n Node) Control() bool { return n.Index == 1 }
+
+// NextIndex returns the lowest index that none of nodes has, and whether there is an address for it.
+func NextIndex(nodes []Node) (int, bool) {
+	index := 1
+	for slices.ContainsFunc(nodes, func(n Node) bool { return n.Index == index }) {
+		index++
+	}
+	return index, firstNode+index < wireHost
+}
+
 // Validate checks every option.
 func (o Options) Validate() error {
 	switch {
@@ -62,9 +81,9 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// checkName refuses names that cannot be a node and a network device at once.
-func checkName(name string) error {
-	if !regexp.MustCompile(`^[a-z]([a-z0-9-]{0,13}[a-z0-9])?$`).MatchString(name) || name == bridge || name == "lo" || name == wireName {
+// CheckName refuses names that cannot be a node and a network device at once.
+func CheckName(name string) error {
+	if !regexp.MustCompile(`^[a-z]([a-z0-9-]{0,13}[a-z0-9])?$`).MatchString(name) || name == Bridge || name == "lo" || name == WireName {
 		return fmt.Errorf("%w: node name %q: want up to 15 lower-case letters, digits and dashes", ErrOption, name)
 	}
 	return nil
@@ -82,9 +101,14 @@ func (f Families) pick(four, six string) []netip.Prefix {
 	return out
 }
 
-func (f Families) wire() []netip.Prefix     { return f.pick(wire4, wire6) }
-func (f Families) pods() []netip.Prefix     { return f.pick(pods4, pods6) }
-func (f Families) services() []netip.Prefix { return f.pick(services4, services6) }
+// Wire returns the prefixes of the network between the nodes.
+func (f Families) Wire() []netip.Prefix { return f.pick(wire4, wire6) }
+
+// Pods returns the cluster's pod ranges.
+func (f Families) Pods() []netip.Prefix { return f.pick(pods4, pods6) }
+
+// Services returns the cluster's service ranges.
+func (f Families) Services() []netip.Prefix { return f.pick(services4, services6) }
 
 // host returns the address number n of every prefix. In IPv6 the digits of n are
 // taken as they are, so that node 1 ends in 11 in both families.
@@ -103,10 +127,10 @@ func host(in []netip.Prefix, n int) []netip.Addr {
 	return out
 }
 
-// nodeAddresses returns the addresses of the node with the given index, from 1.
-func (f Families) nodeAddresses(index int) []netip.Addr { return host(f.wire(), firstNode+index) }
+// NodeAddresses returns the addresses of the node with the given index, from 1.
+func (f Families) NodeAddresses(index int) []netip.Addr { return host(f.Wire(), firstNode+index) }
 
-func (f Families) dns() netip.Addr { return host(f.services(), dnsHost)[0] }
+func (f Families) dns() netip.Addr { return host(f.Services(), dnsHost)[0] }
 
 // anyAddress is what a server listens on to be reached by every family.
 func (f Families) anyAddress() string {
@@ -116,7 +140,8 @@ func (f Families) anyAddress() string {
 	return "::"
 }
 
-func join[T fmt.Stringer](items []T) string {
+// Join separates the texts of items by commas.
+func Join[T fmt.Stringer](items []T) string {
 	text := make([]string, len(items))
 	for i, item := range items {
 		text[i] = item.String()

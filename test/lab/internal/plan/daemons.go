@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package cluster
+package plan
 
 import (
 	"fmt"
@@ -13,19 +13,19 @@ import (
 
 // The daemons of a node.
 const (
-	etcd              = "etcd"
-	apiServer         = "kube-apiserver"
-	controllerManager = "kube-controller-manager"
-	scheduler         = "kube-scheduler"
-	containerd        = "containerd"
-	kubelet           = "kubelet"
-	kubeProxy         = "kube-proxy"
-	flannel           = "flannel"
+	Etcd              = "etcd"
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
+	Containerd        = "containerd"
+	Kubelet           = "kubelet"
+	KubeProxy         = "kube-proxy"
+	Flannel           = "flannel"
 )
 
 // Daemons lists every daemon, those of the control plane first.
 func Daemons() []string {
-	return []string{etcd, apiServer, controllerManager, scheduler, containerd, kubelet, kubeProxy, flannel}
+	return []string{Etcd, APIServer, ControllerManager, Scheduler, Containerd, Kubelet, KubeProxy, Flannel}
 }
 
 const (
@@ -33,38 +33,38 @@ const (
 	pkiD = conf + "/pki"
 )
 
-// arguments returns the command line of a daemon on a node.
-func (o Options) arguments(daemon string, n node) ([]string, error) {
+// Arguments returns the command line of a daemon on a node.
+func (o Options) Arguments(daemon string, n Node) ([]string, error) {
 	switch daemon {
-	case etcd:
+	case Etcd:
 		// Its data is thrown away with the lab: no need to wait for the disk.
-		return []string{etcd, "--data-dir=/var/lib/etcd", "--unsafe-no-fsync", "--quota-backend-bytes=4294967296"}, nil
-	case apiServer:
+		return []string{Etcd, "--data-dir=/var/lib/etcd", "--unsafe-no-fsync", "--quota-backend-bytes=4294967296"}, nil
+	case APIServer:
 		return o.apiServer(n), nil
-	case controllerManager:
+	case ControllerManager:
 		return o.controllerManager(), nil
-	case scheduler:
-		return append([]string{scheduler, "--leader-elect=false"}, kubeconfigFlags("scheduler")...), nil
-	case containerd:
-		return []string{containerd, "--config=" + conf + "/containerd.toml"}, nil
-	case kubelet:
-		return []string{kubelet, "--config=" + conf + "/kubelet.yaml", "--kubeconfig=" + conf + "/kubelet.conf",
-			"--hostname-override=" + n.Name, "--node-ip=" + join(o.Families.nodeAddresses(n.Index))}, nil
-	case kubeProxy:
-		return []string{kubeProxy, "--config=" + conf + "/kube-proxy.yaml", "--hostname-override=" + n.Name}, nil
-	case flannel:
+	case Scheduler:
+		return append([]string{Scheduler, "--leader-elect=false"}, kubeconfigFlags("scheduler")...), nil
+	case Containerd:
+		return []string{Containerd, "--config=" + conf + "/containerd.toml"}, nil
+	case Kubelet:
+		return []string{Kubelet, "--config=" + conf + "/kubelet.yaml", "--kubeconfig=" + conf + "/kubelet.conf",
+			"--hostname-override=" + n.Name, "--node-ip=" + Join(o.Families.NodeAddresses(n.Index))}, nil
+	case KubeProxy:
+		return []string{KubeProxy, "--config=" + conf + "/kube-proxy.yaml", "--hostname-override=" + n.Name}, nil
+	case Flannel:
 		return o.flannel(n), nil
 	}
 	return nil, fmt.Errorf("%w: %q: want one of %s", ErrDaemon, daemon, strings.Join(Daemons(), ", "))
 }
 
-func (o Options) apiServer(n node) []string {
-	return []string{apiServer,
+func (o Options) apiServer(n Node) []string {
+	return []string{APIServer,
 		"--etcd-servers=http://127.0.0.1:2379",
-		"--advertise-address=" + o.Families.nodeAddresses(n.Index)[0].String(),
+		"--advertise-address=" + o.Families.NodeAddresses(n.Index)[0].String(),
 		"--bind-address=" + o.Families.anyAddress(),
 		"--secure-port=6443",
-		"--service-cluster-ip-range=" + join(o.Families.services()),
+		"--service-cluster-ip-range=" + Join(o.Families.Services()),
 		"--allow-privileged",
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
@@ -89,11 +89,11 @@ func (o Options) apiServer(n node) []string {
 }
 
 func (o Options) controllerManager() []string {
-	return append([]string{controllerManager,
+	return append([]string{ControllerManager,
 		"--leader-elect=false",
 		"--allocate-node-cidrs",
-		"--cluster-cidr=" + join(o.Families.pods()),
-		"--service-cluster-ip-range=" + join(o.Families.services()),
+		"--cluster-cidr=" + Join(o.Families.Pods()),
+		"--service-cluster-ip-range=" + Join(o.Families.Services()),
 		"--use-service-account-credentials",
 		"--root-ca-file=" + pkiD + "/ca.crt",
 		"--cluster-signing-cert-file=" + pkiD + "/ca.crt",
@@ -107,20 +107,20 @@ func kubeconfigFlags(name string) []string {
 	return []string{"--kubeconfig=" + file, "--authentication-kubeconfig=" + file, "--authorization-kubeconfig=" + file}
 }
 
-func (o Options) flannel(n node) []string {
-	return []string{"env", "NODE_NAME=" + n.Name, flannel, "--kube-subnet-mgr", "--ip-masq", "--iface=eth0",
+func (o Options) flannel(n Node) []string {
+	return []string{"env", "NODE_NAME=" + n.Name, Flannel, "--kube-subnet-mgr", "--ip-masq", "--iface=eth0",
 		"--kubeconfig-file=" + conf + "/flannel.conf", "--net-config-path=" + conf + "/flannel.json"}
 }
 
-// daemons lists what runs on a node from the beginning, in starting order, but flannel, which waits for its node's pod range.
-func (o Options) daemons(n node) []string {
+// Daemons lists what runs on a node from the beginning, in starting order, but flannel, which waits for its node's pod range.
+func (o Options) Daemons(n Node) []string {
 	var all []string
-	if n.control() {
-		all = append(all, etcd, apiServer, controllerManager, scheduler)
+	if n.Control() {
+		all = append(all, Etcd, APIServer, ControllerManager, Scheduler)
 	}
-	all = append(all, containerd, kubelet)
+	all = append(all, Containerd, Kubelet)
 	if o.Proxy != "none" {
-		all = append(all, kubeProxy)
+		all = append(all, KubeProxy)
 	}
 	return all
 }
@@ -128,15 +128,15 @@ func (o Options) daemons(n node) []string {
 // targets lists what must be built to run a cluster with these options.
 func (o Options) targets() []string {
 	need := []string{"kubernetes", "containerd", "runc", "plugins", "etcd"}
-	if o.CNI == flannel {
+	if o.CNI == Flannel {
 		need = append(need, "flannel")
 	}
 	return need
 }
 
-// plugins lists the CNI plugins that a node has before anybody installs one. The runtime itself uses loopback.
-func (o Options) plugins() []string {
-	if o.CNI == flannel {
+// Plugins lists the CNI plugins that a node has before anybody installs one. The runtime itself uses loopback.
+func (o Options) Plugins() []string {
+	if o.CNI == Flannel {
 		return []string{"loopback", "bridge", "host-local", "portmap"}
 	}
 	return []string{"loopback"}
@@ -147,4 +147,17 @@ func (o Options) Targets() ([]build.Target, error) {
 	need := o.targets()
 	slices.Sort(need)
 	return build.Find(need...)
+}
+
+// SearchPath is PATH on a node. The directory of the lab's programs is /opt/lab there.
+func (o Options) SearchPath() (string, error) {
+	targets, err := o.Targets()
+	if err != nil {
+		return "", err
+	}
+	path := ""
+	for _, t := range targets {
+		path += "/opt/lab/" + t.Key() + ":"
+	}
+	return path + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", nil
 }

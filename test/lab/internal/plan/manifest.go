@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package cluster
+package plan
 
 import (
 	"bytes"
@@ -15,8 +15,8 @@ import (
 //go:embed manifests/base.yaml
 var baseManifest string
 
-// manifest renders what every cluster has from its beginning.
-func (o Options) manifest() ([]byte, error) {
+// Manifest renders what every cluster has from its beginning.
+func (o Options) Manifest() ([]byte, error) {
 	indent := func(text string) string {
 		return "    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ")
 	}
