@@ -11,9 +11,12 @@ import (
 )
 
 var (
-	// ErrUnreachable is what a Client returns when no daemon answers on the
-	// socket. Nothing has been done.
+	// ErrUnreachable says that no daemon listens on the socket. Nothing has
+	// been done.
 	ErrUnreachable = errors.New("node daemon is unreachable")
+	// ErrInterrupted says that the daemon took a request and did not answer. It
+	// may have been carried out or not.
+	ErrInterrupted = errors.New("node daemon did not answer")
 	// ErrNotReady is what a Handler returns as long as it cannot connect pods:
 	// the runtime is told to try again later (ADD), or that the plugin is not
 	// available (STATUS).
@@ -25,8 +28,8 @@ var (
 	ErrTooLarge = errors.New("message is too large")
 )
 
-// Error is a failure that the runtime is told with a code of its own. Any
-// other error reaches it with code 999 (internal error), see CodeOf.
+// Error is a failure that the runtime is told with a code and a remedy. Other
+// errors reach it with the code that CodeOf finds.
 type Error struct {
 	// Code is one of the error codes of the CNI specification.
 	Code uint
@@ -57,7 +60,7 @@ func CodeOf(err error) uint {
 		return own.Code
 	case errors.As(err, &wire):
 		return wire.Code
-	case errors.Is(err, ErrNotReady), errors.Is(err, ErrUnreachable):
+	case errors.Is(err, ErrNotReady), errors.Is(err, ErrUnreachable), errors.Is(err, ErrInterrupted):
 		return types.ErrTryAgainLater
 	case errors.Is(err, ErrLimited):
 		return types.ErrLimitedConnectivity
@@ -68,16 +71,16 @@ func CodeOf(err error) uint {
 // toWire turns err into what the runtime reads. The remedy travels as the
 // details, which runtimes append to the message.
 func toWire(err error) *types.Error {
-	var own *Error
-	remedy := ""
-	if errors.As(err, &own) {
-		remedy = own.Remedy
+	switch e := err.(type) { // not errors.As: what wraps an Error has said more
+	case *Error:
+		return types.NewError(e.Code, e.Err.Error(), e.Remedy)
+	case *types.Error:
+		return e
 	}
-	message := err.Error()
-	if own != nil && errors.Is(err, own) && message == own.Error() {
-		message = own.Err.Error()
-	} else {
-		remedy = "" // it is part of the message already
-	}
-	return types.NewError(CodeOf(err), message, remedy)
+	return types.NewError(CodeOf(err), err.Error(), "")
+}
+
+// invalid returns an Error about input: what is wrong, and what to do about it.
+func invalid(code uint, err error, remedy string) *Error {
+	return &Error{Code: code, Err: err, Remedy: remedy}
 }

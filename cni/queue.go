@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sealane/sealane/internal/atomicfile"
+)
+
+const (
+	queueSuffix = ".json"
+	// queueSeparator is in no container ID, and interface names may hold it.
+	queueSeparator = "@"
+	// abandonedAfter is the age of a temporary file whose writer must be dead.
+	abandonedAfter = time.Minute
+)
+
+// Queue keeps DELs that the daemon could not carry out, one file per attachment. It
+// may be used by several processes at once.
+type Queue struct {
+	// Dir is made by the first Put; empty means DefaultQueueDir.
+	Dir string
+	// Logger hears of files that are damaged; nil discards it.
+	Logger *slog.Logger
+}
+
+// Put keeps the DEL until Remove or Drain.
+func (q Queue) Put(r Request) error {
+	if err := r.id().validate(); err != nil {
+		return err
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	if err := os.MkdirAll(q.dir(), 0o700); err != nil {
+		return fmt.Errorf("create queue directory: %w", err)
+	}
+	return atomicfile.Write(q.path(r.id()), data, 0o600)
+}
+
+// Remove forgets the DEL of the attachment; none is no error.
+func (q Queue) Remove(id AttachmentID) error { return atomicfile.Remove(q.path(id)) }
+
+// Drain calls del for each kept request, and forgets those for which it returns
+// nil. A request whose file is damaged is carried out all the same, as far as the
+// file's name says what it was about. The error joins those of del; it does not
+// keep other requests from being tried.
+func (q Queue) Drain(ctx context.Context, del func(context.Context, Attachment) error) error {
+	entries, err := os.ReadDir(q.dir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read queue directory: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			errs = append(errs, fmt.Errorf("drain queue: %w", ctx.Err()))
+			break
+		}
+		errs = append(errs, q.drainFile(ctx, e, del))
+	}
+	return errors.Join(errs...)
+}
+
+// drainFile carries out the request in one file, or sweeps a file that is none.
+func (q Queue) drainFile(ctx context.Context, file fs.DirEntry, del func(context.Context, Attachment) error) error {
+	path := filepath.Join(q.dir(), file.Name())
+	if atomicfile.IsTemp(file.Name()) {
+		return sweep(path, file)
+	}
+	id, ok := parseQueueName(file.Name())
+	if !ok {
+		q.log().Warn("queue directory holds what is no request; it is ignored", logPath, path)
+		return nil
+	}
+	a, err := readQueued(path, id)
+	if err != nil {
+		q.log().Error("queued DEL is damaged; it is carried out as its name says", logPath, path, logError, err)
+		a = Attachment{ContainerID: id.ContainerID, IfName: id.IfName}
+	}
+	if err := del(ctx, a); err != nil {
+		return fmt.Errorf("carry out queued DEL of %s %s: %w", id.ContainerID, id.IfName, err)
+	}
+	return q.Remove(id)
+}
+
+// readQueued reads the request about id from the file at path.
+func readQueued(path string, id AttachmentID) (Attachment, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Attachment{}, err
+	}
+	var r Request
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Attachment{}, err
+	}
+	if r.id() != id || r.Command != CommandDel {
+		return Attachment{}, fmt.Errorf("it is a %s of %q %q", r.Command, r.ContainerID, r.IfName)
+	}
+	return r.attachment()
+}
+
+// sweep removes a temporary file whose writer was killed.
+func sweep(path string, file fs.DirEntry) error {
+	info, err := file.Info()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && time.Since(info.ModTime()) < abandonedAfter {
+		return nil // in use, or just renamed
+	}
+	if err != nil {
+		return fmt.Errorf("sweep queue: %w", err)
+	}
+	return atomicfile.Remove(path)
+}
+
+func (q Queue) dir() string {
+	if q.Dir == "" {
+		return DefaultQueueDir
+	}
+	return q.Dir
+}
+
+func (q Queue) log() *slog.Logger {
+	if q.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return q.Logger
+}
+
+// path returns where the DEL of an attachment is kept.
+func (q Queue) path(id AttachmentID) string {
+	return filepath.Join(q.dir(), id.ContainerID+queueSeparator+id.IfName+queueSuffix)
+}
+
+// parseQueueName is the inverse of path, for the last element.
+func parseQueueName(name string) (id AttachmentID, ok bool) {
+	base, ok := strings.CutSuffix(name, queueSuffix)
+	if !ok {
+		return AttachmentID{}, false
+	}
+	id.ContainerID, id.IfName, _ = strings.Cut(base, queueSeparator)
+	return id, id.validate() == nil
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+const (
+	// drainTime is how long requests may go on when Serve is told to end. It
+	// is well below the grace that Kubernetes gives a pod (30 s).
+	drainTime = 10 * time.Second
+	// acceptPause is how long Serve waits when it cannot accept, for example
+	// because file descriptors have run out.
+	acceptPause = 100 * time.Millisecond
+
+	logCommand   = "command"
+	logContainer = "container"
+	logInterface = "interface"
+	logPod       = "pod"
+	logDuration  = "duration"
+	logPath      = "path"
+	logError     = "error"
+)
+
+// Serve answers the requests that come in through l by calling h, until ctx ends or
+// l is closed, and then gives those under way some seconds to end. It closes l.
+//
+// A call of Add, Check or Status is cancelled when the plugin goes away; Del and GC
+// go on, because what they have begun is better ended. If the answer to an Add
+// cannot be delivered, it is undone.
+func Serve(ctx context.Context, l net.Listener, h Handler, log *slog.Logger) error {
+	s := &server{handler: h, log: log, busy: make(map[AttachmentID]chan struct{})}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	// Requests do not end with ctx, but a while later.
+	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var running sync.WaitGroup
+	err := s.accept(ctx, l, func(conn net.Conn) { running.Go(func() { s.serve(calls, conn) }) })
+	defer time.AfterFunc(drainTime, cancel).Stop()
+	running.Wait()
+	return err
+}
+
+// server is the state of one Serve.
+type server struct {
+	handler Handler
+	log     *slog.Logger
+
+	mu sync.Mutex // guards busy
+	// busy has a channel for each attachment that a call is working on; it is
+	// closed when the call is done.
+	busy map[AttachmentID]chan struct{}
+}
+
+// accept calls serve for each connection, until ctx ends or l is closed.
+func (s *server) accept(ctx context.Context, l net.Listener, serve func(net.Conn)) error {
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+			serve(conn)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept request: %w", err)
+		default:
+			s.log.Warn("request cannot be accepted", logError, err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+		}
+	}
+}
+
+// serve reads one request, and answers it.
+func (s *server) serve(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	var r Request
+	err := conn.SetReadDeadline(time.Now().Add(ioTimeout))
+	if err == nil {
+		err = readMessage(conn, &r)
+	}
+	if err != nil {
+		s.log.Warn("request cannot be read", logError, err)
+		response := Response{Error: types.NewError(types.ErrDecodingFailure, "read request: "+err.Error(), "")}
+		if err := writeMessage(conn, response); err != nil {
+			s.log.Debug("nobody reads that a request cannot be read", logError, err)
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.Command.timeout())
+	defer cancel()
+	if r.Command != CommandDel && r.Command != CommandGC {
+		go cancelOnClose(conn, cancel)
+	}
+	s.answer(ctx, conn, r)
+}
+
+// cancelOnClose waits until the plugin, which has nothing more to send, goes away,
+// or until the connection is closed here.
+func cancelOnClose(conn net.Conn, cancel context.CancelFunc) {
+	if err := conn.SetReadDeadline(time.Time{}); err == nil {
+		_, _ = conn.Read(make([]byte, 1))
+	}
+	cancel()
+}
+
+// answer does what r asks for and writes the response. It has the attachment for
+// itself until the response is delivered or undone.
+func (s *server) answer(ctx context.Context, conn net.Conn, r Request) {
+	begin := time.Now()
+	log := s.log.With(logCommand, r.Command, logContainer, r.ContainerID, logInterface, r.IfName)
+	var result any
+	end, err := s.begin(ctx, r)
+	if err == nil {
+		defer end()
+		result, err = s.call(ctx, r)
+	}
+	response := Response{}
+	if err == nil && result != nil {
+		response.Result, err = json.Marshal(result)
+	}
+	if err != nil {
+		response.Error = toWire(err)
+		log.Warn("request failed", logError, err, logDuration, time.Since(begin))
+	} else {
+		log.Debug("request done", logDuration, time.Since(begin))
+	}
+	if err := writeMessage(conn, response); err != nil {
+		log.Warn("response cannot be delivered", logError, err)
+		if r.Command == CommandAdd && response.Error == nil {
+			s.undo(ctx, r, log)
+		}
+	}
+}
+
+// undo takes back an Add whose answer nobody got: to the runtime it has failed.
+func (s *server) undo(ctx context.Context, r Request, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CommandDel.timeout())
+	defer cancel()
+	a, err := r.attachment()
+	if err == nil {
+		err = s.handler.Del(ctx, a)
+	}
+	if err != nil {
+		log.Error("pod that nobody waits for cannot be disconnected", logError, err)
+	}
+}
+
+// begin waits until no other call works on the attachment of r, and claims it
+// until end is called. Commands that concern no attachment wait for nothing.
+func (s *server) begin(ctx context.Context, r Request) (end func(), err error) {
+	if r.Command == CommandStatus || r.Command == CommandGC {
+		return func() {}, nil
+	}
+	for {
+		s.mu.Lock()
+		other, busy := s.busy[r.id()]
+		if !busy {
+			mine := make(chan struct{})
+			s.busy[r.id()] = mine
+			s.mu.Unlock()
+			return func() { s.end(r.id(), mine) }, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, invalid(types.ErrTryAgainLater,
+				fmt.Errorf("wait for another request of the same container: %w", ctx.Err()), "")
+		}
+	}
+}
+
+func (s *server) end(id AttachmentID, mine chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
+	close(mine)
+}
+
+// call calls the handler. The result is nil but for ADD.
+func (s *server) call(ctx context.Context, r Request) (result any, err error) {
+	switch r.Command {
+	case CommandStatus:
+		return nil, statusError(s.handler.Status(ctx))
+	case CommandGC:
+		network, valid, err := r.validAttachments()
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.handler.GC(ctx, network, valid)
+	case CommandAdd, CommandDel, CommandCheck:
+	default:
+		return nil, invalid(types.ErrInvalidEnvironmentVariables,
+			fmt.Errorf("CNI_COMMAND is %q: the daemon does not know it", r.Command), remedyEnv)
+	}
+	a, err := r.attachment()
+	if err != nil {
+		return nil, err
+	}
+	switch r.Command {
+	case CommandDel:
+		return nil, s.handler.Del(ctx, a)
+	case CommandCheck:
+		return nil, s.handler.Check(ctx, a)
+	}
+	added, err := s.handler.Add(ctx, a)
+	if err != nil {
+		return nil, fmt.Errorf("connect pod %s: %w", a.Pod, err)
+	}
+	return added, nil
+}
+
+// statusError gives the codes that STATUS has for itself: whatever is wrong but
+// has no code of its own means that no pod can be connected.
+func statusError(err error) error {
+	if err == nil || CodeOf(err) == types.ErrLimitedConnectivity {
+		return err
+	}
+	return invalid(types.ErrPluginNotAvailable, err, "")
+}
