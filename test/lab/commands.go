@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 
@@ -206,7 +205,7 @@ func shell(ctx context.Context, e env, args []string) error {
 }
 
 func wire(ctx context.Context, e env, args []string) error {
-	return on(ctx, e, "wire", append([]string{"tcpdump", "-i", "br0"}, args...))
+	return on(ctx, e, plan.WireName, append([]string{"tcpdump", "-Z", "root", "-i", plan.Bridge}, args...)) // as root, or -w could not write
 }
 
 func on(ctx context.Context, e env, name string, argv []string) error {
@@ -219,16 +218,6 @@ func on(ctx context.Context, e env, name string, argv []string) error {
 		return err
 	}
 	return attach(m.Command(ctx, argv...))
-}
-
-// attach runs a command at the caller's terminal. A signal from there reaches the command itself: it decides when to end.
-func attach(cmd *exec.Cmd) error {
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Cancel, cmd.WaitDelay = func() error { return nil }, 0
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%w: %w", errRan, err)
-	}
-	return nil
 }
 
 func pid(_ context.Context, e env, args []string) error {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -74,6 +75,11 @@ func (l *Lab) prepare(ctx context.Context, o plan.Options) error {
 	}
 	if err := l.builder.Ensure(ctx, targets); err != nil {
 		return err
+	}
+	if o.CNI == plan.Flannel {
+		// Replies that cross flannel's bridge must pass netfilter, or services do not work on their own node.
+		// Where it is built into the kernel there is nothing to load.
+		_ = exec.CommandContext(ctx, "modprobe", "-q", "br_netfilter").Run()
 	}
 	_, err = l.images.Ensure(ctx)
 	return err

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -93,7 +94,8 @@ func (s Set) Ensure(ctx context.Context) (string, error) {
 }
 
 func (s Set) make(ctx context.Context, file string, targets []build.Target) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	// What is there was cut off.
+	if err := errors.Join(os.RemoveAll(filepath.Dir(file)), os.MkdirAll(filepath.Dir(file), 0o755)); err != nil {
 		return err
 	}
 	programs := map[string]string{}
