@@ -6,7 +6,6 @@ package kube
 import (
 	"context"
 	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -149,16 +148,9 @@ func answerOf(object *certv1.CertificateSigningRequest) ([][]byte, error) {
 	if len(object.Status.Certificate) == 0 {
 		return nil, nil
 	}
-	var chain [][]byte
-	for rest := object.Status.Certificate; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		chain = append(chain, block.Bytes)
-	}
-	if chain == nil {
-		return nil, fmt.Errorf("read answer: status.certificate holds no PEM block")
+	chain, err := keymgr.DecodeChain(object.Status.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	return chain, nil
 }

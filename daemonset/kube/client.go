@@ -39,8 +39,8 @@ const (
 // Limits on this process's own requests. The default of client-go (5/s) makes
 // a controller that signs for a whole new cluster the bottleneck.
 const (
-	requestsPerSecond = 50
-	requestBurst      = 100
+	requestsPerSecond = 100
+	requestBurst      = 200
 )
 
 // Paths at which the kubelet mounts a pod's credentials.

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/pem"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/sealane/sealane/keymgr"
 )
 
 // Request is a certificate request (CertificateSigningRequest) for our signer.
@@ -167,7 +168,7 @@ func (c *Client) AnswerRequest(ctx context.Context, r Request, chain [][]byte) e
 		return fmt.Errorf("%s: %w: approved %t, denied %t, failed %t, answered %t", doing, ErrNotApproved,
 			live.Approved, live.Denied, live.Failed, len(live.Certificate) > 0)
 	}
-	object.Status.Certificate = encodeChain(chain)
+	object.Status.Certificate = keymgr.EncodeChain(chain)
 	_, err = c.core.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, object, metav1.UpdateOptions{})
 	return wrap(doing, err)
 }
@@ -188,13 +189,4 @@ func newCondition(kind certv1.RequestConditionType, v Verdict) certv1.Certificat
 	return certv1.CertificateSigningRequestCondition{
 		Type: kind, Status: corev1.ConditionTrue, Reason: v.Reason, Message: v.Message, LastUpdateTime: metav1.Now(),
 	}
-}
-
-func encodeChain(chain [][]byte) []byte {
-	var out bytes.Buffer
-	for _, der := range chain {
-		// Writing to a bytes.Buffer cannot fail, and the block has no headers.
-		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der})
-	}
-	return out.Bytes()
 }

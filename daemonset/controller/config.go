@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package controller
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr/ca"
+)
+
+// ErrConfig says that a setting cannot be used; the text names flag, value and
+// remedy.
+var ErrConfig = errors.New("bad configuration")
+
+// CAMode says whose root vouches for the nodes.
+type CAMode string
+
+// The modes.
+const (
+	// CASelf is a root that the controller makes itself and keeps in a Secret.
+	CASelf CAMode = "self"
+	// CASecret is a root that the operator has put into a Secret.
+	CASecret CAMode = "secret"
+	// CACluster is the Kubernetes cluster's own CA, in files of a control-plane
+	// node.
+	CACluster CAMode = "cluster"
+)
+
+// Names of objects in Sealane's namespace.
+const (
+	// StoreSecret is the Secret in which the controller keeps the keys that it
+	// made itself: the intermediate's, and with CASelf the root's.
+	StoreSecret = "sealane-ca"
+	// AgentDaemonSet is the DaemonSet whose pods may ask for certificates.
+	AgentDaemonSet = "sealane-agent"
+	// leaseName is the Lease of the election.
+	leaseName = "sealane-controller"
+)
+
+// Keys of the Secret that the operator hands in.
+const (
+	// SecretRootCertificate holds the root, as in a Secret of type
+	// kubernetes.io/tls; further certificates in it are trusted as well.
+	SecretRootCertificate = "tls.crt"
+	// SecretRootKey holds the root's private key; without it the two below are
+	// needed.
+	SecretRootKey = "tls.key"
+	// SecretIntermediateCertificate and SecretIntermediateKey hold the issuing
+	// intermediate, for a root whose key stays elsewhere.
+	SecretIntermediateCertificate = "intermediate.crt"
+	SecretIntermediateKey         = "intermediate.key"
+)
+
+// Config is what the controller is told by its command line.
+type Config struct {
+	Kubeconfig          string
+	APIServer           string
+	Namespace           string
+	Identity            string // of this candidate in the election
+	CAMode              CAMode
+	CASecret            string
+	CACertificateFile   string
+	CAKeyFile           string
+	CertificateLifetime time.Duration
+	MaxPerHour          int // certificates for one node
+	MetricsAddress      string
+	LogLevel            slog.Level
+}
+
+// Register puts the flags on fs. Values are stored when fs is parsed; call
+// [Config.Validate] after that.
+func (c *Config) Register(fs *flag.FlagSet) {
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig file; empty: the pod's ServiceAccount")
+	fs.StringVar(&c.APIServer, "api-server", "", "the API server's own address (https://host:port), so that no kube-proxy is needed; empty: as the pod or kubeconfig says")
+	fs.StringVar(&c.Namespace, "namespace", kube.DefaultNamespace, "namespace that Sealane runs in")
+	fs.StringVar(&c.Identity, "identity", "", "name of this candidate in the election of a leader; empty: the host's name")
+	c.CAMode = CASelf
+	fs.Func("ca-mode", "root of all node certificates: self, secret or cluster (default self)", func(s string) error {
+		c.CAMode = CAMode(s)
+		return nil
+	})
+	fs.StringVar(&c.CASecret, "ca-secret", "", "Secret with the root (tls.crt, tls.key), for --ca-mode=secret")
+	fs.StringVar(&c.CACertificateFile, "ca-cert", "", "file with the cluster's CA certificate, for --ca-mode=cluster")
+	fs.StringVar(&c.CAKeyFile, "ca-key", "", "file with the cluster's CA key, for --ca-mode=cluster")
+	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", ca.DefaultLeafLifetime, "longest lifetime of node certificates, 10m to 168h")
+	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", ca.DefaultMaxPerHour, "how many certificates one node gets within an hour")
+	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9755", "address of /metrics, /healthz and /readyz")
+	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+}
+
+// Validate checks what no single flag can and fills in the host's name.
+func (c *Config) Validate() error {
+	bad := func(flag string, value any, remedy string) error {
+		return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
+	}
+	switch {
+	case c.CAMode != CASelf && c.CAMode != CASecret && c.CAMode != CACluster:
+		return bad("ca-mode", c.CAMode, "use self, secret or cluster")
+	case c.CAMode == CASecret && c.CASecret == "":
+		return bad("ca-secret", c.CASecret, "name the Secret with the root, which --ca-mode=secret needs")
+	case c.CAMode == CASecret && c.CASecret == StoreSecret:
+		return bad("ca-secret", c.CASecret, "use another name, the controller keeps its own keys in this one")
+	case c.CAMode != CASecret && c.CASecret != "":
+		return bad("ca-secret", c.CASecret, "only --ca-mode=secret uses it")
+	case c.CAMode == CACluster && c.CACertificateFile == "":
+		return bad("ca-cert", "", "name the file with the cluster's CA certificate, which --ca-mode=cluster needs")
+	case c.CAMode == CACluster && c.CAKeyFile == "":
+		return bad("ca-key", "", "name the file with the cluster's CA key, which --ca-mode=cluster needs")
+	case c.CAMode != CACluster && c.CACertificateFile+c.CAKeyFile != "":
+		return bad("ca-cert", c.CACertificateFile, "only --ca-mode=cluster uses --ca-cert and --ca-key")
+	case c.CertificateLifetime < ca.MinLifetime || c.CertificateLifetime > kube.MaxValidity:
+		return bad("certificate-lifetime", c.CertificateLifetime, fmt.Sprintf("use %v to %v", ca.MinLifetime, kube.MaxValidity))
+	case c.MaxPerHour < 1:
+		return bad("max-certificates-per-hour", c.MaxPerHour, "use at least 1")
+	case c.Namespace == "":
+		return bad("namespace", "", "name the namespace that Sealane runs in")
+	}
+	if c.Identity != "" {
+		return nil
+	}
+	var err error
+	if c.Identity, err = os.Hostname(); err != nil || c.Identity == "" {
+		return bad("identity", "", fmt.Sprintf("set it, the host has no name: %v", err))
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package controller
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"strings"
+	"testing"
+)
+
+func parse(args ...string) (Config, error) {
+	fs := flag.NewFlagSet("test", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	var cfg Config
+	cfg.Register(fs)
+	if err := fs.Parse(args); err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.Validate()
+}
+
+func TestConfigDefaultsAreValid(t *testing.T) {
+	cfg, err := parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.CAMode != CASelf || cfg.Identity == "" || cfg.Namespace != "sealane-system" {
+		t.Errorf("got %+v", cfg)
+	}
+}
+
+func TestConfigRefusals(t *testing.T) {
+	for _, tc := range []struct{ args, names string }{
+		{"--ca-mode=vault", "--ca-mode=vault: use self"},
+		{"--ca-mode=secret", "--ca-secret="},
+		{"--ca-mode=secret --ca-secret=sealane-ca", "--ca-secret=sealane-ca: use another name"},
+		{"--ca-secret=x", "--ca-secret=x: only --ca-mode=secret"},
+		{"--ca-mode=cluster", "--ca-cert="},
+		{"--ca-mode=cluster --ca-cert=x", "--ca-key="},
+		{"--ca-key=x", "only --ca-mode=cluster"},
+		{"--certificate-lifetime=9m", "--certificate-lifetime=9m0s: use 10m"},
+		{"--certificate-lifetime=169h", "--certificate-lifetime=169h0m0s: use 10m"},
+		{"--max-certificates-per-hour=0", "--max-certificates-per-hour=0"},
+		{"--namespace=", "--namespace="},
+	} {
+		_, err := parse(strings.Fields(tc.args)...)
+		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), tc.names) {
+			t.Errorf("%s: got error %v, want ErrConfig with %q", tc.args, err, tc.names)
+		}
+	}
+	if _, err := parse("--log-level=loud"); err == nil {
+		t.Error("log level loud was taken")
+	}
+}

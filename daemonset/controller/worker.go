@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package controller
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr/ca"
+)
+
+const (
+	// minPause and maxPause bound the time to the next pass without news:
+	// short after a failure, doubling, and long enough to look after the
+	// authority and lost news.
+	minPause = time.Second
+	maxPause = time.Minute
+	// renewPeriod is how often the authority is looked after.
+	renewPeriod = 10 * time.Minute
+	// callTimeout bounds what is done for one request or one object.
+	callTimeout = 30 * time.Second
+)
+
+// RequestFeed follows the certificate requests.
+type RequestFeed interface {
+	Changed() <-chan struct{}
+	Requests() (all []kube.Request, complete bool)
+}
+
+// ClusterFeed follows nodes, NodeKeys and the published bundle.
+type ClusterFeed interface {
+	Changed() <-chan struct{}
+	Snapshot() (s kube.Snapshot, complete bool)
+}
+
+// Publisher publishes the trust bundle.
+type Publisher interface {
+	PublishBundle(ctx context.Context, bundle []byte) error
+}
+
+// Authority is the certificate authority as the worker sees it.
+type Authority interface {
+	ca.Issuer
+	Renew(ctx context.Context) error
+	Status() (ca.Status, error)
+}
+
+// worker is what the leader does.
+type worker struct {
+	authority Authority
+	requests  RequestFeed
+	cluster   ClusterFeed
+	publisher Publisher
+	signer    *signer
+	collector *collector
+	ledger    *ledger
+	health    *health
+	metrics   *metrics
+	log       *slog.Logger
+	clock     func() time.Time
+
+	renewed time.Time
+}
+
+// run makes passes until ctx ends: after news, after a pause when something
+// failed, and now and then.
+func (w *worker) run(ctx context.Context) {
+	pause := minPause
+	for ctx.Err() == nil {
+		err := w.pass(ctx)
+		w.health.pass()
+		if ctx.Err() != nil {
+			return
+		}
+		w.health.report(err)
+		if err != nil {
+			w.metrics.failures.Inc()
+			w.log.Warn("pass failed in part and will be repeated", keyError, err)
+			pause = min(2*pause, maxPause)
+		} else {
+			pause = minPause
+		}
+		w.await(ctx, pause, err == nil)
+	}
+}
+
+// await returns at the next news, or after a pause. After a success there is
+// nothing to repeat soon.
+func (w *worker) await(ctx context.Context, pause time.Duration, success bool) {
+	if success {
+		pause = maxPause
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-w.requests.Changed():
+	case <-w.cluster.Changed():
+	case <-timer.C:
+	}
+}
+
+// pass looks at everything once. One thing that fails does not keep it from the
+// others.
+func (w *worker) pass(ctx context.Context) error {
+	errs := []error{w.renew(ctx)}
+	snapshot, complete := w.cluster.Snapshot()
+	if !complete {
+		return errors.Join(errs...)
+	}
+	errs = append(errs, w.publish(ctx, snapshot))
+	errs = append(errs, w.decide(ctx, snapshot))
+	errs = append(errs, w.collector.collect(ctx, snapshot))
+	return errors.Join(errs...)
+}
+
+// renew lets the authority replace its intermediate when that is due, long
+// before it could cut the life of a node certificate short.
+func (w *worker) renew(ctx context.Context) error {
+	if w.clock().Sub(w.renewed) < renewPeriod {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := w.authority.Renew(ctx); err != nil {
+		return err
+	}
+	status, err := w.authority.Status()
+	if err != nil {
+		return err
+	}
+	w.renewed = w.clock()
+	w.metrics.authority(status)
+	if status.RootOffline && !w.clock().Before(status.RenewAt) {
+		w.log.Error("the intermediate must be renewed by whoever has the root key", keyUntil, status.Intermediate.NotAfter)
+	}
+	return nil
+}
+
+// publish keeps the published bundle equal to the authority's, whoever changed it.
+func (w *worker) publish(ctx context.Context, s kube.Snapshot) error {
+	bundle := w.authority.Bundle()
+	if bytes.Equal(bytes.TrimSpace(bundle), s.Bundle) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return w.publisher.PublishBundle(ctx, bundle)
+}
+
+func (w *worker) decide(ctx context.Context, s kube.Snapshot) error {
+	all, complete := w.requests.Requests()
+	if !complete {
+		return nil
+	}
+	now := w.clock()
+	w.signer.history.learn(all, now)
+	var pending []kube.Request
+	for _, r := range all {
+		if r.Pending() {
+			pending = append(pending, r)
+		}
+	}
+	w.metrics.pending.Set(float64(len(pending)))
+	if len(pending) == 0 {
+		return nil
+	}
+	owners := w.ledger.owners(s, all, circumstances{bundle: w.authority.Bundle(), now: now})
+	var errs []error
+	for _, r := range inTurns(pending) {
+		errs = append(errs, w.decideOne(ctx, r, owners))
+	}
+	return errors.Join(errs...)
+}
+
+// inTurns puts the first request of each node before the second of any, so that
+// a node that asks a thousand times does not keep the others waiting.
+func inTurns(requests []kube.Request) []kube.Request {
+	turns := make(map[string]int, len(requests)) // by request UID
+	seen := map[string]int{}                     // by node UID
+	for _, r := range requests {
+		node := strings.Join(r.Extra[ca.ExtraNodeUID], " ")
+		turns[r.UID] = seen[node]
+		seen[node]++
+	}
+	out := slices.Clone(requests)
+	slices.SortStableFunc(out, func(a, b kube.Request) int { return cmp.Compare(turns[a.UID], turns[b.UID]) })
+	return out
+}
+
+// decideOne is done with a request that changed or went while it was judged: the
+// next news shows how it stands.
+func (w *worker) decideOne(ctx context.Context, r kube.Request, owners owners) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	w.health.pass()
+	err := w.signer.handle(ctx, r, owners)
+	if errors.Is(err, kube.ErrConflict) || errors.Is(err, kube.ErrNotApproved) || errors.Is(err, kube.ErrNotFound) {
+		w.log.Debug("certificate request changed meanwhile", keyRequest, r.Name, keyError, err)
+		return nil
+	}
+	return err
+}
