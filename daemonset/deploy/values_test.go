@@ -26,6 +26,7 @@ func TestBadValuesAreRefused(t *testing.T) {
 		{"mtu=auto", "mtu"},
 		{"ca.mode=vault", "/ca/mode"},
 		{"ca.mode=secret", "secretName"},
+		{"ca.mode=secret,ca.secretName=sealane-ca", "secretName"},
 		{"cluster.podCIDRs={10.244.0.0}", "podCIDRs"},
 		{"cluster.apiServer=http://10.0.0.1:6443", "apiServer"},
 		{"keys.certificateLifetime=7", "certificateLifetime"},
