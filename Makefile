@@ -16,7 +16,7 @@ chart := daemonset/deploy/chart
 template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds --kube-version 1.36 \
 	--set "image.repository=$${IMAGE%:*},image.tag=$${IMAGE\#\#*:}"
 
-.PHONY: help build generate verify lint test test-kernels fuzz image manifests demo demo-down e2e bench ci clean
+.PHONY: help build generate verify lint fmt test test-kernels fuzz image manifests demo demo-down e2e bench ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ verify: generate ## fail if generated files or go.mod are not what is committed
 
 lint: ## golangci-lint, shellcheck, helm lint
 	internal/tools/lint/run
+
+fmt: ## format Go code and sort imports as lint wants it
+	go tool -modfile=internal/tools/lint/go.mod golangci-lint fmt
 
 test: ## run all tests; as root also the privileged ones
 	test/run
