@@ -52,6 +52,8 @@ type NS struct {
 	Path string // for nl.OpenAt and CNI_NETNS
 	t    testing.TB
 	h    *nl.Handle
+	// mounts is a mount namespace, if the test asked for one.
+	mounts *os.File
 }
 
 // NewNS makes a network namespace and removes it with everything in it at the end
@@ -129,14 +131,69 @@ func (n *NS) Handle() *nl.Handle { return n.h }
 // t.Fatal: it runs on another goroutine.
 func (n *NS) Do(f func()) {
 	n.t.Helper()
-	if err := n.h.Do(func() error { f(); return nil }); err != nil {
+	if err := n.h.Do(func() error {
+		if err := n.enterMounts(); err != nil {
+			return err
+		}
+		f()
+		return nil
+	}); err != nil {
 		n.t.Fatal(err)
 	}
 }
 
+// Isolate gives the namespace file systems of its own at the directories, empty at
+// first, so that several nodes on one machine can use the same fixed path. What Do
+// and commands see from then on is that.
+func (n *NS) Isolate(dirs ...string) {
+	n.t.Helper()
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		for _, dir := range dirs {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			if err := unix.Mount("nettest", dir, "tmpfs", 0, ""); err != nil {
+				return fmt.Errorf("mount %s: %w", dir, err)
+			}
+		}
+		f, err := os.Open("/proc/thread-self/ns/mnt")
+		n.mounts = f
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = n.mounts.Close() })
+}
+
+// enterMounts moves the calling thread, which will be thrown away.
+func (n *NS) enterMounts() error {
+	if n.mounts == nil {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a shared root cannot be moved
+		return err
+	}
+	return unix.Setns(int(n.mounts.Fd()), unix.CLONE_NEWNS)
+}
+
 // Command returns a command that will run in the namespace.
 func (n *NS) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
+	enter := []string{"--net=" + n.Path}
+	if n.mounts != nil {
+		enter = append(enter, "--mount=/proc/self/fd/3")
+	}
+	cmd := exec.Command("nsenter", append(append(enter, name), args...)...)
+	if n.mounts != nil {
+		cmd.ExtraFiles = []*os.File{n.mounts}
+	}
+	return cmd
 }
 
 // Run runs a command in the namespace and returns what it printed; it fails the

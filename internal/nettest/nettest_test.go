@@ -65,3 +65,25 @@ func TestPrivilegedWireCarriesBothFamilies(t *testing.T) {
 		}
 	}
 }
+
+func TestPrivilegedIsolate(t *testing.T) {
+	Privileged(t)
+	dir := t.TempDir()
+	a, b := NewNS(t), NewNS(t)
+	for _, ns := range []*NS{a, b} {
+		ns.Isolate(dir)
+		var err error
+		ns.Do(func() { err = os.WriteFile(dir+"/name", []byte(ns.Name), 0o600) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ns := range []*NS{a, b} {
+		if got := ns.Run("cat", dir+"/name"); got != ns.Name {
+			t.Errorf("%s sees the file of %q", ns.Name, got)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("seen from outside: %v, %v", left, err)
+	}
+}

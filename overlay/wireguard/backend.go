@@ -131,6 +131,7 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	errs = append(errs, err)
 	for _, l := range links {
 		if _, wanted := p.Lane(l.Name); !wanted {
+			b.log.Info("lane not planned any more, deleting it", "device", l.Name)
 			errs = append(errs, b.deleteLane(ctx, l.Name))
 		}
 	}
@@ -228,6 +229,10 @@ func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Lane, 
 // existing returns the device if it is there and may be used, else nil. One with
 // another private key is taken away.
 func (b *Backend) existing(ctx context.Context, name string, public keymgr.PublicKey) (*wgtypes.Device, error) {
+	if _, err := b.links.LinkByName(name); errors.Is(err, nl.ErrNotFound) {
+		// The process may not have noticed yet that somebody took the device away.
+		return nil, b.deleteLane(ctx, name)
+	}
 	dev, err := b.ctl.Device(name)
 	if isGone(err) {
 		return nil, nil
@@ -290,11 +295,7 @@ func (b *Backend) deleteLane(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if err := b.links.DeleteLink(name); err != nil {
-		return err
-	}
-	b.log.Info("lane deleted", "device", name)
-	return nil
+	return b.links.DeleteLink(name)
 }
 
 // devices returns the devices that have a WireGuard lane's name.
