@@ -29,6 +29,8 @@ const (
 	callTimeout = 30 * time.Second
 )
 
+var errListing = errors.New("waiting for the first lists of requests, nodes, nodekeys and the trust bundle")
+
 // RequestFeed follows the certificate requests.
 type RequestFeed interface {
 	Changed() <-chan struct{}
@@ -70,9 +72,10 @@ type worker struct {
 	renewed time.Time
 }
 
-// run makes passes until ctx ends: after news, after a pause when something
+// run waits until everything is known and makes passes until ctx ends: after news, after a pause when something
 // failed, and now and then.
 func (w *worker) run(ctx context.Context) {
+	w.awaitLists(ctx)
 	pause := minPause
 	for ctx.Err() == nil {
 		err := w.pass(ctx)
@@ -89,6 +92,21 @@ func (w *worker) run(ctx context.Context) {
 			pause = minPause
 		}
 		w.await(ctx, pause, err == nil)
+	}
+}
+
+// awaitLists returns when everything has been listed once. Until then the
+// controller is not ready: a role may be missing, which client-go logs.
+func (w *worker) awaitLists(ctx context.Context) {
+	for ctx.Err() == nil {
+		_, requests := w.requests.Requests()
+		_, cluster := w.cluster.Snapshot()
+		w.health.pass()
+		if requests && cluster {
+			return
+		}
+		w.health.report(errListing)
+		w.await(ctx, minPause, false)
 	}
 }
 
@@ -111,15 +129,8 @@ func (w *worker) await(ctx context.Context, pause time.Duration, success bool) {
 // pass looks at everything once. One thing that fails does not keep it from the
 // others.
 func (w *worker) pass(ctx context.Context) error {
-	errs := []error{w.renew(ctx)}
-	snapshot, complete := w.cluster.Snapshot()
-	if !complete {
-		return errors.Join(errs...)
-	}
-	errs = append(errs, w.publish(ctx, snapshot))
-	errs = append(errs, w.decide(ctx, snapshot))
-	errs = append(errs, w.collector.collect(ctx, snapshot))
-	return errors.Join(errs...)
+	snapshot, _ := w.cluster.Snapshot()
+	return errors.Join(w.renew(ctx), w.publish(ctx, snapshot), w.decide(ctx, snapshot), w.collector.collect(ctx, snapshot))
 }
 
 // renew lets the authority replace its intermediate when that is due, long
@@ -157,10 +168,7 @@ func (w *worker) publish(ctx context.Context, s kube.Snapshot) error {
 }
 
 func (w *worker) decide(ctx context.Context, s kube.Snapshot) error {
-	all, complete := w.requests.Requests()
-	if !complete {
-		return nil
-	}
+	all, _ := w.requests.Requests()
 	now := w.clock()
 	w.signer.history.learn(all, now)
 	var pending []kube.Request

@@ -104,10 +104,11 @@ func TestRefusals(t *testing.T) {
 		{"no request", func(_ *world, r *kube.Request) { r.CSR = []byte("x") }, ca.ReasonRequest, kube.KindNode},
 		{"usages", func(_ *world, r *kube.Request) { r.Usages = []string{"cert sign"} }, ca.ReasonUsages, kube.KindNode},
 		{"lifetime", func(_ *world, r *kube.Request) { r.Validity = 365 * 24 * time.Hour }, ca.ReasonExpiration, kube.KindNode},
-		{"name of another node", func(w *world, r *kube.Request) {
+		{"name of another node", func(w *world, _ *kube.Request) {
 			w.addNode("n2", "u2", "10.244.2.0/24")
-			r.CSR = w.request(w.ask("n2", newKey(t))).CSR
+			other := w.request(w.ask("n2", newKey(t))).CSR
 			w.requests = w.requests[:1]
+			w.requests[0].CSR = other
 		}, ca.ReasonName, kube.KindNode},
 	} {
 		for _, approved := range []bool{false, true} {
@@ -370,13 +371,19 @@ func TestRunRepeatsFailedPassesAndStops(t *testing.T) {
 		w.addNode("n1", "u1", "10.244.1.0/24")
 		name := w.ask("n1", newKey(t))
 		worker := newTestWorker(t, w)
-		w.fail = errAway
+		w.listing = true
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); worker.run(ctx) }()
 		synctest.Wait()
-		if worker.health.ready() == nil {
-			t.Error("ready while the api server is away")
+		if worker.health.ready() == nil || w.writes != 0 {
+			t.Errorf("ready before anything is known, or wrote %d times", w.writes)
+		}
+		w.listing, w.fail = false, errAway
+		w.changed <- struct{}{}
+		synctest.Wait()
+		if err := worker.health.ready(); err == nil || !strings.Contains(err.Error(), errAway.Error()) {
+			t.Errorf("while the api server is away: ready says %v", err)
 		}
 		w.fail = nil
 		time.Sleep(2 * maxPause) // of the bubble's clock

@@ -43,6 +43,7 @@ type world struct {
 	events    []kube.EventSpec
 	verdicts  map[string]kube.Verdict
 	fail      error // of every call, if set
+	listing   bool  // the first lists are not there yet
 	changed   chan struct{}
 	writes    int
 }
@@ -185,14 +186,14 @@ func (w *world) PublishBundle(_ context.Context, bundle []byte) error {
 }
 
 func (w *world) Changed() <-chan struct{}         { return w.changed }
-func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), true }
+func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), !w.listing }
 
 func (w *world) Snapshot() (kube.Snapshot, bool) {
 	s := kube.Snapshot{NodeKeys: w.keys, Claims: w.claims, Bundle: bytes.TrimSpace(w.bundle)}
 	for _, node := range w.nodes {
 		s.Nodes = append(s.Nodes, node)
 	}
-	return s, true
+	return s, !w.listing
 }
 
 // publish makes a node publish the certificate that it was given.
