@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -185,6 +186,17 @@ func TestGenerationsNeverGoBack(t *testing.T) {
 	if p, err := publish(k(7)); err != nil || p.Keys[0].Generation() != 7 {
 		t.Errorf("next generation: %v, %v", p.Keys, err)
 	}
+}
+
+// A key that was announced is not taken back, only followed by the next.
+func TestNewerGenerationStays(t *testing.T) {
+	s := newScene(t)
+	old := s.a.Input.Keys
+	s.a.Input.Keys = append(slices.Clone(old), keytest.WGKey(t, "a", 2, s.Clock.Now()))
+	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
+	s.a.Input.Keys = old
+	_, err := s.verifier.Verify(s.a.Sign(), s.a.Live)
+	wantReason(t, err, keymgr.ErrGeneration)
 }
 
 func TestRevokedGenerationIsGone(t *testing.T) {
@@ -471,6 +483,101 @@ func TestMarkOutlivesForget(t *testing.T) {
 	s.Clock.Add(keymgr.StatementLifetime + time.Hour)
 	_, err = s.verifier.Verify(current, s.a.Live)
 	wantReason(t, err, keymgr.ErrExpired)
+}
+
+// A node that comes back after Forget is a node like any other after a restart.
+func TestForgottenNodeComesBack(t *testing.T) {
+	s, restart := reopened(t)
+	signed := s.a.Sign()
+	mustVerify(t, s.verifier, signed, s.a.Live)
+	if err := s.verifier.Forget(s.a.Live.ID); err != nil {
+		t.Fatal(err)
+	}
+	if peers, err := s.verifier.Restore(); err != nil || len(peers) != 0 {
+		t.Errorf("forgotten: %d peers, %v", len(peers), err)
+	}
+	mustVerify(t, s.verifier, signed, s.a.Live)
+	restart()
+	if peers, err := s.verifier.Restore(); err != nil || len(peers) != 1 {
+		t.Errorf("back and restarted: %d peers, %v; want 1", len(peers), err)
+	}
+}
+
+func TestForgottenNodeHoldsNothingAfterRestart(t *testing.T) {
+	s, restart := reopened(t)
+	mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
+	if err := s.verifier.Forget(s.b.Live.ID); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+	n := s.Node("n", "10.244.2.0/24")
+	n.Input.Keys = s.b.Input.Keys
+	mustVerify(t, s.verifier, n.Sign(), n.Live)
+}
+
+// What Restore starts from is the newest certificate and the newest Node object.
+func TestStoredRecordFollows(t *testing.T) {
+	s, restart := reopened(t)
+	signed := s.a.Sign()
+	mustVerify(t, s.verifier, signed, s.a.Live)
+	s.Certify(s.a)
+	renewed := s.a.Forge(signed.Payload)
+	want := mustVerify(t, s.verifier, renewed, s.a.Live)
+	restart()
+	peers, err := s.verifier.Restore()
+	if err != nil || len(peers) != 1 || peers[0].Certificate != want.Certificate {
+		t.Errorf("restored %+v, %v; want the renewed certificate", peers, err)
+	}
+
+	for _, change := range []func(*keymgr.LiveNode){
+		func(l *keymgr.LiveNode) { l.PodCIDRs = nil },
+		func(l *keymgr.LiveNode) { l.Addresses = append(l.Addresses, netip.MustParseAddr("10.9.9.9")) },
+	} {
+		store := &countingMarks{MarkStore: keymgr.NewFileMarks(t.TempDir())}
+		cfg := s.VerifierConfig("self")
+		cfg.Marks = store
+		v, n := s.Open(cfg), s.Node("n", "10.244.7.0/24")
+		n.Input.PodCIDRs = nil
+		signed, live := n.Sign(), n.Live
+		for range 2 {
+			mustVerify(t, v, signed, live)
+		}
+		change(&live)
+		for range 2 {
+			mustVerify(t, v, signed, live)
+		}
+		if store.saves != 2 {
+			t.Errorf("%d writes, want one for the statement and one for the Node that changed", store.saves)
+		}
+	}
+}
+
+// The mark protects from the node's earlier statements too, whose certificate may
+// have lasted longer than the last one.
+func TestMarkLastsAsLongAsAnyCertificate(t *testing.T) {
+	c := keytest.NewCluster(t)
+	dir := t.TempDir()
+	cfg := c.VerifierConfig("self")
+	cfg.Marks = keymgr.NewFileMarks(dir)
+	v, a := c.Open(cfg), c.Node("a")
+	mustVerify(t, v, a.Sign(), a.Live)
+
+	short := keytest.NewClusterWith(t, c.Clock, ca.Config{
+		Store: ca.NewMemoryStore(), Clock: c.Clock.Now, IntermediateLifetime: time.Hour,
+	})
+	if err := v.SetRoots(slices.Concat(c.Authority.Bundle(), short.Authority.Bundle())); err != nil {
+		t.Fatal(err)
+	}
+	short.Certify(a)
+	mustVerify(t, v, a.Sign(), a.Live)
+	if err := v.Forget(a.Live.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.Clock.Add(keymgr.DefaultGrace + 24*time.Hour)
+	c.Open(cfg)
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("%d marks left, %v; want 1", len(files), err)
+	}
 }
 
 func TestLapsedMarksAreDeleted(t *testing.T) {

@@ -177,6 +177,7 @@ func TestVerifyRefusesStatement(t *testing.T) {
 		{"pod CIDR of nobody", keymgr.ErrPodCIDR, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PodCIDRs = prefixes("10.244.77.0/24") }},
 		{"pod CIDR of another node", keymgr.ErrPodCIDR, func(_ *testing.T, sc *scene, s *keymgr.Statement) { s.PodCIDRs = sc.b.Live.PodCIDRs }},
 		{"pod CIDR wider than its own", keymgr.ErrPodCIDR, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PodCIDRs = prefixes("10.244.0.0/16") }},
+		{"pod CIDR wider with the same beginning", keymgr.ErrPodCIDR, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PodCIDRs = prefixes("fd00:1::/63") }},
 		{"default route", keymgr.ErrPodCIDR, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PodCIDRs = prefixes("0.0.0.0/0") }},
 		{"pod CIDR not masked", keymgr.ErrPodCIDR, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PodCIDRs = prefixes("10.244.1.9/24") }},
 		{"pod CIDR twice", keymgr.ErrPodCIDR, func(_ *testing.T, _ *scene, s *keymgr.Statement) {
@@ -244,6 +245,23 @@ func TestVerifyRefusesEnvelope(t *testing.T) {
 		{"about this node", keymgr.ErrSelf, func(_ *testing.T, s *scene) result {
 			n := s.Node("self", "10.244.3.0/24")
 			return result{n.Sign(), n.Live}
+		}},
+		{"under this node's name", keymgr.ErrSelf, func(_ *testing.T, s *scene) result {
+			live := s.a.Live
+			live.ID.Name = "self"
+			return result{s.a.Sign(), live}
+		}},
+		{"under this node's UID", keymgr.ErrSelf, func(_ *testing.T, s *scene) result {
+			live := s.a.Live
+			live.ID.UID = keytest.ID("self").UID
+			return result{s.a.Sign(), live}
+		}},
+		{"certificate from the future", keymgr.ErrNotYetValid, func(_ *testing.T, s *scene) result {
+			s.Clock.Add(time.Hour)
+			s.Certify(s.a)
+			signed := s.a.Edit(func(st *keymgr.Statement) { st.IssuedAt = st.IssuedAt.Add(-time.Hour) })
+			s.Clock.Add(-time.Hour)
+			return result{signed, s.a.Live}
 		}},
 		{"foreign authority", keymgr.ErrChain, func(t *testing.T, s *scene) result {
 			n := keytest.NewCluster(t).Node("a", "10.244.1.0/24")

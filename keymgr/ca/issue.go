@@ -48,9 +48,9 @@ func (a *Authority) issue(m material, o Order) ([]byte, error) {
 // makes the subjectAltName critical (RFC 5280, 4.2.1.6).
 func (a *Authority) leaf(m material, o Order) (*x509.Certificate, error) {
 	now := a.cfg.Clock()
-	end := earlier(now.Add(o.lifetime), m.intermediate.NotAfter)
+	end := earlier(now.Add(o.lifetime), earlier(m.intermediate.NotAfter, m.roots[0].NotAfter))
 	if end.Sub(now) < MinLifetime {
-		return nil, fmt.Errorf("%w: %s left until the intermediate ends, want %s", ErrLifetime, end.Sub(now), MinLifetime)
+		return nil, fmt.Errorf("%w: %s left until root or intermediate end, want %s", ErrLifetime, end.Sub(now), MinLifetime)
 	}
 	serial, err := newSerial()
 	if err != nil {

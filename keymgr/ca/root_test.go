@@ -383,6 +383,31 @@ func TestRootThatCannotServe(t *testing.T) {
 	}
 }
 
+// A root may be younger than the backdating, or end before an intermediate that was
+// handed in: no certificate begins before, or ends after, any that is above it.
+func TestLivesAreNested(t *testing.T) {
+	now := keytest.NewClock().Now()
+	template := caTemplate()
+	template.NotBefore, template.NotAfter = now.Add(-time.Minute), now.Add(2*day)
+	root := sign(t, template, ecKey(t), nil)
+	o := given(t, root, false)
+	chain := o.issue(o.open())
+	for _, der := range chain {
+		if c := parseDER(t, der); c.NotBefore.Before(root.cert.NotBefore) || c.NotAfter.After(root.cert.NotAfter) {
+			t.Errorf("%q lives from %v to %v, its root from %v to %v", c.Subject, c.NotBefore, c.NotAfter, root.cert.NotBefore, root.cert.NotAfter)
+		}
+	}
+
+	long := caTemplate()
+	long.ExtraExtensions = []pkix.Extension{keymgr.NodeIssuerExtension(false)}
+	long.MaxPathLen, long.MaxPathLenZero = 0, true
+	intermediate := sign(t, long, ecKey(t), &root)
+	o.cfg.Root = ca.Root{Certificates: root.pem(), Intermediate: intermediate.pem(), IntermediateKey: intermediate.keyPEM(t)}
+	if leaf := parseDER(t, o.issue(o.open())[0]); leaf.NotAfter.After(root.cert.NotAfter) {
+		t.Errorf("leaf ends %v, its root %v", leaf.NotAfter, root.cert.NotAfter)
+	}
+}
+
 // Root changes hands: the stored intermediate of the old root is not used any more.
 func TestRootReplaced(t *testing.T) {
 	o := newOffice(t)
