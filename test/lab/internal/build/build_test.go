@@ -5,6 +5,8 @@ package build
 
 import (
 	"errors"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"path/filepath"
@@ -141,6 +143,15 @@ func TestToolsFileImportsEveryPackage(t *testing.T) {
 					t.Errorf("%s of %s: imported %t", p, target.Name, has)
 				}
 			}
+		}
+	}
+}
+
+// The sources of generated modules must at least be Go.
+func TestSourcesParse(t *testing.T) {
+	for _, module := range []string{moduleK8, moduleEt, moduleDNS} {
+		if _, err := parser.ParseFile(token.NewFileSet(), module, source(module), parser.AllErrors); err != nil {
+			t.Error(err)
 		}
 	}
 }

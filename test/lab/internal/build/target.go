@@ -44,10 +44,11 @@ type Build struct {
 }
 
 const (
-	strip    = "-s -w"
-	repo     = "k8s.io/kubernetes"
-	moduleK8 = "kubernetes"
-	moduleEt = "etcd"
+	strip     = "-s -w"
+	repo      = "k8s.io/kubernetes"
+	moduleK8  = "kubernetes"
+	moduleEt  = "etcd"
+	moduleDNS = "coredns"
 )
 
 // stamp gives Kubernetes programs their version: without it they call themselves v0.0.0 and refuse each other.
@@ -81,7 +82,7 @@ func Targets() []Target {
 			Packages: []string{"go.etcd.io/etcd/server/v3"}}}},
 		{Name: "agnhost", Version: Kubernetes, Module: moduleK8, Builds: []Build{{Verb: "build", LDFlags: strip,
 			Packages: each(repo+"/test/images", "agnhost", "regression-issue-74839")}}},
-		{Name: "coredns", Version: CoreDNS, Builds: []Build{{Verb: "install", LDFlags: strip, Packages: []string{"github.com/coredns/coredns"}}}},
+		{Name: "coredns", Version: CoreDNS, Module: moduleDNS, Builds: []Build{{Verb: "build", LDFlags: strip, Output: "coredns", Packages: []string{"."}}}},
 		{Name: "flannel", Version: Flannel, Tools: []string{"gcc", "libc.h"}, Builds: []Build{{Verb: "install", LDFlags: strip, Cgo: true,
 			Packages: []string{"github.com/flannel-io/flannel"}}}},
 		{Name: "e2e", Version: Kubernetes, Module: moduleK8, Builds: []Build{
