@@ -5,10 +5,12 @@ package bpf
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +29,8 @@ import (
 const (
 	laneMTU  = 1420
 	laneName = "lane0"
+	// laneTable has the routes that only packets from pods take.
+	laneTable = 5154
 	// roomy is a queue that no pause of a busy machine fills.
 	roomy = "20000"
 )
@@ -74,7 +78,7 @@ func in(t testing.TB, ns *nettest.NS, f func() error) {
 func newNode(t testing.TB, number int) *node {
 	t.Helper()
 	nettest.Privileged(t)
-	n := &node{NS: nettest.NewNS(t), t: t, number: number, pins: nettest.BPFFS(t)}
+	n := &node{NS: nettest.NewNS(t), t: t, number: number, pins: filepath.Join(nettest.BPFFS(t), "sealane")}
 	for _, name := range []string{
 		"net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1", "net/ipv4/conf/all/rp_filter=0", "net/ipv4/conf/default/rp_filter=0",
 		"net/ipv4/icmp_ratelimit=0", "net/ipv6/icmp/ratelimit=0", "net/ipv4/icmp_msgs_per_sec=100000", "net/ipv4/icmp_msgs_burst=100000",
@@ -304,6 +308,12 @@ func (n *node) reach(peer int, lane Forward) {
 		n.forwards = append(n.forwards, pods, host)
 		n.address(laneName, single(f.nodeAddr(n.number)))
 		n.route(nl.Route{Dst: pods.Prefix, Device: lane.Index, Src: f.nodeAddr(n.number)})
+		// What a pod sends to a peer itself, and the stack has to forward (fragments),
+		// goes through the lane too.
+		n.route(nl.Route{Dst: host.Prefix, Device: lane.Index, Table: laneTable})
+		if err := n.Handle().AddRule(nl.Rule{Priority: laneTable, From: f.podRange(n.number), Table: laneTable}); err != nil && !errors.Is(err, nl.ErrExists) {
+			n.t.Fatal(err)
+		}
 	}
 	n.sync()
 }
