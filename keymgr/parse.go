@@ -122,11 +122,11 @@ func checkObject(dec *json.Decoder, depth int) error {
 		if err := checkName(name); err != nil {
 			return err
 		}
-		if folded := strings.ToLower(name); seen[folded] {
+		folded := strings.ToLower(name)
+		if seen[folded] {
 			return fmt.Errorf("field %q twice", name)
-		} else {
-			seen[folded] = true
 		}
+		seen[folded] = true
 		if err := checkValue(dec, depth+1); err != nil {
 			return err
 		}
