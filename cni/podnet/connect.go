@@ -6,8 +6,6 @@ package podnet
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 
 	"github.com/sealane/sealane/internal/nl"
 )
@@ -15,191 +13,133 @@ import (
 // Connect makes the pod's device, or finds that it is there already. After an
 // error nothing of it is left. h is the host's namespace.
 func Connect(h *nl.Handle, s Spec) (Result, error) {
-	if err := s.validate(); err != nil {
-		return Result{}, err
-	}
-	pod, err := nl.OpenAt(s.Netns)
+	pod, err := open(h, s)
 	if err != nil {
-		return Result{}, fmt.Errorf("open network namespace %s: %w", s.Netns, err)
+		return Result{}, err
 	}
 	defer pod.Close()
-	if index, err := check(h, pod, s); err == nil {
-		return s.result(index), nil // a retry of what had worked
+	p := &pair{spec: s, host: h, pod: pod}
+	if p.find() == nil && p.check() == nil && p.settle() == nil {
+		return p.result(), nil // a retry of what had worked
 	}
-	if err := errors.Join(h.DeleteLink(s.HostIfName), pod.DeleteLink(s.IfName)); err != nil {
+	if err := p.clear(); err != nil {
 		return Result{}, fmt.Errorf("remove what an earlier attempt left: %w", err)
 	}
-	link, err := h.AddVeth(nl.Veth{
-		Name: s.HostIfName, MAC: HostMAC(), Alias: s.Owner.String(), Group: DeviceGroup, MTU: s.MTU,
-		PeerName: s.IfName, PeerMAC: PodMAC(s.Addresses), PeerNetns: s.Netns,
-	})
-	if err != nil {
+	if err := p.make(p.steps()); err != nil {
 		return Result{}, err
 	}
-	// The host side comes up last: with it, the pod begins to send.
-	for _, step := range []func() error{
-		func() error { return setUpInner(pod, s) },
-		func() error { return setUpOuter(h, link.Index, s) },
-	} {
-		if err := step(); err != nil {
-			return Result{}, errors.Join(err, h.DeleteLink(s.HostIfName))
-		}
-	}
-	return s.result(link.Index), nil
-}
-
-func (s Spec) result(index int) Result {
-	return Result{HostIndex: index, HostMAC: HostMAC(), PodMAC: PodMAC(s.Addresses)}
-}
-
-func setUpInner(pod *nl.Handle, s Spec) error {
-	lo, err := pod.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := pod.SetLink(lo.Index, nl.LinkSettings{State: nl.Up}); err != nil {
-		return err
-	}
-	dev, err := pod.LinkByName(s.IfName)
-	if err != nil {
-		return err
-	}
-	if !s.has6() { // else the kernel would solicit routers that are not there
-		if _, err := pod.SetSysctl("net/ipv6/conf/"+s.IfName+"/disable_ipv6", "1"); err != nil && !errors.Is(err, nl.ErrNotFound) {
-			return err
-		}
-	} else if _, err := pod.SetSysctl("net/ipv6/conf/"+s.IfName+"/accept_ra", "0"); err != nil {
-		return err
-	}
-	for _, a := range s.Addresses {
-		if err := pod.EnsureAddress(dev.Index, host(a)); err != nil {
-			return err
-		}
-	}
-	if err := pod.SetLink(dev.Index, nl.LinkSettings{State: nl.Up}); err != nil {
-		return err
-	}
-	for _, a := range s.Addresses {
-		if err := pod.EnsureNeighbor(dev.Index, Gateway(a), HostMAC()); err != nil {
-			return err
-		}
-		if err := pod.ReplaceRoute(inner(a, dev.Index)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func setUpOuter(h *nl.Handle, index int, s Spec) error {
-	for name, value := range map[string]string{
-		"accept_ra":     "0",
-		"addr_gen_mode": "1", // no link-local address: nobody talks to it
-	} {
-		if _, err := h.SetSysctl("net/ipv6/conf/"+s.HostIfName+"/"+name, value); err != nil && !errors.Is(err, nl.ErrNotFound) {
-			return err
-		}
-	}
-	if err := h.SetLink(index, nl.LinkSettings{State: nl.Up}); err != nil {
-		return err
-	}
-	for _, a := range s.Addresses {
-		if err := h.EnsureNeighbor(index, a, PodMAC(s.Addresses)); err != nil {
-			return err
-		}
-		if err := h.ReplaceRoute(outer(a, index)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.result(), nil
 }
 
 // Disconnect removes a pod's device by the name of its host side; that it is
 // gone, with the pod's namespace perhaps, is no error.
-func Disconnect(h *nl.Handle, hostIfName string) error { return h.DeleteLink(hostIfName) }
-
-// Check compares a pod's network with its Spec; the error wraps ErrDiffers and
-// says what is different.
-func Check(h *nl.Handle, s Spec) error {
-	if err := s.validate(); err != nil {
+func Disconnect(h *nl.Handle, hostIfName string) error {
+	if err := validHostName(hostIfName); err != nil {
 		return err
+	}
+	return h.DeleteLink(hostIfName)
+}
+
+// open checks the Spec, and opens the namespace of its pod.
+func open(h *nl.Handle, s Spec) (*nl.Handle, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
 	}
 	pod, err := nl.OpenAt(s.Netns)
 	if err != nil {
-		return fmt.Errorf("open network namespace %s: %w", s.Netns, err)
+		return nil, fmt.Errorf("open network namespace of the pod: %w", err)
 	}
-	defer pod.Close()
-	_, err = check(h, pod, s)
-	return err
+	// What is done to the pod's eth0 must never be done to the host's.
+	if err := different(h, pod); err != nil {
+		return nil, errors.Join(fmt.Errorf("network namespace %s: %w", s.Netns, err), pod.Close())
+	}
+	return pod, nil
 }
 
-func check(h, pod *nl.Handle, s Spec) (int, error) {
-	outside, err := h.LinkByName(s.HostIfName)
-	if err != nil {
-		return 0, fmt.Errorf("%w: host device %s: %w", ErrDiffers, s.HostIfName, err)
-	}
-	inside, err := pod.LinkByName(s.IfName)
-	if err != nil {
-		return 0, fmt.Errorf("%w: pod device %s: %w", ErrDiffers, s.IfName, err)
-	}
-	if outside.PeerIndex != inside.Index || inside.PeerIndex != outside.Index {
-		return 0, fmt.Errorf("%w: %s is not the other end of %s", ErrDiffers, s.IfName, s.HostIfName)
-	}
-	if err := errors.Join(checkLink(outside, s), checkLink(inside, s)); err != nil {
-		return 0, err
-	}
-	if inside.MAC.String() != PodMAC(s.Addresses).String() {
-		return 0, fmt.Errorf("%w: %s has hardware address %s, not %s", ErrDiffers, s.IfName, inside.MAC, PodMAC(s.Addresses))
-	}
-	for _, a := range s.Addresses {
-		if err := checkAddress(h, pod, ends{outside.Index, inside.Index}, a); err != nil {
-			return 0, err
-		}
-	}
-	return outside.Index, nil
-}
-
-func checkLink(l nl.Link, s Spec) error {
-	if !l.Up {
-		return fmt.Errorf("%w: %s is down", ErrDiffers, l.Name)
-	}
-	if l.MTU != s.MTU {
-		return fmt.Errorf("%w: %s has MTU %d, not %d", ErrDiffers, l.Name, l.MTU, s.MTU)
-	}
-	return nil
-}
-
-type ends struct{ outside, inside int }
-
-func checkAddress(h, pod *nl.Handle, dev ends, a netip.Addr) error {
-	has, err := pod.Addresses(dev.inside)
+// different refuses to take the host's namespace for a pod's.
+func different(h, pod *nl.Handle) error {
+	outside, err := h.Identity()
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(has, host(a)) {
-		return fmt.Errorf("%w: pod has addresses %v, not %s", ErrDiffers, has, a)
+	inside, err := pod.Identity()
+	if err != nil {
+		return err
 	}
-	for _, side := range []struct {
-		h     *nl.Handle
-		route nl.Route
-		hop   nl.Neighbor
-	}{
-		{pod, inner(a, dev.inside), nl.Neighbor{Addr: Gateway(a), MAC: HostMAC()}},
-		{h, outer(a, dev.outside), nl.Neighbor{Addr: a}},
-	} {
-		routes, err := side.h.Routes(nl.RouteFilter{Device: side.route.Device, Table: nl.MainTable})
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(routes, side.route) {
-			return fmt.Errorf("%w: no route %s", ErrDiffers, side.route)
-		}
-		hops, err := side.h.Neighbors(side.route.Device)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(hops, func(n nl.Neighbor) bool { return n.Addr == side.hop.Addr }) {
-			return fmt.Errorf("%w: no neighbour %s", ErrDiffers, side.hop.Addr)
+	if inside == outside {
+		return fmt.Errorf("%w: it is the host's own", ErrSpec)
+	}
+	return nil
+}
+
+// pair is a pod's device while it is made or looked at.
+type pair struct {
+	spec         Spec
+	host, pod    *nl.Handle
+	outer, inner nl.Link
+}
+
+// step is one change of the kernel's state: whoever is killed is killed between
+// two of them.
+type step struct {
+	what string
+	do   func() error
+}
+
+func (p *pair) result() Result {
+	return Result{HostIndex: p.outer.Index, HostMAC: HostMAC(), PodMAC: PodMAC(p.spec.Addresses)}
+}
+
+// make does the steps, and removes the device if one of them fails.
+func (p *pair) make(steps []step) error {
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", s.what, err), p.host.DeleteLink(p.spec.HostIfName))
 		}
 	}
 	return nil
+}
+
+// clear removes what is in the way: what an earlier attempt left, or somebody
+// else's device of the name that the pod's must have.
+func (p *pair) clear() error {
+	return errors.Join(p.host.DeleteLink(p.spec.HostIfName), p.pod.DeleteLink(p.spec.IfName))
+}
+
+// steps returns what makes the device. The host's end comes up before the pod's, and
+// the pod's is complete by then: the first packet that the pod can send gets an answer.
+func (p *pair) steps() []step {
+	steps := []step{
+		{"add device", p.add},
+		{"tune the pod's end", func() error { return tune(p.pod, p.innerSettings()) }},
+		{"tune the host's end", func() error { return tune(p.host, p.outerSettings()) }},
+		{"set the pod's loopback up", func() error { return p.pod.SetLink(loopback, nl.LinkSettings{State: nl.Up}) }},
+	}
+	for _, a := range p.spec.Addresses {
+		steps = append(steps, step{"give the pod its address", func() error { return p.pod.EnsureAddress(p.inner.Index, host(a)) }})
+	}
+	steps = append(steps,
+		step{"set the host's end up", func() error { return p.host.SetLink(p.outer.Index, nl.LinkSettings{State: nl.Up}) }},
+		step{"set the pod's end up", func() error { return p.pod.SetLink(p.inner.Index, nl.LinkSettings{State: nl.Up}) }},
+	)
+	mac := PodMAC(p.spec.Addresses)
+	for _, a := range p.spec.Addresses {
+		steps = append(steps,
+			step{"tell the host its neighbour", func() error { return p.host.EnsureNeighbor(p.outer.Index, a, mac) }},
+			step{"route to the pod", func() error { return p.host.ReplaceRoute(outer(a, p.outer.Index)) }},
+			step{"tell the pod its neighbour", func() error { return p.pod.EnsureNeighbor(p.inner.Index, Gateway(a), HostMAC()) }},
+			step{"route from the pod", func() error { return p.pod.ReplaceRoute(inner(a, p.inner.Index)) }},
+		)
+	}
+	return append(steps, step{"wait for the kernel", p.settle})
+}
+
+// add creates both ends, each in its place.
+func (p *pair) add() error {
+	link, err := p.host.AddVeth(nl.Veth{
+		Name: p.spec.HostIfName, MAC: HostMAC(), Alias: p.spec.alias(), Group: DeviceGroup, MTU: p.spec.MTU,
+		PeerName: p.spec.IfName, PeerMAC: PodMAC(p.spec.Addresses), PeerNetns: p.spec.Netns,
+	})
+	p.outer, p.inner.Index = link, link.PeerIndex
+	return err
 }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/internal/nl"
@@ -22,10 +24,18 @@ const (
 	DeviceGroup = 0x5ea1
 	// RouteProtocol marks the host's routes to its own pods.
 	RouteProtocol = 95
+
+	minMTU4 = 68   // RFC 791, section 3.2
+	minMTU6 = 1280 // RFC 8200, section 5; with less the kernel takes IPv6 off the device
+	// maxAlias is the longest alias of a device (IFALIASZ - 1).
+	maxAlias = 255
+	// loopback is the index of the loopback device in every network namespace
+	// (LOOPBACK_IFINDEX).
+	loopback = 1
 )
 
 var (
-	// ErrSpec says that a Spec cannot be carried out.
+	// ErrSpec says that a Spec cannot be carried out. Nothing was changed.
 	ErrSpec = errors.New("invalid pod network")
 	// ErrDiffers says that a pod's network is not as Connect made it.
 	ErrDiffers = errors.New("pod network differs")
@@ -85,36 +95,50 @@ func Gateway(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 15: 1})
 }
 
+// validate says what makes s impossible.
 func (s Spec) validate() error {
 	switch {
-	case s.Netns == "" || s.IfName == "" || s.HostIfName == "":
-		return fmt.Errorf("%w: netns %q, device %q and host device %q must be named", ErrSpec, s.Netns, s.IfName, s.HostIfName)
+	case s.Netns == "" || s.IfName == "":
+		return fmt.Errorf("%w: netns %q and device %q must be named", ErrSpec, s.Netns, s.IfName)
 	case len(s.Addresses) == 0:
 		return fmt.Errorf("%w: no address", ErrSpec)
-	case s.MTU < 68:
-		return fmt.Errorf("%w: MTU %d: IPv4 needs at least 68", ErrSpec, s.MTU)
+	case s.MTU < minMTU4:
+		return fmt.Errorf("%w: MTU is %d: IPv4 needs at least %d", ErrSpec, s.MTU, minMTU4)
+	case s.has6() && s.MTU < minMTU6:
+		return fmt.Errorf("%w: MTU is %d: IPv6 needs at least %d", ErrSpec, s.MTU, minMTU6)
+	}
+	for i, a := range s.Addresses {
+		if !a.IsValid() || a.Is4In6() || a.Zone() != "" {
+			return fmt.Errorf("%w: address %d is %q", ErrSpec, i, a)
+		}
+		if slices.ContainsFunc(s.Addresses[:i], func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
+			return fmt.Errorf("%w: addresses %v: there can be one per family", ErrSpec, s.Addresses)
+		}
+	}
+	return validHostName(s.HostIfName)
+}
+
+// validHostName keeps the package from ever touching a device of others.
+func validHostName(name string) error {
+	if !strings.HasPrefix(name, HostPrefix) {
+		return fmt.Errorf("%w: host device is %q: it must begin with %q", ErrSpec, name, HostPrefix)
 	}
 	return nil
 }
 
-func (s Spec) has6() bool {
-	for _, a := range s.Addresses {
-		if a.Is6() {
-			return true
-		}
-	}
-	return false
+func (s Spec) has6() bool { return slices.ContainsFunc(s.Addresses, netip.Addr.Is6) }
+
+// alias tells those who look at the host's devices whose this one is.
+func (s Spec) alias() string {
+	alias := s.Owner.String()
+	return alias[:min(len(alias), maxAlias)]
 }
 
 // host writes an address as the prefix that holds nothing else.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-func everything(a netip.Addr) netip.Prefix {
-	if a.Is4() {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-}
+// everything is the prefix that holds all addresses of the family of a.
+func everything(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 0).Masked() }
 
 // inner is the default route inside the pod.
 func inner(a netip.Addr, device int) nl.Route {

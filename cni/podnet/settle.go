@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package podnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/nl"
+)
+
+// settleTimeout is far longer than the kernel's workers take on a busy node.
+const settleTimeout = 5 * time.Second
+
+// errUnsettled says that the kernel did not finish what it was told.
+var errUnsettled = errors.New("IPv6 address did not become usable")
+
+// settle waits for two things that the kernel leaves to its workers, and without which
+// the first packets would be lost: some 15 % of first pings on a busy node.
+//
+// The host's end was set up when the pod's was down yet, so that it has no carrier and
+// drops what it is to send until link-watch has run. Since Linux 6.8, asking for one
+// device makes up for link-watch. Earlier kernels do so when clsact is attached, which
+// is what guards a pod there before 6.6.
+//
+// An IPv6 address gets its local route from a worker, even without duplicate address
+// detection; until then the pod takes answers for packets that it should forward.
+func (p *pair) settle() error {
+	if _, err := p.host.LinkByIndex(p.outer.Index); err != nil {
+		return err
+	}
+	if ready, err := p.ready(); ready || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	changes, err := p.pod.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		// Looked at after the watch has begun, so that no change is missed.
+		if ready, err := p.ready(); ready || err != nil {
+			return err
+		}
+		if _, ok := <-changes; !ok {
+			return fmt.Errorf("%w within %v: %v", errUnsettled, settleTimeout, p.spec.Addresses)
+		}
+	}
+}
+
+// ready reports whether the pod takes packets to all its addresses.
+func (p *pair) ready() (bool, error) {
+	local, err := p.pod.Routes(nl.RouteFilter{Table: unix.RT_TABLE_LOCAL, Device: p.inner.Index})
+	if err != nil {
+		return false, err
+	}
+	for _, a := range p.spec.Addresses {
+		if !slices.ContainsFunc(local, func(r nl.Route) bool { return r.Dst == host(a) }) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
