@@ -26,8 +26,8 @@ var errUnsettled = errors.New("IPv6 address did not become usable")
 //
 // The host's end was set up when the pod's was down yet, so that it has no carrier and
 // drops what it is to send until link-watch has run. Since Linux 6.8, asking for one
-// device makes up for link-watch. Earlier kernels do so when clsact is attached, which
-// is what guards a pod there before 6.6.
+// device makes up for link-watch. On earlier kernels its worker is on its way by now,
+// and sooner done than the runtime can start a process in the pod.
 //
 // An IPv6 address gets its local route from a worker, even without duplicate address
 // detection; until then the pod takes answers for packets that it should forward.
