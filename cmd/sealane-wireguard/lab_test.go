@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,8 @@ type node struct {
 	socket  string
 	process *exec.Cmd
 	log     *lockedBuffer
+	// underlay is the MTU of the wire; 0 means 1500.
+	underlay int
 }
 
 func newLab(t *testing.T, families string, nodes int) *lab {
@@ -198,7 +201,7 @@ func (n *node) plan(peers ...*node) overlay.Plan {
 	n.lab.t.Helper()
 	cfg := overlay.Config{
 		Kind: overlay.WireGuard, Self: n.id, Generations: []uint64{n.key.Generation()}, Addresses: n.address,
-		PodCIDRs: n.lab.podCIDRs(n.n), ClusterCIDRs: clusterCIDRs(), UnderlayMTU: 1500,
+		PodCIDRs: n.lab.podCIDRs(n.n), ClusterCIDRs: clusterCIDRs(), UnderlayMTU: cmp.Or(n.underlay, 1500),
 	}
 	var ps []overlay.Peer
 	for _, p := range peers {

@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/internal/nettest"
-	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/wireguard/process"
 )
@@ -55,7 +54,7 @@ func (n *node) checkDevices() {
 		if s.Device != lane.Device || s.Port != lane.Port || s.MTU != want.MTU || !s.Up || !s.Encrypted || len(s.Peers) != len(lane.Peers) {
 			t.Errorf("%s: %+v, want %s with %d peers", n.id.Name, s, lane, len(lane.Peers))
 		}
-		if public, err := n.key.Key(), error(nil); s.Key != public || err != nil {
+		if s.Key != n.key.Key() {
 			t.Errorf("%s: lane has key %s", n.id.Name, s.Key)
 		}
 		if l.Group != overlay.DeviceGroup || l.Alias == "" {
@@ -325,7 +324,7 @@ func TestPrivilegedWrongKey(t *testing.T) {
 	l.reach(a, b)
 	before := a.lane(b).Index
 	out := a.ns.Command("wg", "set", a.lane(b).Name, "private-key", "/dev/stdin")
-	out.Stdin = strings.NewReader(keymgr.PublicKey(a.key.Key()).String())
+	out.Stdin = strings.NewReader(a.key.Key().String())
 	if text, err := out.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
@@ -368,9 +367,12 @@ func TestPrivilegedClean(t *testing.T) {
 		t.Errorf("devices or addresses left (-before +after):\n%s", diff)
 	}
 	for _, what := range [][]string{
-		{"ip", "route", "show", "table", "all", "proto", "94"}, {"ip", "-6", "route", "show", "table", "all", "proto", "94"},
-		{"ip", "rule", "show", "priority", "5154"}, {"ip", "-6", "rule", "show", "priority", "5154"},
-		{"nft", "list", "ruleset"}, {"ls", "/var/run/wireguard"},
+		{"ip", "route", "show", "table", "all", "proto", "94"},
+		{"ip", "-6", "route", "show", "table", "all", "proto", "94"},
+		{"ip", "rule", "show", "priority", "5154"},
+		{"ip", "-6", "rule", "show", "priority", "5154"},
+		{"nft", "list", "ruleset"},
+		{"ls", "/var/run/wireguard"},
 	} {
 		if out := a.ns.Run(what[0], what[1:]...); out != "" {
 			t.Errorf("%v shows:\n%s", what, out)
@@ -381,4 +383,69 @@ func TestPrivilegedClean(t *testing.T) {
 	}
 	a.apply(l.nodes...)
 	l.reach(a, l.nodes[1])
+}
+
+// TestPrivilegedSessionsStandBeforeTraffic: the node whose part it is starts the
+// handshake, and the other one only when its device is new.
+func TestPrivilegedSessionsStandBeforeTraffic(t *testing.T) {
+	l := newLab(t, "46", 2)
+	a, b := l.nodes[0], l.nodes[1] // a has the smaller UID
+	for _, n := range l.nodes {
+		n.apply() // their devices are there, as in a running cluster
+	}
+	b.apply(a)
+	a.apply(b)
+	deadline := time.After(10 * time.Second)
+	for _, n := range []*node{a, b} {
+		for n.peer(0).LastHandshake.IsZero() {
+			select {
+			case <-deadline:
+				t.Fatalf("%s: no handshake: %+v", n.id.Name, n.observe())
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	if got := a.ns.Run("wg", "show", "all", "persistent-keepalive"); !strings.Contains(got, "\t25") {
+		t.Errorf("the node that starts handshakes does not keep the session warm:\n%s", got)
+	}
+	if got := b.ns.Run("wg", "show", "all", "persistent-keepalive"); !strings.Contains(got, "\toff") {
+		t.Errorf("the other node would start handshakes by itself:\n%s", got)
+	}
+}
+
+// peer returns the i-th peer of all lanes.
+func (n *node) peer(i int) overlay.PeerState {
+	n.lab.t.Helper()
+	var all []overlay.PeerState
+	for _, s := range n.observe() {
+		all = append(all, s.Peers...)
+	}
+	if len(all) <= i {
+		n.lab.t.Fatalf("%s has the peers %+v", n.id.Name, all)
+	}
+	return all[i]
+}
+
+// TestPrivilegedMTUChanges: the process is told, and packets that fit now go through.
+func TestPrivilegedMTUChanges(t *testing.T) {
+	l := newLab(t, "4", 2)
+	l.applyAll()
+	a, b := l.nodes[0], l.nodes[1]
+	l.reach(a, b)
+	index := a.lane(b).Index
+	for _, underlay := range []int{1400, 1500} {
+		for _, n := range l.nodes {
+			n.underlay = underlay
+			n.apply(l.nodes...)
+		}
+		mtu := a.plan(b).MTU
+		if got := a.lane(b); got.MTU != mtu || got.Index != index {
+			t.Errorf("lane is %+v, want an MTU of %d and no new device", got, mtu)
+		}
+		_, devices, err := (process.Client{Socket: a.socket}).List(t.Context())
+		if err != nil || len(devices) != 2 || devices[0].MTU != mtu {
+			t.Errorf("the process has %+v (%v), want an MTU of %d", devices, err, mtu)
+		}
+		a.ns.Run("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", fmt.Sprint(mtu-28), "-I", l.pods(a.n)[0].String(), l.pods(b.n)[0].String())
+	}
 }

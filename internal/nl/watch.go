@@ -5,6 +5,7 @@ package nl
 
 import (
 	"context"
+	"errors"
 
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -40,7 +41,7 @@ func (h *Handle) Watch(ctx context.Context) (<-chan struct{}, error) {
 		}()
 		for {
 			// ENOBUFS: the socket overflowed, so something changed.
-			if _, _, err := s.Receive(); err != nil && err != unix.ENOBUFS {
+			if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return
 			}
 			select {

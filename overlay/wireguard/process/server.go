@@ -63,22 +63,27 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel() // before the wait: watchers hold on until it
+	defer cancel()                    // before the wait: watchers hold on until it
+	defer func() { _ = ln.Close() }() // it may be closed already
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
 	for {
 		conn, err := ln.Accept()
-		if ctx.Err() != nil {
+		switch {
+		case err == nil:
+			wg.Go(func() { s.serve(ctx, conn) })
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err != nil {
+		default:
 			return fmt.Errorf("accept: %w", err)
 		}
-		wg.Go(func() { s.serve(ctx, conn) })
 	}
 }
 
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	defer func() { _ = conn.Close() }()
+	if ctx.Err() != nil {
+		return // a watcher that calls again, not knowing why it was cut off
+	}
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
 		return
