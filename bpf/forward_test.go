@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	large = 8 << 20 // of a TCP transfer: long enough for segments of 64 KiB
+	large = 4 << 20 // of a TCP transfer: long enough for segments of 64 KiB
 	mtu   = laneMTU - 48
 )
 

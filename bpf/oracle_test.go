@@ -82,7 +82,10 @@ func (o *oracle) stack(p testPacket) {
 	if p.fragment == 2 || p.quoted != nil {
 		return
 	}
-	if p.isSYN() || o.flows[flowOf(p)] == "" {
+	// TCP keeps its way until the next SYN. All else has no such beginning: a whole
+	// packet that the stack forwards has been translated.
+	translated := p.isSYN() || p.proto != protoTCP && p.fragment == 0
+	if translated || o.flows[flowOf(p)] == "" {
 		o.flows[flowOf(p)] = "stack"
 	}
 }

@@ -12,6 +12,8 @@
  *
  * An entry that is lost (the map is an LRU) does no harm to TCP: a packet in
  * the middle of an unknown connection goes to the stack, which can do both.
+ * Of other flows an answer may then go the wrong way, until the next packet in
+ * the first direction sets that right.
  */
 
 /* Seconds an idle entry is believed. UDP: longer than netfilter's 120 s. */
@@ -112,6 +114,8 @@ static __always_inline void came_by_stack(struct packet *p)
 		return;
 	flow_key(p, &f);
 	class = flow_find(&f);
-	if (class == FLOW_NONE || (p->syn && class != FLOW_STACK))
+	if (class == FLOW_FAST && (p->syn || (p->proto != IPPROTO_TCP && !p->fragment)))
+		class = FLOW_NONE; /* TCP made anew; or the entry was lost, and an answer has made it wrongly */
+	if (class == FLOW_NONE)
 		flow_set(&f, FLOW_STACK);
 }

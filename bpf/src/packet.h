@@ -227,8 +227,8 @@ static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct pac
 {
 	__u8 ttl = p->ttl - 1;
 
-	if (!p->v4)
-		return bpf_skb_store_bytes(skb, p->l3 + 7, &ttl, 1, 0);
+	if (!p->v4) /* no checksum in the header that makes up for it in the one that a device gave */
+		return bpf_skb_store_bytes(skb, p->l3 + 7, &ttl, 1, RECOMPUTE_CSUM);
 	/* The checksum covers 16-bit words; TTL is the first byte of its word. */
 	if (bpf_l3_csum_replace(skb, p->l3 + 10, p->ttl, ttl, 2))
 		return -1;

@@ -28,6 +28,7 @@ enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LRU_HASH = 9, MAP_
 enum { PIN_BY_NAME = 1 };
 enum { F_NO_PREALLOC = 1 };
 enum { UPDATE_ANY = 0 };
+enum { RECOMPUTE_CSUM = 1 };
 
 /* What a tc program answers. NEXT lets a program of somebody else run too. */
 enum { TC_NEXT = -1, TC_OK = 0, TC_SHOT = 2, TC_REDIRECT = 7 };
