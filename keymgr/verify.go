@@ -344,6 +344,9 @@ func (c *candidate) needsSave() bool {
 	if !slices.Equal(old.Live.PodCIDRs, c.live.PodCIDRs) || !slices.Equal(old.Live.Addresses, c.live.Addresses) {
 		return true
 	}
+	if c.signed.sameChain(old.Statement) {
+		return false
+	}
 	info, err := ParseCertificateInfo(old.Statement.Chain[0])
 	return err != nil || info.Serial != c.leaf.info.Serial || info.Issuer != c.leaf.info.Issuer
 }
