@@ -200,8 +200,17 @@ func (n *node) pod(i int) *pod {
 
 // settle has the kernel finish what follows from a device coming up. It does that
 // at leisure, and until then drops what the device is to send; but whoever asks
-// for the link's state (ETHTOOL_GLINK) gets it done first.
+// for the link's state gets it done first.
 func settle(t testing.TB, ns *nettest.NS, device string) {
+	t.Helper()
+	if up := ethtool(t, ns, device, [2]uint32{unix.ETHTOOL_GLINK}); up != 1 {
+		t.Fatalf("the link of %s is down", device)
+	}
+}
+
+// ethtool gives a device a command with a value, as ethtool(8) does, and returns
+// the value after it.
+func ethtool(t testing.TB, ns *nettest.NS, device string, command [2]uint32) uint32 {
 	t.Helper()
 	in(t, ns, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -209,21 +218,18 @@ func settle(t testing.TB, ns *nettest.NS, device string) {
 			return err
 		}
 		defer unix.Close(fd)
-		value := struct{ command, up uint32 }{command: unix.ETHTOOL_GLINK}
 		req := struct {
 			name [unix.IFNAMSIZ]byte
 			data unsafe.Pointer
 			_    [16]byte
-		}{data: unsafe.Pointer(&value)}
+		}{data: unsafe.Pointer(&command)}
 		copy(req.name[:unix.IFNAMSIZ-1], device)
 		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); e != 0 {
-			return fmt.Errorf("ask for the link of %s: %w", device, e)
-		}
-		if value.up != 1 {
-			return fmt.Errorf("the link of %s is down", device)
+			return fmt.Errorf("ethtool %#x on %s: %w", command[0], device, e)
 		}
 		return nil
 	})
+	return command[1]
 }
 
 // join gives the pod an address, in the pod, on the node and in the data path.
