@@ -275,6 +275,26 @@ func TestCorruptMarkStopsVerifier(t *testing.T) {
 	}
 }
 
+// A record that lacks its statement, as a repair by hand may leave it, is a mark all
+// the same, and is made whole by the statement it is about.
+func TestMarkWithoutStatement(t *testing.T) {
+	c := keytest.NewCluster(t)
+	n := c.Node("a")
+	signed := n.Sign()
+	store := keymgr.NewFileMarks(t.TempDir())
+	stmt := parse(t, signed)
+	bare := keymgr.Record{ID: n.Live.ID, Seq: stmt.Seq, Hash: keymgr.HashPayload(signed.Payload), Live: n.Live}
+	if err := store.Save(bare); err != nil {
+		t.Fatal(err)
+	}
+	cfg := c.VerifierConfig("self")
+	cfg.Marks = store
+	mustVerify(t, c.Open(cfg), signed, n.Live)
+	if peers, err := c.Open(cfg).Restore(); err != nil || len(peers) != 1 {
+		t.Errorf("restored %d peers, %v; want 1", len(peers), err)
+	}
+}
+
 func TestFileMarks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "peers")
 	m := keymgr.NewFileMarks(dir)

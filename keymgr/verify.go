@@ -347,6 +347,9 @@ func (c *candidate) needsSave() bool {
 	if c.signed.sameChain(old.Statement) {
 		return false
 	}
+	if len(old.Statement.Chain) == 0 {
+		return true
+	}
 	info, err := ParseCertificateInfo(old.Statement.Chain[0])
 	return err != nil || info.Serial != c.leaf.info.Serial || info.Issuer != c.leaf.info.Issuer
 }
