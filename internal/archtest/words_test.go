@@ -16,7 +16,7 @@ var unwanted = []struct {
 	pattern *regexp.Regexp
 	why     string
 }{
-	{regexp.MustCompile(`(?m)(^|[\s"'=(:` + "`" + `])/(wo` + `rk|ho` + `me|Us` + `ers)/[A-Za-z]`), "a path of somebody's machine"},
+	{regexp.MustCompile(`(?m)(^|[\s"'=(:` + "`" + `])/(wo` + `rk|ho` + `me|Us` + `ers)/[A-Za-z][A-Za-z0-9]`), "a path of somebody's machine"},
 	{regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`), "work left undone; do it or file an issue"},
 	{regexp.MustCompile(`(?i)\bnot (yet )?imple` + `mented\b`), "a stub"},
 	{regexp.MustCompile(`(?m)^(<{7}|>{7}) `), "a merge left unfinished"},
