@@ -66,7 +66,9 @@ type network struct {
 	host     applier
 	state    *state
 	cluster  []netip.Prefix // pod ranges of the whole cluster, as far as known at start
-	log      *slog.Logger
+	// restarted tells that lanes have to be made again; nil: never.
+	restarted <-chan struct{}
+	log       *slog.Logger
 
 	seen atomic.Pointer[view]
 }
@@ -88,6 +90,7 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 			return nil
 		case <-watch.Changed():
 		case <-own:
+		case <-n.restarted:
 		case _, ok := <-links:
 			if !ok {
 				return ctx.Err()

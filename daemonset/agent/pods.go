@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 
 	cnitypes "github.com/containernetworking/cni/pkg/types"
@@ -54,7 +53,8 @@ func (p *pods) Add(ctx context.Context, a cni.Attachment) (*types100.Result, err
 		Namespace: a.Pod.Namespace, Name: a.Pod.Name, UID: a.Pod.UID, Netns: a.Netns, Network: a.Network,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("lease address for %s: %w", a.Pod, err)
+		// Pods that end make room: the runtime should come again.
+		return nil, &cni.Error{Code: cnitypes.ErrTryAgainLater, Err: fmt.Errorf("lease address for %s: %w", a.Pod, err)}
 	}
 	spec := podnet.Spec{Owner: lease.Owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(lease.Owner), Addresses: lease.Addresses, MTU: mtu}
 	made, err := p.connect(ctx, spec)
@@ -63,7 +63,7 @@ func (p *pods) Add(ctx context.Context, a cni.Attachment) (*types100.Result, err
 		return nil, errors.Join(err, p.remove(lease.Owner, lease.Addresses))
 	}
 	p.log.Info("pod connected", "pod", a.Pod.String(), "addresses", lease.Addresses, "device", spec.HostIfName)
-	return resultOf(spec, made), nil
+	return resultOf(a, spec, made), nil
 }
 
 func (p *pods) connect(ctx context.Context, spec podnet.Spec) (podnet.Result, error) {
@@ -140,17 +140,17 @@ func (p *pods) Status(context.Context) error {
 	return err
 }
 
-// GC disconnects every pod of the network that the runtime does not know.
+// GC disconnects every pod of the network that the runtime does not know. A pod
+// that was connected after the runtime made its list is too young to be stale.
 func (p *pods) GC(_ context.Context, network string, valid []cni.AttachmentID) error {
 	known := map[ipam.Owner]bool{}
 	for _, v := range valid {
 		known[ipam.Owner{ContainerID: v.ContainerID, IfName: v.IfName}] = true
 	}
+	stale := p.leases.Stale(func(l ipam.Lease) bool { return l.Meta.Network != network || known[l.Owner] })
 	var errs []error
-	for _, l := range p.leases.Leases() {
-		if l.Meta.Network == network && !known[l.Owner] {
-			errs = append(errs, p.remove(l.Owner, l.Addresses))
-		}
+	for _, l := range stale {
+		errs = append(errs, p.remove(l.Owner, l.Addresses))
 	}
 	return errors.Join(errs...)
 }
@@ -208,27 +208,13 @@ func (p *pods) repair(live []kube.Pod) {
 	}
 }
 
-// resultOf is the CNI result: both ends of the device, one address per family,
-// and the default routes.
-func resultOf(s podnet.Spec, made podnet.Result) *types100.Result {
-	inner := 1
-	r := &types100.Result{
-		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{
-			{Name: s.HostIfName, Mac: made.HostMAC.String(), Mtu: s.MTU},
-			{Name: s.IfName, Mac: made.PodMAC.String(), Mtu: s.MTU, Sandbox: s.Netns},
-		},
+// resultOf is what the runtime is told of a connected pod.
+func resultOf(a cni.Attachment, s podnet.Spec, made podnet.Result) *types100.Result {
+	var ips []cni.IP
+	for _, addr := range s.Addresses {
+		ips = append(ips, cni.IP{Addr: addr, Gateway: podnet.Gateway(addr)})
 	}
-	for _, a := range s.Addresses {
-		ip := net.IP(a.AsSlice())
-		bits := 8 * len(ip)
-		r.IPs = append(r.IPs, &types100.IPConfig{Interface: &inner, Address: net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)}})
-		r.Routes = append(r.Routes, defaultRoute(a))
-	}
-	return r
-}
-
-func defaultRoute(a netip.Addr) *cnitypes.Route {
-	gw, all := podnet.Gateway(a), net.IPNet{IP: make(net.IP, len(a.AsSlice())), Mask: make(net.IPMask, len(a.AsSlice()))}
-	return &cnitypes.Route{Dst: all, GW: gw.AsSlice()}
+	return cni.NewResult(a,
+		cni.Device{Name: s.HostIfName, MAC: made.HostMAC, MTU: s.MTU},
+		cni.Device{Name: s.IfName, MAC: made.PodMAC, MTU: s.MTU}, ips)
 }

@@ -129,17 +129,32 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 	if d.network.cluster, err = d.clusterCIDRs(ctx); err != nil {
 		return err
 	}
-	if d.cfg.Lane == overlay.VXLAN {
-		d.network.lanes = vxlan.New(d.links)
-		return nil
+	if d.cfg.Lane != overlay.VXLAN {
+		if d.network.trust, err = d.makeTrust(ctx); err != nil {
+			return err
+		}
 	}
-	if d.network.trust, err = d.makeTrust(ctx); err != nil {
+	return d.makeLanes(ctx)
+}
+
+// makeLanes opens the backend of the configured kind, and removes lanes of the
+// other kind that an earlier configuration has left.
+func (d *daemon) makeLanes(ctx context.Context) error {
+	o := wireguard.Options{Links: d.links, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log}
+	if d.network.trust != nil {
+		o.Key = d.network.trust.privateKey
+	}
+	secure, err := wireguard.New(o)
+	if err != nil {
 		return err
 	}
-	d.network.lanes, err = wireguard.New(wireguard.Options{
-		Links: d.links, Key: d.network.trust.privateKey, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log,
-	})
-	return err
+	plain := vxlan.New(d.links)
+	if d.cfg.Lane == overlay.VXLAN {
+		d.network.lanes = plain
+		return errors.Join(secure.Clean(), secure.Close())
+	}
+	d.network.lanes, d.network.restarted = secure, secure.Watch(ctx)
+	return plain.Clean()
 }
 
 // clusterCIDRs are the pod ranges of the whole cluster: what was configured,
@@ -225,13 +240,9 @@ func restorePeers(identity *keymgr.Identity, v *keymgr.Verifier) ([]keymgr.Peer,
 	return v.Restore()
 }
 
-// serveCNI answers the plugin. DELs that were queued while no daemon ran come
-// first; the network configuration is there only once pods can be connected.
+// serveCNI answers the plugin. The network configuration is there only once
+// pods can be connected.
 func (d *daemon) serveCNI(ctx context.Context) error {
-	queue := cni.Queue{Dir: filepath.Join(d.cfg.StateDir, "cni-del"), Logger: d.log}
-	if err := queue.Drain(ctx, d.pods.Del); err != nil {
-		d.log.Error("some queued DELs failed and stay queued", "error", err)
-	}
 	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, "cni.sock"))
 	if err != nil {
 		return err
@@ -239,7 +250,28 @@ func (d *daemon) serveCNI(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cni.Serve(ctx, l, d.pods, d.log) })
 	group.Go(func() error { return d.announce(ctx) })
+	group.Go(func() error { return d.drain(ctx) })
 	return group.Wait()
+}
+
+// drainEvery is how soon a DEL that failed is tried again.
+const drainEvery = time.Minute
+
+// drain carries out the DELs that were queued while no daemon ran, or failed.
+func (d *daemon) drain(ctx context.Context) error {
+	queue := cni.Queue{Dir: filepath.Join(d.cfg.StateDir, "cni-del"), Logger: d.log}
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for {
+		if err := queue.Drain(ctx, d.pods.Del); err != nil && ctx.Err() == nil {
+			d.log.Error("some queued DELs failed and stay queued", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 // conflist is where this daemon's network configuration lies.
