@@ -81,6 +81,18 @@ func onNode(t testing.TB, node, script string) string {
 	return out
 }
 
+// outside runs a command on the wire between the nodes: outside of the cluster.
+func outside(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	pid, err := lab(t.Context(), "", "pid", "wire")
+	if err != nil {
+		return "", err
+	}
+	enter := []string{"--net=/proc/" + strings.TrimSpace(pid) + "/ns/net"}
+	out, err := exec.CommandContext(t.Context(), "nsenter", append(enter, args...)...).Output()
+	return string(out), err
+}
+
 // inPod runs a shell command in a pod.
 func inPod(t testing.TB, namespace, pod, script string) (string, error) {
 	t.Helper()
@@ -124,7 +136,8 @@ func namespace(t testing.TB, name string) string {
 type pod struct {
 	Name, Node string
 	Labels     string // YAML flow map, may be empty
-	Extra      string // more lines of the spec, indented by two
+	Ports      string // YAML flow list of the container's ports, may be empty
+	Extra      string // more containers, each a line "  - {…}"
 	Args       string // YAML flow list; empty: an HTTP and UDP server on 8080 and 8081
 }
 
@@ -136,6 +149,9 @@ func (p pod) manifest(namespace string) string {
 	if p.Args == "" {
 		p.Args = `[netexec, --http-port=8080, --udp-port=8081]`
 	}
+	if p.Ports == "" {
+		p.Ports = "[]"
+	}
 	return fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: %s, namespace: %s, labels: %s}
@@ -143,9 +159,9 @@ spec:
   nodeName: %s
   terminationGracePeriodSeconds: 0
   containers:
-  - {name: main, image: %q, imagePullPolicy: Never, args: %s}
+  - {name: main, image: %q, imagePullPolicy: Never, args: %s, ports: %s}
 %s---
-`, p.Name, namespace, p.Labels, p.Node, image, p.Args, p.Extra)
+`, p.Name, namespace, p.Labels, p.Node, image, p.Args, p.Ports, p.Extra)
 }
 
 // start makes pods and waits until they run; it gives their addresses.

@@ -62,7 +62,7 @@ func TestServices(t *testing.T) {
 		})
 	}
 	pods = append(pods, pod{Name: "client", Node: all[0]}, pod{
-		Name: "hostport", Node: all[len(all)-1], Extra: "    ports: [{containerPort: 8080, hostPort: 18080}]\n",
+		Name: "hostport", Node: all[len(all)-1], Ports: "[{containerPort: 8080, hostPort: 18080}]",
 	})
 	apply(t, fmt.Sprintf(services, ns))
 	ips := start(t, ns, pods...)
@@ -136,9 +136,8 @@ func TestServices(t *testing.T) {
 		})
 	})
 	t.Run("local keeps the source", func(t *testing.T) {
-		// The wire's own namespace is outside of the cluster.
 		target := nodeIP(t, all[0]) + ":30081"
-		out, err := lab(t.Context(), "", "outside", "curl", "-sS", "-m", "5", "http://"+target+"/clientip")
+		out, err := outside(t, "curl", "-sS", "-m", "5", "http://"+target+"/clientip")
 		if err != nil || !strings.HasPrefix(out, "172.30.0.254:") {
 			t.Errorf("server saw %q, want the client's own address: %v", out, err)
 		}
