@@ -18,14 +18,9 @@ const (
 	ConditionEncrypted = "Encrypted"
 )
 
-// Bounds of NodeKeyStatus that a writer must keep to, since the API server
-// refuses what is longer.
-const (
-	// MaxRefused is the most entries status.refused may have.
-	MaxRefused = 32
-	// MaxReason is the longest reason, in characters.
-	MaxReason = 64
-)
+// MaxRefused is the most entries status.refused may have; the API server
+// refuses more.
+const MaxRefused = 32
 
 // NodeKey is one node's signed statement of its WireGuard keys. Its name is
 // the node's name. Only the agent on that node writes it.

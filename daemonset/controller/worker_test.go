@@ -167,14 +167,14 @@ func TestUnknownFactsDecideNothing(t *testing.T) {
 	w.addNode("n1", "u1", "10.244.1.0/24")
 	name := w.ask("n1", newKey(t))
 	worker := newTestWorker(t, w)
-	w.fail = errAway
+	w.set(errAway, false)
 	if err := worker.pass(t.Context()); !errors.Is(err, errAway) {
 		t.Errorf("got error %v, want %v", err, errAway)
 	}
 	if r := w.request(name); r.Approved || r.Denied || r.Failed {
 		t.Errorf("decided without facts: %+v", r)
 	}
-	w.fail = nil
+	w.set(nil, false)
 	settle(t, w, worker)
 	verify(t, w, worker, name)
 }
@@ -321,7 +321,7 @@ func TestCollectBelievesTheAPIServerNotTheSnapshot(t *testing.T) {
 	if len(w.claims) != 1 {
 		t.Error("a live node's nodekey was removed")
 	}
-	w.fail = errAway
+	w.set(errAway, false)
 	if err := c.collect(t.Context(), late); !errors.Is(err, errAway) {
 		t.Errorf("got error %v", err)
 	}
@@ -371,7 +371,7 @@ func TestRunRepeatsFailedPassesAndStops(t *testing.T) {
 		w.addNode("n1", "u1", "10.244.1.0/24")
 		name := w.ask("n1", newKey(t))
 		worker := newTestWorker(t, w)
-		w.listing = true
+		w.set(nil, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); worker.run(ctx) }()
@@ -379,13 +379,13 @@ func TestRunRepeatsFailedPassesAndStops(t *testing.T) {
 		if worker.health.ready() == nil || w.writes != 0 {
 			t.Errorf("ready before anything is known, or wrote %d times", w.writes)
 		}
-		w.listing, w.fail = false, errAway
+		w.set(errAway, false)
 		w.changed <- struct{}{}
 		synctest.Wait()
 		if err := worker.health.ready(); err == nil || !strings.Contains(err.Error(), errAway.Error()) {
 			t.Errorf("while the api server is away: ready says %v", err)
 		}
-		w.fail = nil
+		w.set(nil, false)
 		time.Sleep(2 * maxPause) // of the bubble's clock
 		synctest.Wait()
 		if err := worker.health.ready(); err != nil {

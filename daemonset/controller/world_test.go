@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,10 +43,12 @@ type world struct {
 	bundle    []byte
 	events    []kube.EventSpec
 	verdicts  map[string]kube.Verdict
-	fail      error // of every call, if set
-	listing   bool  // the first lists are not there yet
 	changed   chan struct{}
 	writes    int
+
+	mu      sync.Mutex // guards what tests change while a worker runs
+	fail    error      // of every call, if set
+	listing bool       // the first lists are not there yet
 }
 
 func newWorld(t *testing.T) *world {
@@ -55,6 +58,25 @@ func newWorld(t *testing.T) *world {
 		keys: map[string]keymgr.Signed{}, claims: map[string]string{},
 		verdicts: map[string]kube.Verdict{}, changed: make(chan struct{}, 1),
 	}
+}
+
+// set changes what calls answer from now on.
+func (w *world) set(fail error, listing bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail, w.listing = fail, listing
+}
+
+func (w *world) failing() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fail
+}
+
+func (w *world) isListing() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.listing
 }
 
 // addNode makes a node with its agent's pod.
@@ -124,8 +146,8 @@ func (w *world) DaemonSetUID(_ context.Context, name string) (string, error) {
 }
 
 func lookUp[T any](w *world, in map[string]T, name string) (out T, err error) {
-	if w.fail != nil {
-		return out, w.fail
+	if err := w.failing(); err != nil {
+		return out, err
 	}
 	found, ok := in[name]
 	if !ok {
@@ -135,8 +157,8 @@ func lookUp[T any](w *world, in map[string]T, name string) (out T, err error) {
 }
 
 func (w *world) decide(r kube.Request, v kube.Verdict, change func(*kube.Request)) error {
-	if w.fail != nil {
-		return w.fail
+	if err := w.failing(); err != nil {
+		return err
 	}
 	w.writes++
 	change(w.request(r.Name))
@@ -166,8 +188,8 @@ func (w *world) AnswerRequest(_ context.Context, r kube.Request, chain [][]byte)
 func (w *world) Event(_ context.Context, e kube.EventSpec) { w.events = append(w.events, e) }
 
 func (w *world) DeleteNodeKey(_ context.Context, name, nodeUID string) error {
-	if w.fail != nil {
-		return w.fail
+	if err := w.failing(); err != nil {
+		return err
 	}
 	if w.claims[name] == nodeUID {
 		delete(w.claims, name)
@@ -177,8 +199,8 @@ func (w *world) DeleteNodeKey(_ context.Context, name, nodeUID string) error {
 }
 
 func (w *world) PublishBundle(_ context.Context, bundle []byte) error {
-	if w.fail != nil {
-		return w.fail
+	if err := w.failing(); err != nil {
+		return err
 	}
 	w.writes++
 	w.bundle = slices.Clone(bundle)
@@ -186,14 +208,14 @@ func (w *world) PublishBundle(_ context.Context, bundle []byte) error {
 }
 
 func (w *world) Changed() <-chan struct{}         { return w.changed }
-func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), !w.listing }
+func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), !w.isListing() }
 
 func (w *world) Snapshot() (kube.Snapshot, bool) {
 	s := kube.Snapshot{NodeKeys: w.keys, Claims: w.claims, Bundle: bytes.TrimSpace(w.bundle)}
 	for _, node := range w.nodes {
 		s.Nodes = append(s.Nodes, node)
 	}
-	return s, !w.listing
+	return s, !w.isListing()
 }
 
 // publish makes a node publish the certificate that it was given.

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
@@ -106,7 +105,7 @@ func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey) error {
 	if equality.Semantic.DeepEqual(have.Spec, want.Spec) {
 		return nil
 	}
-	have.Spec, have.OwnerReferences = want.Spec, want.OwnerReferences
+	have.Spec = want.Spec
 	_, err = c.nodeKeys.Update(ctx, have, metav1.UpdateOptions{})
 	return err
 }
@@ -143,12 +142,9 @@ func newNodeKey(id keymgr.NodeID, signed keymgr.Signed) (*v1alpha1.NodeKey, erro
 		return nil, err
 	}
 	return &v1alpha1.NodeKey{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: id.Name,
-			// Kubernetes itself then collects the object with its node, also
-			// while no controller runs.
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: id.Name, UID: types.UID(id.UID)}},
-		},
+		// No owner reference to the Node: clusters that guard those would want
+		// the agent to have the right to delete. The controller collects.
+		ObjectMeta: metav1.ObjectMeta{Name: id.Name},
 		Spec: v1alpha1.NodeKeySpec{
 			Payload: signed.Payload, Signature: signed.Signature, CertificateChain: signed.Chain,
 			NodeUID: id.UID, Sequence: sequence,

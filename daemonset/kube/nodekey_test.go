@@ -75,9 +75,8 @@ func TestPublishNodeKey(t *testing.T) {
 			if diff := cmp.Diff(want, signedOf(keys[0].Spec)); diff != "" {
 				t.Errorf("published (-want +got):\n%s", diff)
 			}
-			owner := keys[0].OwnerReferences
-			if len(owner) != 1 || string(owner[0].UID) != wantID.UID || keys[0].Spec.NodeUID != wantID.UID {
-				t.Errorf("owners %v and nodeUID %q, want those of %v", owner, keys[0].Spec.NodeUID, wantID)
+			if keys[0].Name != wantID.Name || keys[0].Spec.NodeUID != wantID.UID {
+				t.Errorf("nodekey %s has nodeUID %q, want that of %v", keys[0].Name, keys[0].Spec.NodeUID, wantID)
 			}
 		})
 	}
