@@ -57,6 +57,7 @@ static __always_inline int lane_ingress(struct __sk_buff *skb, __u32 l2)
 
 static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 {
+	static const __u8 lane_mac[6] = LANE_MAC;
 	struct packet p = {};
 	struct forward *f;
 
@@ -72,7 +73,9 @@ static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 		f = forward_of(&p.dst);
 		if (!f || (f->kind != FORWARD_POD_REMOTE && f->kind != FORWARD_NODE_REMOTE))
 			return drop(skb, DROP_NO_LANE);
-		if (set_tunnel(skb, f))
+		/* The stack wrote this device's own address as source, which the
+		 * receiving VXLAN device, having the same, would take for a loop. */
+		if (set_tunnel(skb, f) || write_ether(skb, &p, lane_mac))
 			return drop(skb, DROP_HELPER);
 	}
 	f = forward_of(&p.src);
