@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-//go:build libcni
-
 package main
 
 import (
