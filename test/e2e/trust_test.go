@@ -173,3 +173,19 @@ spec:
 		return nil
 	})
 }
+
+// TestNodeCertificateIsNoLogin: a node's certificate, with its key, opens
+// nothing at the API server; also where the cluster's own CA is its root.
+func TestNodeCertificateIsNoLogin(t *testing.T) {
+	for _, n := range nodes(t) {
+		out := onNode(t, n, `curl -sk --http1.1 -m 10 -w '\n%{http_code}' --cert /var/lib/sealane/keys/node.crt --key /var/lib/sealane/keys/node.key \
+  -H 'Content-Type: application/json' -d '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}' \
+  https://`+nodeIP(t, nodes(t)[0])+`:6443/apis/authentication.k8s.io/v1/selfsubjectreviews`)
+		if !strings.HasSuffix(out, "\n401") && !strings.HasSuffix(out, "\n403") {
+			t.Errorf("the API server let the certificate of %s in: %s", n, out)
+		}
+		if strings.Contains(out, "system:") && !strings.Contains(out, "system:anonymous") {
+			t.Errorf("the certificate of %s is somebody: %s", n, out)
+		}
+	}
+}
