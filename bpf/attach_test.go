@@ -57,6 +57,9 @@ func (n *node) attached(name string) (programs []ebpf.ProgramID) {
 	in(n.t, n.NS, func() error {
 		for _, kind := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 			r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: kind})
+			if errors.Is(err, ebpf.ErrNotSupported) {
+				continue // a kernel without tcx
+			}
 			if err != nil {
 				return err
 			}

@@ -21,12 +21,6 @@ import (
 // patience is how long a test waits for what must happen. Only a failure uses it up.
 const patience = 20 * time.Second
 
-// place is where traffic begins or ends: a pod or a node.
-type place struct {
-	*nettest.NS
-	name string
-}
-
 // serve echoes TCP and UDP on the port of the address until the test ends.
 func serve(t testing.TB, ns *nettest.NS, at netip.AddrPort) {
 	t.Helper()

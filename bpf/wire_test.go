@@ -97,7 +97,7 @@ func parseDatagram(b []byte) (datagram, error) {
 func tooBig(from netip.Addr, quoted []byte, mtu uint16) []byte {
 	icmp := make([]byte, 8)
 	proto := uint8(protoICMP)
-	to := netip.Addr{}
+	var to netip.Addr
 	if from.Is4() {
 		icmp[0], icmp[1] = 3, 4
 		binary.BigEndian.PutUint16(icmp[6:], mtu)

@@ -59,11 +59,11 @@ func gauge(name, help string, value func(status.Node) float64) metric {
 }
 
 // each makes the samples of a metric from a list in the report; nil: no sample.
-func each[T any](list func(status.Node) []T, make func(status.Node, T) *sample) func(status.Node) []sample {
+func each[T any](list func(status.Node) []T, sampleOf func(status.Node, T) *sample) func(status.Node) []sample {
 	return func(n status.Node) []sample {
 		var all []sample
 		for _, item := range list(n) {
-			if s := make(n, item); s != nil {
+			if s := sampleOf(n, item); s != nil {
 				all = append(all, *s)
 			}
 		}
