@@ -48,9 +48,11 @@ type family struct{ name, cluster, subnet, pod, node, gateway string }
 func (f family) podRange(node int) netip.Prefix {
 	return netip.MustParsePrefix(fmt.Sprintf(f.subnet, node))
 }
+
 func (f family) podAddr(node, i int) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf(f.pod, node, i))
 }
+
 func (f family) nodeAddr(node int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(f.node, node)) }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
