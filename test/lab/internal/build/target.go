@@ -72,22 +72,33 @@ func Targets() []Target {
 	return []Target{
 		{Name: "kubernetes", Version: Kubernetes, Module: moduleK8, Builds: []Build{{Verb: "build", LDFlags: stamp(), Packages: each(repo+"/cmd",
 			"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")}}},
-		{Name: "containerd", Version: Containerd, Builds: []Build{{Verb: "install", LDFlags: strip,
-			Packages: each("github.com/containerd/containerd/v2/cmd", "containerd", "containerd-shim-runc-v2", "ctr")}}},
-		{Name: "runc", Version: Runc, Tools: []string{"gcc", "pkg-config", "seccomp.h", "libc.h"}, Builds: []Build{{Verb: "install", LDFlags: strip,
-			Tags: "seccomp", Cgo: true, Packages: []string{"github.com/opencontainers/runc"}}}}, // no pod starts without seccomp
+		{Name: "containerd", Version: Containerd, Builds: []Build{{
+			Verb: "install", LDFlags: strip,
+			Packages: each("github.com/containerd/containerd/v2/cmd", "containerd", "containerd-shim-runc-v2", "ctr"),
+		}}},
+		{Name: "runc", Version: Runc, Tools: []string{"gcc", "pkg-config", "seccomp.h", "libc.h"}, Builds: []Build{{
+			Verb: "install", LDFlags: strip,
+			Tags: "seccomp", Cgo: true, Packages: []string{"github.com/opencontainers/runc"},
+		}}}, // no pod starts without seccomp
 		{Name: "plugins", Version: Plugins, Builds: []Build{{Verb: "install", LDFlags: strip, Packages: slices.Concat(
 			each(plugins+"/main", "bridge", "loopback", "ptp"), each(plugins+"/ipam", "host-local"), each(plugins+"/meta", "portmap"))}}},
-		{Name: "etcd", Version: Etcd, Module: moduleEt, Builds: []Build{{Verb: "build", LDFlags: strip, Output: "etcd",
-			Packages: []string{"go.etcd.io/etcd/server/v3"}}}},
-		{Name: "agnhost", Version: Kubernetes, Module: moduleK8, Builds: []Build{{Verb: "build", LDFlags: strip,
-			Packages: each(repo+"/test/images", "agnhost", "regression-issue-74839")}}},
+		{Name: "etcd", Version: Etcd, Module: moduleEt, Builds: []Build{{
+			Verb: "build", LDFlags: strip, Output: "etcd",
+			Packages: []string{"go.etcd.io/etcd/server/v3"},
+		}}},
+		{Name: "agnhost", Version: Kubernetes, Module: moduleK8, Builds: []Build{{
+			Verb: "build", LDFlags: strip,
+			Packages: each(repo+"/test/images", "agnhost", "regression-issue-74839"),
+		}}},
 		{Name: "coredns", Version: CoreDNS, Module: moduleDNS, Builds: []Build{{Verb: "build", LDFlags: strip, Output: "coredns", Packages: []string{"."}}}},
-		{Name: "flannel", Version: Flannel, Tools: []string{"gcc", "libc.h"}, Builds: []Build{{Verb: "install", LDFlags: strip, Cgo: true,
-			Packages: []string{"github.com/flannel-io/flannel"}}}},
+		{Name: "flannel", Version: Flannel, Tools: []string{"gcc", "libc.h"}, Builds: []Build{{
+			Verb: "install", LDFlags: strip, Cgo: true,
+			Packages: []string{"github.com/flannel-io/flannel"},
+		}}},
 		{Name: "e2e", Version: Kubernetes, Module: moduleK8, Builds: []Build{
 			{Verb: "test", LDFlags: stamp(), Output: "e2e.test", Packages: []string{repo + "/test/e2e"}},
-			{Verb: "build", Output: "ginkgo", Packages: []string{"github.com/onsi/ginkgo/v2/ginkgo"}}}},
+			{Verb: "build", Output: "ginkgo", Packages: []string{"github.com/onsi/ginkgo/v2/ginkgo"}},
+		}},
 	}
 }
 

@@ -41,7 +41,7 @@ func newLab(t *testing.T, name string) (*Lab, places.Places) {
 	if os.Getenv("SEALANE_LAB_TEST") != "1" {
 		t.Skip("SEALANE_LAB_TEST=1 starts real clusters")
 	}
-	base, err := os.MkdirTemp("/var/lib", "sealane-lab-test-") // /tmp may be in memory
+	base, err := os.MkdirTemp("/var/lib", "sealane-lab-test-") //nolint:usetesting // /tmp may be in memory, which up refuses
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -151,10 +151,14 @@ func contents(ctx context.Context, programs map[string]string, pause, porter str
 	return []Image{
 		{Tags: []string{Pause}, Files: only("pause", pause), Config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}},
 		{Tags: []string{Busybox}, Files: shell, Config: v1.Config{Cmd: []string{"sh"}, Env: paths}},
-		{Tags: []string{Agnhost, agnhostBefore, dnsTesting, iptables}, Files: agnhost,
-			Config: v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: paths}},
-		{Tags: []string{tcpReset}, Files: only("regression-issue-74839", filepath.Join(programs["agnhost"], "regression-issue-74839")),
-			Config: v1.Config{Entrypoint: []string{"/regression-issue-74839"}}},
+		{
+			Tags: []string{Agnhost, agnhostBefore, dnsTesting, iptables}, Files: agnhost,
+			Config: v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: paths},
+		},
+		{
+			Tags: []string{tcpReset}, Files: only("regression-issue-74839", filepath.Join(programs["agnhost"], "regression-issue-74839")),
+			Config: v1.Config{Entrypoint: []string{"/regression-issue-74839"}},
+		},
 		{Tags: []string{CoreDNS}, Files: dns, Config: v1.Config{Entrypoint: []string{"/coredns"}}},
 	}, nil
 }

@@ -44,8 +44,10 @@ func authority(t *testing.T) (*Authority, *x509.CertPool) {
 
 func TestIssueServer(t *testing.T) {
 	a, roots := authority(t)
-	pair, err := a.Issue(Leaf{Name: "kube-apiserver", Server: true, DNS: []string{"kubernetes"},
-		IPs: []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("fd00:96::1")}})
+	pair, err := a.Issue(Leaf{
+		Name: "kube-apiserver", Server: true, DNS: []string{"kubernetes"},
+		IPs: []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("fd00:96::1")},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

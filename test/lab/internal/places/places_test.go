@@ -14,8 +14,10 @@ func TestFromEnv(t *testing.T) {
 		state, cache, name string
 	}{
 		"nothing set": {map[string]string{"HOME": "/home/a"}, "/var/lib/sealane-lab/sealane", "/home/a/.cache/sealane/lab", "sealane-lab"},
-		"all set": {map[string]string{EnvCache: "/c", EnvState: "/s", EnvName: "two"},
-			"/s/two", "/c/lab", "two-lab"},
+		"all set": {
+			map[string]string{EnvCache: "/c", EnvState: "/s", EnvName: "two"},
+			"/s/two", "/c/lab", "two-lab",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

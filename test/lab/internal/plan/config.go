@@ -56,8 +56,10 @@ func (o Options) KubeletConfig() (string, error) {
 		"kind":                     "KubeletConfiguration",
 		"address":                  o.Families.anyAddress(),
 		"containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-		"authentication": object{"x509": object{"clientCAFile": pkiD + "/ca.crt"},
-			"webhook": object{"enabled": true}, "anonymous": object{"enabled": false}},
+		"authentication": object{
+			"x509":    object{"clientCAFile": pkiD + "/ca.crt"},
+			"webhook": object{"enabled": true}, "anonymous": object{"enabled": false},
+		},
 		"authorization":     object{"mode": "Webhook"},
 		"tlsCertFile":       pkiD + "/kubelet.crt",
 		"tlsPrivateKeyFile": pkiD + "/kubelet.key",
@@ -69,8 +71,10 @@ func (o Options) KubeletConfig() (string, error) {
 		"resolvConf":        "/etc/resolv.conf",
 		// The disk is the real machine's: how full it is must not evict pods.
 		"imageGCHighThresholdPercent": 100,
-		"evictionHard": object{"memory.available": "100Mi", "nodefs.available": "0%",
-			"nodefs.inodesFree": "0%", "imagefs.available": "0%", "imagefs.inodesFree": "0%"},
+		"evictionHard": object{
+			"memory.available": "100Mi", "nodefs.available": "0%",
+			"nodefs.inodesFree": "0%", "imagefs.available": "0%", "imagefs.inodesFree": "0%",
+		},
 	})
 }
 
@@ -140,8 +144,10 @@ func BridgeConfig(podCIDRs []string, mtu int) (string, error) {
 		routes = append(routes, object{"dst": anywhere(prefix.Addr())})
 	}
 	return marshal(object{"cniVersion": "1.0.0", "name": "flannel", "plugins": []object{
-		{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": mtu,
-			"ipam": object{"type": "host-local", "ranges": ranges, "routes": routes}},
+		{
+			"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "mtu": mtu,
+			"ipam": object{"type": "host-local", "ranges": ranges, "routes": routes},
+		},
 		{"type": "portmap", "capabilities": object{"portMappings": true}},
 	}})
 }

@@ -48,8 +48,10 @@ func (o Options) Arguments(daemon string, n Node) ([]string, error) {
 	case Containerd:
 		return []string{Containerd, "--config=" + conf + "/containerd.toml"}, nil
 	case Kubelet:
-		return []string{Kubelet, "--config=" + conf + "/kubelet.yaml", "--kubeconfig=" + conf + "/kubelet.conf",
-			"--hostname-override=" + n.Name, "--node-ip=" + Join(o.Families.NodeAddresses(n.Index))}, nil
+		return []string{
+			Kubelet, "--config=" + conf + "/kubelet.yaml", "--kubeconfig=" + conf + "/kubelet.conf",
+			"--hostname-override=" + n.Name, "--node-ip=" + Join(o.Families.NodeAddresses(n.Index)),
+		}, nil
 	case KubeProxy:
 		return []string{KubeProxy, "--config=" + conf + "/kube-proxy.yaml", "--hostname-override=" + n.Name}, nil
 	case Flannel:
@@ -59,7 +61,8 @@ func (o Options) Arguments(daemon string, n Node) ([]string, error) {
 }
 
 func (o Options) apiServer(n Node) []string {
-	return []string{APIServer,
+	return []string{
+		APIServer,
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--advertise-address=" + o.Families.NodeAddresses(n.Index)[0].String(),
 		"--bind-address=" + o.Families.anyAddress(),
@@ -89,7 +92,8 @@ func (o Options) apiServer(n Node) []string {
 }
 
 func (o Options) controllerManager() []string {
-	return append([]string{ControllerManager,
+	return append([]string{
+		ControllerManager,
 		"--leader-elect=false",
 		"--allocate-node-cidrs",
 		"--cluster-cidr=" + Join(o.Families.Pods()),
@@ -108,8 +112,10 @@ func kubeconfigFlags(name string) []string {
 }
 
 func (o Options) flannel(n Node) []string {
-	return []string{"env", "NODE_NAME=" + n.Name, Flannel, "--kube-subnet-mgr", "--ip-masq", "--iface=eth0",
-		"--kubeconfig-file=" + conf + "/flannel.conf", "--net-config-path=" + conf + "/flannel.json"}
+	return []string{
+		"env", "NODE_NAME=" + n.Name, Flannel, "--kube-subnet-mgr", "--ip-masq", "--iface=eth0",
+		"--kubeconfig-file=" + conf + "/flannel.conf", "--net-config-path=" + conf + "/flannel.json",
+	}
 }
 
 // Daemons lists what runs on a node from the beginning, in starting order, but flannel, which waits for its node's pod range.
