@@ -66,8 +66,8 @@ demo-down: ## take the demo down without a trace
 e2e: ## lab clusters, our own tests and upstream's
 	test/e2e/run
 
-bench: ## measure beside flannel and the bare limits
-	perf/run
+bench: ## measure beside flannel and the bare limits (BENCH=-1x: only see that it works)
+	perf/run $(BENCH)
 
 ci: ## everything that a change has to pass
 	.ci/run
