@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sealane/sealane/perf/place"
 )
 
 // Where a node keeps what a container runtime uses.
@@ -83,8 +85,9 @@ func (n network) config(i int, prev json.RawMessage) ([]byte, error) {
 
 // pod is a network namespace that stands for a pod.
 type pod struct {
-	id, netns string
-	result    json.RawMessage
+	id     string
+	netns  place.Netns
+	result json.RawMessage
 }
 
 // call runs one plugin and returns what it printed.
@@ -94,13 +97,13 @@ func (n network) call(ctx context.Context, i int, cmd string, p *pod) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	c := command(ctx, filepath.Join(binDir, filepath.Base(kind)))
+	c := place.Command(ctx, filepath.Join(binDir, filepath.Base(kind)))
 	c.Stdin = bytes.NewReader(conf)
 	c.Env = append(os.Environ(), // portmap looks for iptables in PATH
-		"CNI_COMMAND="+cmd, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+p.netns, "CNI_IFNAME=eth0", "CNI_PATH="+binDir,
+		"CNI_COMMAND="+cmd, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+string(p.netns), "CNI_IFNAME=eth0", "CNI_PATH="+binDir,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_INFRA_CONTAINER_ID="+p.id+";K8S_POD_NAME="+p.id+";K8S_POD_UID="+p.id,
 	)
-	return output(c)
+	return place.Output(c)
 }
 
 // add runs the plugins in their order, as a runtime does for a new pod.
@@ -135,12 +138,12 @@ func timePods(ctx context.Context, count, parallel int) (t cniTimes, err error) 
 	pods := make([]pod, count)
 	defer func() {
 		for i := range pods {
-			err = errors.Join(err, removeNetns(pods[i].netns))
+			err = errors.Join(err, pods[i].netns.Remove())
 		}
 	}()
 	for i := range pods {
 		id := fmt.Sprintf("slperf-%d-%d", os.Getpid(), i)
-		if pods[i].netns, err = makeNetns(id); err != nil {
+		if pods[i].netns, err = place.Make(id); err != nil {
 			return t, err
 		}
 		pods[i].id = id

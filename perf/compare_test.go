@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sealane/sealane/perf/place"
 )
 
 // fakeSubjects count the calls of their plugins. The second one's fail in the
@@ -73,8 +75,8 @@ func TestMeasureEndsWithContext(t *testing.T) {
 // TestEverySubjectIsMeasured: the steps that fit a subject are those that its
 // columns need.
 func TestEverySubjectIsMeasured(t *testing.T) {
-	cluster := subject{cni: lab{}.timePods, paths: map[string]path{"same": {}, "cross": {}}}
-	limit := subject{paths: map[string]path{"same": {}}}
+	cluster := subject{cni: lab{}.timePods, paths: map[string]place.Path{"same": {}, "cross": {}}}
+	limit := subject{paths: map[string]place.Path{"same": {}}}
 	count := map[string]int{}
 	for _, s := range steps() {
 		if s.fits(cluster) {

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/perf/limit"
+	"github.com/sealane/sealane/perf/place"
 )
 
 // lab is a cluster of two nodes that test/lab runs.
@@ -42,10 +44,10 @@ items:
 
 // run runs a command of the lab and returns its standard output.
 func (l lab) run(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := command(ctx, append([]string{l.program}, args...)...)
+	cmd := place.Command(ctx, append([]string{l.program}, args...)...)
 	cmd.Env = append(os.Environ(), "SEALANE_LAB_NAME="+l.name)
 	cmd.Stdin = strings.NewReader(stdin)
-	out, err := output(cmd)
+	out, err := place.Output(cmd)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", l.name, err)
 	}
@@ -74,15 +76,15 @@ func (l lab) subject(ctx context.Context, name string) (subject, error) {
 		return s, err
 	}
 	server, to, err := l.pod(ctx, "bench-server", "n2")
-	s.paths = map[string]path{
-		"same":  {client: near, server: server, to: to},
-		"cross": {client: far, server: server, to: to},
+	s.paths = map[string]place.Path{
+		"same":  {Client: near, Server: server, To: to},
+		"cross": {Client: far, Server: server, To: to},
 	}
 	return s, err
 }
 
 // pod returns the network namespace and the address of a pod.
-func (l lab) pod(ctx context.Context, name, node string) (netns, netip.Addr, error) {
+func (l lab) pod(ctx context.Context, name, node string) (place.Netns, netip.Addr, error) {
 	text, err := l.run(ctx, "", "kubectl", "get", "pod", name, "-o", "jsonpath={.status.podIP}")
 	if err != nil {
 		return "", netip.Addr{}, err
@@ -101,9 +103,9 @@ func (l lab) pod(ctx context.Context, name, node string) (netns, netip.Addr, err
 		return "", addr, err
 	}
 	for _, path := range all {
-		has, err := netns(path).run(ctx, "ip", "-oneline", "address", "show", "scope", "global")
+		has, err := place.Netns(path).Run(ctx, "ip", "-oneline", "address", "show", "scope", "global")
 		if err == nil && strings.Contains(string(has), " "+addr.String()+"/") {
-			return netns(path), addr, nil
+			return place.Netns(path), addr, nil
 		}
 	}
 	return "", addr, fmt.Errorf("%w: no network namespace of %s has the address %s of %s", ErrLab, node, addr, name)
@@ -120,10 +122,10 @@ func (l lab) carry(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	cmd := command(ctx, l.program, "sh", onNode, "sh", "-c", "cat >"+carried+" && chmod 755 "+carried)
+	cmd := place.Command(ctx, l.program, "sh", onNode, "sh", "-c", "cat >"+carried+" && chmod 755 "+carried)
 	cmd.Env = append(os.Environ(), "SEALANE_LAB_NAME="+l.name)
 	cmd.Stdin = f
-	_, err = output(cmd)
+	_, err = place.Output(cmd)
 	return err
 }
 
@@ -139,7 +141,7 @@ func (l lab) timePods(ctx context.Context, count, parallel int) (t cniTimes, err
 }
 
 // mtu returns the MTU of a pod, in bytes.
-func mtu(n netns) (int, error) {
+func mtu(n place.Netns) (int, error) {
 	h, err := nl.OpenAt(string(n))
 	if err != nil {
 		return 0, err
@@ -151,28 +153,28 @@ func mtu(n netns) (int, error) {
 // subjects prepares all that is compared. What they hold is ended by close, also
 // after an error.
 func (c comparisonConfig) subjects(ctx context.Context) (all []subject, closing func() error, err error) {
-	b := newBench()
+	b := limit.New()
 	for _, name := range []string{wireguard, vxlan, flannel} {
 		s, err := lab{program: c.lab, name: c.labs[name]}.subject(ctx, name)
 		if err != nil {
-			return nil, b.close, err
+			return nil, b.Close, err
 		}
 		all = append(all, s)
 	}
-	size, err := mtu(all[0].paths["same"].client)
+	size, err := mtu(all[0].paths["same"].Client)
 	if err != nil {
-		return nil, b.close, err
+		return nil, b.Close, err
 	}
-	same, err := b.redirectPath(ctx, size)
+	same, err := b.Redirect(ctx, size)
 	if err != nil {
-		return nil, b.close, err
+		return nil, b.Close, err
 	}
-	cross, err := b.wireguardPath(ctx, c.wireguardGo, size)
+	cross, err := b.WireGuard(ctx, c.wireguardGo, size)
 	if err != nil {
-		return nil, b.close, err
+		return nil, b.Close, err
 	}
 	return append(all,
-		subject{name: redirect, paths: map[string]path{"same": same}},
-		subject{name: bareWG, paths: map[string]path{"cross": cross}},
-	), b.close, nil
+		subject{name: redirect, paths: map[string]place.Path{"same": same}},
+		subject{name: bareWG, paths: map[string]place.Path{"cross": cross}},
+	), b.Close, nil
 }

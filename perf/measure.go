@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/sealane/sealane/perf/place"
 )
 
 // turnPort is where the server of turns listens, beside iperf3's 5201.
@@ -18,7 +20,7 @@ const turnPort = 5202
 // subject is one of the things that are compared.
 type subject struct {
 	name  string
-	paths map[string]path // "same" and "cross"; a bare limit has only one
+	paths map[string]place.Path // "same" and "cross"; a bare limit has only one
 	cni   func(ctx context.Context, pods, parallel int) (cniTimes, error)
 }
 
@@ -109,21 +111,21 @@ type transfer struct {
 	busy, wall time.Duration
 }
 
-func measureIperf(ctx context.Context, p path, length time.Duration, args ...string) (transfer, error) {
+func measureIperf(ctx context.Context, p place.Path, length time.Duration, args ...string) (transfer, error) {
 	var t transfer
-	stop, err := serve(ctx, p.server, "iperf3", "--server", "--one-off", "--forceflush")
+	stop, err := place.Serve(ctx, p.Server, "iperf3", "--server", "--one-off", "--forceflush")
 	if err != nil {
 		return t, err
 	}
 	defer stop()
 	seconds := strconv.Itoa(max(1, int(length.Seconds())))
-	argv := append([]string{"iperf3", "--json", "--client=" + p.to.String(), "--time=" + seconds}, args...)
+	argv := append([]string{"iperf3", "--json", "--client=" + p.To.String(), "--time=" + seconds}, args...)
 	before, err := busyTime()
 	if err != nil {
 		return t, err
 	}
 	start := time.Now()
-	out, err := p.client.run(ctx, argv...)
+	out, err := p.Client.Run(ctx, argv...)
 	if err != nil {
 		return t, err
 	}
@@ -162,12 +164,12 @@ func turns(name, kind string) runner {
 			return nil, err
 		}
 		p := s.paths[name]
-		stop, err := serve(ctx, p.server, self, "serve", "-port="+strconv.Itoa(turnPort))
+		stop, err := place.Serve(ctx, p.Server, self, "serve", "-port="+strconv.Itoa(turnPort))
 		if err != nil {
 			return nil, err
 		}
 		defer stop()
-		out, err := p.client.run(ctx, self, "turns", fmt.Sprintf("-to=%s:%d", p.to, turnPort),
+		out, err := p.Client.Run(ctx, self, "turns", fmt.Sprintf("-to=%s:%d", p.To, turnPort),
 			"-for="+l.length.String(), fmt.Sprintf("-connect=%t", kind == "crr"))
 		if err != nil {
 			return nil, err

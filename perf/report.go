@@ -179,8 +179,10 @@ func number(v float64) string {
 		return fmt.Sprintf("%.0f", v)
 	case math.Abs(v) >= 10:
 		return fmt.Sprintf("%.1f", v)
+	case math.Abs(v) >= 1:
+		return fmt.Sprintf("%.2f", v)
 	}
-	return fmt.Sprintf("%.2f", v)
+	return fmt.Sprintf("%.3f", v)
 }
 
 // ratioText prints a ratio with the least and the greatest one of all rounds.
@@ -189,7 +191,7 @@ func ratioText(s spread) string {
 	case 0:
 		return "–"
 	case 1:
-		return number(s.Median)
+		return fmt.Sprintf("%.2f", s.Median)
 	}
-	return fmt.Sprintf("%s (%s…%s)", number(s.Median), number(s.Min), number(s.Max))
+	return fmt.Sprintf("%.2f (%.2f…%.2f)", s.Median, s.Min, s.Max)
 }

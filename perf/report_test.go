@@ -90,7 +90,7 @@ func TestCellsHaveRows(t *testing.T) {
 }
 
 func TestNumber(t *testing.T) {
-	for v, want := range map[float64]string{0: "0.00", 0.1234: "0.12", 9.996: "10.00", 12.34: "12.3", 123.4: "123", 45678: "45678"} {
+	for v, want := range map[float64]string{0: "0.000", 0.1234: "0.123", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 45678: "45678"} {
 		if got := number(v); got != want {
 			t.Errorf("number(%g) = %s, want %s", v, got, want)
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/perf/place"
 )
 
 // A turn is one byte there and one back. Both sides use blocking sockets: Go's own
@@ -45,7 +47,7 @@ func serveTurns(port int, w io.Writer) error {
 	if err := unix.Listen(ln, 128); err != nil {
 		return os.NewSyscallError("listen", err)
 	}
-	fmt.Fprintln(w, listening)
+	fmt.Fprintln(w, place.Listening)
 	for {
 		fd, err := retry(func() (int, error) {
 			fd, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)
@@ -140,12 +142,33 @@ func dial(to netip.AddrPort) (int, error) {
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout),
-		unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}),
+		connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}),
 	)
 	if err != nil {
 		return -1, errors.Join(fmt.Errorf("connect to %s: %w", to, err), unix.Close(fd))
 	}
 	return fd, nil
+}
+
+// connect is connect(2), which goes on by itself when a signal interrupts it.
+func connect(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	if !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := retry(func() (int, error) { return unix.Poll(ready, int(ioTimeout.Milliseconds())) })
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return unix.ETIMEDOUT
+	}
+	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	return err
 }
 
 // retry repeats a system call that a signal has interrupted; the runtime sends

@@ -20,8 +20,8 @@ var floors = []struct {
 	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1"}},
 	{"know", []string{"keymgr", "policy", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca"}},
-	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status"}},
-	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics"}},
+	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
+	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
 	{"run", []string{"daemonset/agent", "daemonset/controller", "perf"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package place
 
 import (
 	"errors"
@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netnsDir is where namespaces have names, for runtimes as for ip-netns(8).
-const netnsDir = "/var/run/netns"
+// Dir is where namespaces have names, for runtimes as for ip-netns(8).
+const Dir = "/var/run/netns"
 
-// makeNetns makes a network namespace by that name and returns its path.
-func makeNetns(name string) (string, error) {
-	path := filepath.Join(netnsDir, name)
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+// Make makes a network namespace by that name.
+func Make(name string) (Netns, error) {
+	path := filepath.Join(Dir, name)
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
 		return "", err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
@@ -43,12 +43,13 @@ func makeNetns(name string) (string, error) {
 	if err := <-done; err != nil {
 		return "", errors.Join(fmt.Errorf("make network namespace %s: %w", name, err), os.Remove(path))
 	}
-	return path, nil
+	return Netns(path), nil
 }
 
-// removeNetns takes away the name, and with it the namespace if no process is in
+// Remove takes away the name, and with it the namespace if no process is in
 // it. An empty path, or one that is gone, is no error.
-func removeNetns(path string) error {
+func (n Netns) Remove() error {
+	path := string(n)
 	if path == "" {
 		return nil
 	}

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+// Package place runs programs in network namespaces, wherever those come from: made
+// here, or of a cluster's pods.
+package place
 
 import (
 	"bufio"
@@ -17,36 +19,37 @@ import (
 	"time"
 )
 
-// listening is the word by which a server says that it can be called.
-const listening = "listening"
+// Listening is the word by which a server says that it can be called; iperf3 has it
+// in its greeting.
+const Listening = "listening"
 
-// netns is the path of a network namespace.
-type netns string
+// Netns is the path of a network namespace.
+type Netns string
 
-// command returns a command that will run in the namespace.
-func (n netns) command(ctx context.Context, argv ...string) *exec.Cmd {
-	return command(ctx, append([]string{"nsenter", "--net=" + string(n)}, argv...)...)
+// Command returns a command that will run in the namespace.
+func (n Netns) Command(ctx context.Context, argv ...string) *exec.Cmd {
+	return Command(ctx, append([]string{"nsenter", "--net=" + string(n)}, argv...)...)
 }
 
-// run runs a command in the namespace and returns what it printed.
-func (n netns) run(ctx context.Context, argv ...string) ([]byte, error) {
-	return output(n.command(ctx, argv...))
+// Run runs a command in the namespace and returns what it printed.
+func (n Netns) Run(ctx context.Context, argv ...string) ([]byte, error) {
+	return Output(n.Command(ctx, argv...))
 }
 
-// command returns a command that is asked to end, not killed, with ctx.
-func command(ctx context.Context, argv ...string) *exec.Cmd {
+// Command returns a command that is asked to end, not killed, with ctx.
+func Command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 
-// output runs a command; where it fails, the error holds the end of what it said.
-func output(cmd *exec.Cmd) ([]byte, error) {
+// Output runs a command; where it fails, the error holds the end of what it said.
+func Output(cmd *exec.Cmd) ([]byte, error) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return out.Bytes(), fmt.Errorf("%s: %w: %s%s", strings.Join(cmd.Args, " "), err, tail(errs.String()), tail(out.String()))
+		return out.Bytes(), fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, tail(errs.String()+out.String()))
 	}
 	return out.Bytes(), nil
 }
@@ -56,10 +59,10 @@ func tail(s string) string {
 	return strings.TrimSpace(s[max(0, len(s)-most):])
 }
 
-// serve starts a server and waits until it says that it listens. stop ends it.
-func serve(ctx context.Context, n netns, argv ...string) (stop func(), err error) {
+// Serve starts a server and waits until it says that it listens. stop ends it.
+func Serve(ctx context.Context, n Netns, argv ...string) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := n.command(ctx, argv...)
+	cmd := n.Command(ctx, argv...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
@@ -93,7 +96,7 @@ func awaitWord(r io.Reader) error {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
-		if strings.Contains(line, listening) {
+		if strings.Contains(line, Listening) {
 			return nil
 		}
 		if errors.Is(err, io.EOF) {
@@ -105,8 +108,8 @@ func awaitWord(r io.Reader) error {
 	}
 }
 
-// path is the way from a client to a server.
-type path struct {
-	client, server netns
-	to             netip.Addr
+// Path is the way from a client to a server.
+type Path struct {
+	Client, Server Netns
+	To             netip.Addr // of the server
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package limit
 
 import (
 	"context"
@@ -17,10 +17,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/perf/place"
 )
 
 const (
 	underlayMTU   = 1500 // as in the lab
+	overhead      = 60   // bytes that WireGuard puts around a packet over IPv4
 	wireguardPort = 51820
 	uapiDir       = "/var/run/wireguard" // wireguard-go's
 	uapiPatience  = 20 * time.Second
@@ -28,7 +31,7 @@ const (
 
 // tunnelEnd is one end of a tunnel between two nodes.
 type tunnelEnd struct {
-	node   netns
+	node   place.Netns
 	device string
 	outer  netip.Prefix // of the node
 	inner  netip.Addr   // inside the tunnel
@@ -37,7 +40,7 @@ type tunnelEnd struct {
 // start starts wireguard-go and waits until it can be configured.
 func (e tunnelEnd) start(ctx context.Context, program string) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := e.node.command(ctx, "env", "LOG_LEVEL=error", program, "--foreground", e.device)
+	cmd := e.node.Command(ctx, "env", "LOG_LEVEL=error", program, "--foreground", e.device)
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return nil, err
@@ -125,7 +128,7 @@ func connectTunnel(ctx context.Context, ends [2]tunnelEnd, mtu int) error {
 		if err := own.configure(keys[i], peer, keys[1-i].PublicKey()); err != nil {
 			return err
 		}
-		err := own.node.ip(ctx,
+		err := ip(ctx, own.node,
 			"address add "+own.inner.String()+"/32 dev "+own.device,
 			"link set "+own.device+" mtu "+strconv.Itoa(mtu)+" up",
 			"route add "+peer.inner.String()+"/32 dev "+own.device+" src "+own.inner.String(),
