@@ -25,6 +25,7 @@ type load struct {
 // startLoad begins between the pods "client" and "server"; it lasts for the
 // given seconds.
 func startLoad(t testing.TB, ns, server string, seconds int) *load {
+	t.Helper()
 	l := &load{t: t, ns: ns, udp: make(chan error, 1), tcp: make(chan error, 1)}
 	go func() { l.udp <- udpLoss(t, ns, server, seconds) }()
 	go func() { l.tcp <- tcpFailures(t, ns, server, seconds) }()
@@ -50,6 +51,7 @@ cat /sys/class/net/sealane-*/statistics/tx_dropped /sys/class/net/sealane-*/stat
 while read -r _ dropped _; do echo $((16#$dropped)); done </proc/net/softnet_stat; } | awk '{n += $1} END {print n + 0}'`
 
 func countOverflows(t testing.TB, ns string) (int, error) {
+	t.Helper()
 	total := 0
 	count := func(out string, err error) error {
 		if err != nil {
@@ -74,6 +76,7 @@ func countOverflows(t testing.TB, ns string) (int, error) {
 }
 
 func udpLoss(t testing.TB, ns, server string, seconds int) error {
+	t.Helper()
 	before, err := countOverflows(t, ns)
 	if err != nil {
 		return err
@@ -107,6 +110,7 @@ func udpLoss(t testing.TB, ns, server string, seconds int) error {
 }
 
 func tcpFailures(t testing.TB, ns, server string, seconds int) error {
+	t.Helper()
 	script := fmt.Sprintf(`ok=0; bad=0; end=$((SECONDS+%d)); while [ $SECONDS -lt $end ]; do
 if curl -gsS -m 3 -o /dev/null http://%s:8080/hostname; then ok=$((ok+1)); else bad=$((bad+1)); fi; done; echo $ok $bad`, seconds, bracketed(server))
 	out, err := inPod(t, ns, "client", script)
