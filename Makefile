@@ -13,7 +13,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 
 tool := go tool -modfile=internal/tools/go.mod
 chart := daemonset/deploy/chart
-template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds --kube-version 1.36 \
+template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds \
 	--set "image.repository=$${IMAGE%:*},image.tag=$${IMAGE\#\#*:}"
 
 .PHONY: help build generate verify lint fmt test test-kernels fuzz image manifests demo demo-down e2e bench ci clean

@@ -63,7 +63,7 @@ func helm(t *testing.T, args ...string) (string, error) {
 	if err != nil {
 		t.Fatalf("build helm: %v", err)
 	}
-	args = append([]string{"template", "sealane", chart, "--namespace", namespace, "--kube-version", "1.36"}, args...)
+	args = append([]string{"template", "sealane", chart, "--namespace", namespace}, args...)
 	cmd := exec.Command(program, args...)
 	var errors bytes.Buffer
 	cmd.Stderr = &errors

@@ -13,6 +13,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -26,8 +27,10 @@ func main() {
 }
 
 func run(args []string, in io.Reader, out io.Writer) error {
-	if len(args) > 0 {
-		return fmt.Errorf("unexpected argument %q: it reads go test -json from its standard input", args[0])
+	flags := flag.NewFlagSet("verdict", flag.ContinueOnError)
+	totals := flags.String("totals", "", "also write the totals to this `file`")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
 	s := newSummary(out)
 	if err := s.read(in); err != nil {
@@ -35,5 +38,10 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	}
 	s.printSkips()
 	fmt.Fprintln(out, s.totals())
+	if *totals != "" {
+		if err := os.WriteFile(*totals, []byte(s.totals()+"\n"), 0o644); err != nil {
+			return fmt.Errorf("write totals: %w", err)
+		}
+	}
 	return s.err()
 }

@@ -5,6 +5,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -95,18 +97,26 @@ ok    q (0.0s): 1 passed, 0 failed, 0 skipped
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out strings.Builder
-			err := run(nil, strings.NewReader(strings.Join(tc.in, "\n")), &out)
+			totals := filepath.Join(t.TempDir(), "totals")
+			err := run([]string{"-totals", totals}, strings.NewReader(strings.Join(tc.in, "\n")), &out)
 			if !errors.Is(err, tc.err) {
 				t.Errorf("run() = %v, want %v", err, tc.err)
 			}
 			if diff := cmp.Diff(tc.want, out.String()); diff != "" {
 				t.Errorf("output (-want +got):\n%s", diff)
 			}
+			written, err := os.ReadFile(totals)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(tc.want, string(written)) {
+				t.Errorf("totals file holds %q, want the last line of the output", written)
+			}
 		})
 	}
 }
 
-func TestRunRefusesArguments(t *testing.T) {
+func TestRunRefusesUnknownFlag(t *testing.T) {
 	if err := run([]string{"-nonsense"}, strings.NewReader(""), &strings.Builder{}); err == nil {
 		t.Error("run accepted -nonsense")
 	}
