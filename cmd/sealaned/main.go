@@ -67,10 +67,17 @@ func run(ctx context.Context, args []string) error {
 	case "clean":
 		cfg.Register(fs)
 		binDir := fs.String("bin-dir", "/opt/cni/bin", "where the runtime looks for CNI plugins")
+		wait := fs.Bool("wait", false, "stay when the node is clean, until SIGTERM: for a DaemonSet whose readiness tells so")
 		if err := fs.Parse(args[1:]); err != nil {
 			return err
 		}
-		return agent.Clean(ctx, cfg, *binDir, logger(cfg.LogLevel))
+		if err := agent.Clean(ctx, cfg, *binDir, logger(cfg.LogLevel)); err != nil {
+			return err
+		}
+		if *wait {
+			<-ctx.Done()
+		}
+		return nil
 	case "version":
 		fmt.Println(version)
 		return nil

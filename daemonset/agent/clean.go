@@ -7,9 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/internal/nl"
@@ -38,14 +41,14 @@ func Clean(ctx context.Context, cfg Config, binDir string, log *slog.Logger) err
 	}
 	errs := []error{
 		os.RemoveAll(conflist(cfg)),
-		os.RemoveAll(filepath.Join(binDir, "sealane-cni")), // the other plugins may be others' too
+		os.RemoveAll(filepath.Join(binDir, ownPlugin)), // the other plugins may serve others
 		host.Clean(ctx),
 		lanes.Clean(),
 		vxlan.New(links).Clean(),
 		cleanDevices(links),
 		bpf.Clean(cfg.BPFDir),
-		os.RemoveAll(cfg.StateDir),
-		os.RemoveAll(filepath.Join(cfg.RunDir, "cni.sock")),
+		emptyDir(cfg.StateDir),
+		emptyDir(cfg.RunDir),
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean node: %w", err)
@@ -70,6 +73,26 @@ func cleanDevices(links *nl.Handle) error {
 		for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
 			errs = append(errs, links.DetachClsact(l.Index, dir))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// emptyDir removes a folder, or what is in it where the folder itself is a
+// mount of this container.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, unix.EBUSY) {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

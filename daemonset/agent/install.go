@@ -4,7 +4,9 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,9 +14,13 @@ import (
 	"github.com/sealane/sealane/internal/atomicfile"
 )
 
-// plugins are the CNI binaries that every node gets: ours, and those that the
-// network configuration chains.
-func plugins() []string { return []string{"sealane-cni", "portmap", "loopback"} }
+// ownPlugin is ours, and replaced by each version.
+const ownPlugin = "sealane-cni"
+
+// otherPlugins are those of the CNI project that the runtime needs beside ours.
+// They are installed only where they are missing: a node that has them may have
+// them from its distribution, or for others.
+func otherPlugins() []string { return []string{"portmap", "loopback"} }
 
 // Install places the CNI plugins of the image in the runtime's folder, each
 // whole or not at all: a pod may be starting at this moment.
@@ -22,7 +28,13 @@ func Install(from, binDir string, log *slog.Logger) error {
 	if err := os.MkdirAll(binDir, 0o755); err != nil {
 		return fmt.Errorf("make plugin folder: %w", err)
 	}
-	for _, name := range plugins() {
+	names := []string{ownPlugin}
+	for _, name := range otherPlugins() {
+		if _, err := os.Stat(filepath.Join(binDir, name)); errors.Is(err, fs.ErrNotExist) {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(from, name))
 		if err != nil {
 			return fmt.Errorf("read plugin: %w", err)
