@@ -84,9 +84,12 @@ func TestPrivilegedNodesAndPods(t *testing.T) {
 			echoTCP(t, p.NS, port(own, 7), large)
 			echoUDP(t, p.NS, port(own, 7), 100, 5000)
 		}), PathStackOut, PathStackIn)
+		// What the pod begins passes the host's connection tracking both ways.
 		wantPaths(t, counted(t, a.d, func() {
 			echoTCP(t, p.NS, port(remote, 7), large)
 			echoUDP(t, p.NS, port(remote, 7), 100, mtu)
+		}), PathStackOut, PathStackIn)
+		wantPaths(t, counted(t, a.d, func() {
 			echoTCP(t, b.NS, port(p.addrs[i], 7), large) // a probe from elsewhere
 			echoUDP(t, b.NS, port(p.addrs[i], 7), 100, mtu)
 		}), PathLaneOut, PathLaneIn)

@@ -78,6 +78,16 @@ func (o *oracle) fast(p testPacket) bool {
 	}
 }
 
+func (o *oracle) goesOnFast(p testPacket) bool {
+	if p.fragment != 0 || p.ttl <= 1 || p.isSYN() {
+		return false
+	}
+	if p.quoted != nil {
+		p = *p.quoted
+	}
+	return o.flows[flowOf(p)] == "fast"
+}
+
 func (o *oracle) stack(p testPacket) {
 	if p.fragment == 2 || p.quoted != nil {
 		return
@@ -112,7 +122,7 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 		return verdict{Action: actRedirect, Path: "local"}
 	case f.Kind == Cluster, (f.Kind == PodRemote || f.Kind == NodeRemote) && f.Index == 0:
 		return verdict{Action: actOK, Drop: ReasonNoLane}
-	case (f.Kind == PodRemote || f.Kind == NodeRemote) && o.fast(p):
+	case f.Kind == PodRemote && o.fast(p), f.Kind == NodeRemote && o.goesOnFast(p):
 		return verdict{Action: actRedirect, Path: "lane_out"}
 	}
 	return verdict{Action: actOK, Path: "stack_out"}

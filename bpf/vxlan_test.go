@@ -131,7 +131,7 @@ func TestPrivilegedVXLAN(t *testing.T) {
 				service := port(f.service(atRemote), 80)
 				by(func() { echoTCP(t, from.NS, service, large) }, PathStackOut, PathStackIn)
 				by(func() { echoUDP(t, from.NS, service, 1, mtu, 5000) }, PathStackOut, PathStackIn)
-				by(func() { echoTCP(t, from.NS, port(f.nodeAddr(2), 7), large) }, PathLaneOut, PathLaneIn)
+				by(func() { echoTCP(t, from.NS, port(f.nodeAddr(2), 7), large) }, PathStackOut, PathStackIn)
 				by(func() { echoTCP(t, b.NS, port(from.addrs[i], 7), large) }, PathLaneOut, PathLaneIn)
 			})
 		})

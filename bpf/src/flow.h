@@ -104,6 +104,19 @@ static __always_inline int takes_fast_path(struct __sk_buff *skb, struct packet 
 	return 1;
 }
 
+/* Is this packet part of a flow that goes the short way already? Notes nothing. */
+static __always_inline int stays_on_fast_path(struct __sk_buff *skb, struct packet *p)
+{
+	struct flow f = {};
+
+	if (p->fragment || p->ttl <= 1 || p->syn)
+		return 0;
+	if (p->error)
+		return flow_of_error(skb, p) == FLOW_FAST;
+	flow_key(p, &f);
+	return flow_find(&f) == FLOW_FAST;
+}
+
 /* The stack has sent this packet to a pod: its replies go by the stack too. */
 static __always_inline void came_by_stack(struct packet *p)
 {

@@ -60,7 +60,12 @@ int pod_egress(struct __sk_buff *skb)
 		count_drop(skb, DROP_NO_LANE);
 		return TC_OK; /* likewise: refused at once beats silence */
 	}
-	if (takes_fast_path(skb, &p))
+	/*
+	 * What a pod begins with a node passes this host's connection tracking, as
+	 * whoever looks there expects (host ports, kube-proxy); what the node began
+	 * has come the short way and goes back so.
+	 */
+	if (f->kind == FORWARD_NODE_REMOTE ? stays_on_fast_path(skb, &p) : takes_fast_path(skb, &p))
 		return into_lane(skb, &p, f);
 	return pass(skb, PATH_STACK_OUT);
 }

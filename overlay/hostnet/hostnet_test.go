@@ -56,6 +56,7 @@ func TestMasqueradeTable(t *testing.T) {
 	}
 	want := strings.TrimLeft(`
 add table inet sealane { comment "source addresses of what pods send out of the overlay, and into it" ; }
+add chain inet sealane forward { type filter hook forward priority 0 ; }
 add chain inet sealane postrouting { type nat hook postrouting priority 100 ; }
 add set inet sealane cluster4 { type ipv4_addr ; flags interval ; }
 add set inet sealane cluster6 { type ipv6_addr ; flags interval ; }
@@ -63,6 +64,7 @@ add set inet sealane nodes4 { type ipv4_addr ; flags interval ; }
 add set inet sealane nodes6 { type ipv6_addr ; flags interval ; }
 add set inet sealane pods4 { type ipv4_addr ; flags interval ; }
 add set inet sealane pods6 { type ipv6_addr ; flags interval ; }
+add rule inet sealane forward meta l4proto tcp ct state invalid meta oifgroup 24225 drop comment "segments that cannot be translated"
 add rule inet sealane postrouting ip saddr @pods4 ip daddr != @cluster4 ip daddr != 224.0.0.0/4 meta oifgroup != 24225 masquerade fully-random comment "pods to the outside"
 add rule inet sealane postrouting meta oifname "sealane-*" ip saddr != @pods4 ip saddr != @nodes4 masquerade fully-random comment "foreign sources into lanes"
 add rule inet sealane postrouting ip6 saddr @pods6 ip6 daddr != @cluster6 ip6 daddr != ff00::/8 meta oifgroup != 24225 masquerade fully-random comment "pods to the outside"

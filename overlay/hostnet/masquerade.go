@@ -18,6 +18,8 @@ import (
 const (
 	tableName = "sealane"
 	chainName = "postrouting"
+	// forwardName is the chain of what is refused on its way through the host.
+	forwardName = "forward"
 	// rewrite is how often the table is written although nothing changed, in case
 	// somebody else flushed it.
 	rewrite = time.Minute
@@ -63,6 +65,18 @@ func transaction(nft knftables.Interface, m overlay.Masquerade) *knftables.Trans
 		Priority: knftables.PtrTo(knftables.SNATPriority),
 	})
 	tx.Flush(&knftables.Chain{Name: chainName})
+	tx.Add(&knftables.Chain{
+		Name: forwardName, Type: knftables.PtrTo(knftables.FilterType), Hook: knftables.PtrTo(knftables.ForwardHook),
+		Priority: knftables.PtrTo(knftables.FilterPriority),
+	})
+	tx.Flush(&knftables.Chain{Name: forwardName})
+	// A segment outside of its connection's window is not translated, so that it
+	// would reach the pod from an address that the pod never spoke to, and the
+	// pod's RST would end a connection that is well.
+	tx.Add(&knftables.Rule{
+		Chain: forwardName, Comment: knftables.PtrTo("segments that cannot be translated"),
+		Rule: fmt.Sprintf("meta l4proto tcp ct state invalid meta oifgroup %d drop", overlay.DeviceGroup),
+	})
 	for _, f := range families() {
 		f.set(tx, "pods", m.Pods)
 		f.set(tx, "cluster", m.Cluster)
