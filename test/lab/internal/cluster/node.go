@@ -70,11 +70,13 @@ func (l *Lab) startNode(ctx context.Context, o plan.Options, n plan.Node) (*mach
 	return m, l.cable(ctx, o, n, m)
 }
 
-// spawn leaves a daemon running on a node. Its output goes to /var/log/lab there, which is in the lab's log directory.
+// spawn leaves a daemon running on a node. Its output goes to /var/log/lab there, which is in the lab's log directory. The
+// shell lets go of its own output first: the daemon's process holds it, too, until it gets a turn, which can take a while.
 const spawn = `ulimit -n "$(ulimit -Hn)"
 log=/var/log/lab/$1.log
 shift
-setsid "$@" </dev/null >>"$log" 2>&1 &`
+exec </dev/null >>"$log" 2>&1
+setsid "$@" &`
 
 // start starts daemons on a node.
 func (l *Lab) start(ctx context.Context, o plan.Options, n plan.Node, daemons ...string) error {
