@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -50,6 +51,7 @@ func (e tunnelEnd) start(ctx context.Context, program string) (stop func(), err 
 	stop = func() {
 		cancel() // it then removes its device and its socket
 		<-ended
+		_ = os.Remove(e.socket()) // unless it took too long and was killed
 	}
 	if err := e.awaitSocket(ctx, ended); err != nil {
 		stop()
