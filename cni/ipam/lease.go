@@ -108,6 +108,12 @@ func (l Lease) validate() error {
 	if l.Created.IsZero() {
 		return fmt.Errorf("%w: created is missing", ErrLease)
 	}
+	for _, t := range []time.Time{l.Created, l.Released} {
+		// RFC 3339 has four digits for the year; what was read must be writable.
+		if y := t.UTC().Year(); y < 1 || y > 9999 {
+			return fmt.Errorf("%w: time %s is in year %d; want 1 to 9999", ErrLease, t, y)
+		}
+	}
 	return validAddresses(l.Addresses)
 }
 
