@@ -177,9 +177,17 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 		seen[want]++
 	}
 	for _, v := range []verdict{
-		{actRedirect, 0, "local"}, {actRedirect, 0, "lane_out"}, {actRedirect, 0, "lane_in"}, {actOK, 0, "stack_out"},
-		{actOK, ReasonNoLane, ""}, {actShot, ReasonSpoofedSource, ""}, {actShot, ReasonLinkLocal, ""}, {actShot, ReasonMulticast, ""},
-		{actShot, ReasonLeakEgress, ""}, {actShot, ReasonLaneSource, ""}, {actShot, ReasonLaneDestination, ""},
+		{actRedirect, 0, "local"},
+		{actRedirect, 0, "lane_out"},
+		{actRedirect, 0, "lane_in"},
+		{actOK, 0, "stack_out"},
+		{actOK, ReasonNoLane, ""},
+		{actShot, ReasonSpoofedSource, ""},
+		{actShot, ReasonLinkLocal, ""},
+		{actShot, ReasonMulticast, ""},
+		{actShot, ReasonLeakEgress, ""},
+		{actShot, ReasonLaneSource, ""},
+		{actShot, ReasonLaneDestination, ""},
 	} {
 		if seen[v] == 0 {
 			t.Errorf("no packet met %+v: the test does not cover it", v)

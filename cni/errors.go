@@ -71,7 +71,7 @@ func CodeOf(err error) uint {
 // toWire turns err into what the runtime reads. The remedy travels as the
 // details, which runtimes append to the message.
 func toWire(err error) *types.Error {
-	switch e := err.(type) { // not errors.As: what wraps an Error has said more
+	switch e := err.(type) { //nolint:errorlint // not errors.As: what wraps an Error has said more
 	case *Error:
 		return types.NewError(e.Code, e.Err.Error(), e.Remedy)
 	case *types.Error:

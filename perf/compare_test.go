@@ -102,8 +102,15 @@ func TestConditions(t *testing.T) {
 
 func TestRunUsage(t *testing.T) {
 	for _, args := range [][]string{
-		nil, {"help"}, {"compare"}, {"compare", "-wireguard=a", "-vxlan=b"}, {"cni", "-pods=0"}, {"cni", "x"},
-		{"turns"}, {"turns", "-to=[::1]:5202"}, {"serve", "-nonsense"},
+		nil,
+		{"help"},
+		{"compare"},
+		{"compare", "-wireguard=a", "-vxlan=b"},
+		{"cni", "-pods=0"},
+		{"cni", "x"},
+		{"turns"},
+		{"turns", "-to=[::1]:5202"},
+		{"serve", "-nonsense"},
 		{"compare", "-wireguard=a", "-vxlan=b", "-flannel=c", "-rounds=0"},
 	} {
 		if err := run(t.Context(), args); !errors.Is(err, ErrUsage) {

@@ -20,8 +20,8 @@ func TestVersion(t *testing.T) {
 
 func TestBadConfigurationIsRefusedBeforeAnythingStarts(t *testing.T) {
 	for args, want := range map[string]string{
-		"--ca-mode=vault":                            "--ca-mode=vault",
-		"extra":                                      `"extra"`,
+		"--ca-mode=vault": "--ca-mode=vault",
+		"extra":           `"extra"`,
 		"--ca-mode=cluster --ca-cert=/a --ca-key=/b": "--ca-cert: open /a",
 	} {
 		err := run(t.Context(), strings.Fields(args), &strings.Builder{})

@@ -168,7 +168,7 @@ func (t *trust) renew(ctx context.Context, w *wanted, why string) error {
 		return fmt.Errorf("use new certificate: %w", err)
 	}
 	info, _ := t.identity.Certificate()
-	t.log.Info("certificate issued", "why", why, "serial", info.Serial, "notAfter", info.NotAfter, "renewAt", t.identity.RenewAt())
+	t.log.Info("certificate issued", "why", why, "serial", info.Serial, "not_after", info.NotAfter, "renew_at", t.identity.RenewAt())
 	return nil
 }
 

@@ -95,26 +95,17 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 }
 
+// bad names a flag that cannot be used, its value and the remedy.
+func bad(flag string, value any, remedy string) error {
+	return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
+}
+
 // Validate checks what no single flag can and fills in the host's name.
 func (c *Config) Validate() error {
-	bad := func(flag string, value any, remedy string) error {
-		return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
+	if err := c.validateCA(); err != nil {
+		return err
 	}
 	switch {
-	case c.CAMode != CASelf && c.CAMode != CASecret && c.CAMode != CACluster:
-		return bad("ca-mode", c.CAMode, "use self, secret or cluster")
-	case c.CAMode == CASecret && c.CASecret == "":
-		return bad("ca-secret", c.CASecret, "name the Secret with the root, which --ca-mode=secret needs")
-	case c.CAMode == CASecret && c.CASecret == StoreSecret:
-		return bad("ca-secret", c.CASecret, "use another name, the controller keeps its own keys in this one")
-	case c.CAMode != CASecret && c.CASecret != "":
-		return bad("ca-secret", c.CASecret, "only --ca-mode=secret uses it")
-	case c.CAMode == CACluster && c.CACertificateFile == "":
-		return bad("ca-cert", "", "name the file with the cluster's CA certificate, which --ca-mode=cluster needs")
-	case c.CAMode == CACluster && c.CAKeyFile == "":
-		return bad("ca-key", "", "name the file with the cluster's CA key, which --ca-mode=cluster needs")
-	case c.CAMode != CACluster && c.CACertificateFile+c.CAKeyFile != "":
-		return bad("ca-cert", c.CACertificateFile, "only --ca-mode=cluster uses --ca-cert and --ca-key")
 	case c.CertificateLifetime < ca.MinLifetime || c.CertificateLifetime > kube.MaxValidity:
 		return bad("certificate-lifetime", c.CertificateLifetime, fmt.Sprintf("use %v to %v", ca.MinLifetime, kube.MaxValidity))
 	case c.MaxPerHour < 1:
@@ -128,6 +119,30 @@ func (c *Config) Validate() error {
 	var err error
 	if c.Identity, err = os.Hostname(); err != nil || c.Identity == "" {
 		return bad("identity", "", fmt.Sprintf("set it, the host has no name: %v", err))
+	}
+	return nil
+}
+
+// validateCA checks the mode of the CA with what each mode needs.
+func (c *Config) validateCA() error {
+	switch c.CAMode {
+	case CASelf, CASecret, CACluster:
+	default:
+		return bad("ca-mode", c.CAMode, "use self, secret or cluster")
+	}
+	switch files := c.CACertificateFile + c.CAKeyFile; {
+	case c.CAMode == CASecret && c.CASecret == "":
+		return bad("ca-secret", c.CASecret, "name the Secret with the root, which --ca-mode=secret needs")
+	case c.CAMode == CASecret && c.CASecret == StoreSecret:
+		return bad("ca-secret", c.CASecret, "use another name, the controller keeps its own keys in this one")
+	case c.CAMode != CASecret && c.CASecret != "":
+		return bad("ca-secret", c.CASecret, "only --ca-mode=secret uses it")
+	case c.CAMode != CACluster && files != "":
+		return bad("ca-cert", c.CACertificateFile, "only --ca-mode=cluster uses --ca-cert and --ca-key")
+	case c.CAMode == CACluster && c.CACertificateFile == "":
+		return bad("ca-cert", "", "name the file with the cluster's CA certificate, which --ca-mode=cluster needs")
+	case c.CAMode == CACluster && c.CAKeyFile == "":
+		return bad("ca-key", "", "name the file with the cluster's CA key, which --ca-mode=cluster needs")
 	}
 	return nil
 }

@@ -40,14 +40,14 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: test-all
 subjects: [{kind: ServiceAccount, namespace: sealane-system, name: sealane-agent}]
 `
 
-// real is a cluster with nodes n1 and n2 and an agent's client for each token.
-type real struct {
+// realCluster is a cluster with nodes n1 and n2 and an agent's client for each token.
+type realCluster struct {
 	*kubetest.Server
 	admin  *Client
 	n1, n2 keymgr.NodeID
 }
 
-func (r *real) client(t *testing.T, kubeconfig string) *Client {
+func (r *realCluster) client(t *testing.T, kubeconfig string) *Client {
 	t.Helper()
 	c, err := NewClient(Config{Kubeconfig: kubeconfig, UserAgent: "sealane-agent"})
 	if err != nil {
@@ -57,9 +57,9 @@ func (r *real) client(t *testing.T, kubeconfig string) *Client {
 	return c
 }
 
-func startReal(t *testing.T) *real {
+func startReal(t *testing.T) *realCluster {
 	t.Helper()
-	r := &real{Server: kubetest.Start(t)}
+	r := &realCluster{Server: kubetest.Start(t)}
 	r.Install(t, kubetest.Values{"ca": map[string]any{"mode": "self"}})
 	r.n1 = keymgr.NodeID{Name: "n1", UID: r.AddNode(t, "n1", "10.244.1.0/24", "fd00:1::/64")}
 	r.n2 = keymgr.NodeID{Name: "n2", UID: r.AddNode(t, "n2", "10.244.2.0/24", "fd00:2::/64")}
@@ -104,7 +104,7 @@ func TestRealAPIServer(t *testing.T) {
 
 // awaitPolicy returns when the API server has taken up roles and policy, which
 // it does at its own pace.
-func awaitPolicy(t *testing.T, r *real) {
+func awaitPolicy(t *testing.T, r *realCluster) {
 	t.Helper()
 	ctx := testContext(t)
 	unbound := r.client(t, r.Kubeconfig(t, r.Token(t, "sealane-agent", "")))
@@ -128,7 +128,7 @@ func awaitPolicy(t *testing.T, r *real) {
 	}
 }
 
-func testToken(t *testing.T, r *real, agent *Client) {
+func testToken(t *testing.T, r *realCluster, agent *Client) {
 	review, err := agent.core.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func testToken(t *testing.T, r *real, agent *Client) {
 
 // testLeastPrivilege runs all that an agent does with the roles of the chart
 // alone, and tries what it must not do.
-func testLeastPrivilege(t *testing.T, r *real, agent *Client) {
+func testLeastPrivilege(t *testing.T, r *realCluster, agent *Client) {
 	ctx := testContext(t)
 	if _, err := agent.TrustDomain(ctx); err != nil {
 		t.Error(err)
@@ -174,7 +174,7 @@ func testLeastPrivilege(t *testing.T, r *real, agent *Client) {
 	}
 }
 
-func testRealWatch(t *testing.T, r *real, agent *Client) {
+func testRealWatch(t *testing.T, r *realCluster, agent *Client) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	w, err := agent.Watch(ctx, WatchConfig{Node: "n1"})
 	if err != nil {
@@ -198,7 +198,7 @@ func testRealWatch(t *testing.T, r *real, agent *Client) {
 	await(ctx, t, w, func(s Snapshot) bool { return len(s.Nodes) == 2 })
 }
 
-func testNodeKeyPolicy(t *testing.T, r *real, agent1, agent2 *Client) {
+func testNodeKeyPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 	ctx := testContext(t)
 	if err := agent2.PublishNodeKey(ctx, r.n2, statement(1, "")); err != nil {
 		t.Fatalf("own create: %v", err)
@@ -259,7 +259,7 @@ func deleteAllNodeKeys(ctx context.Context, c *Client) error {
 	return wrap("delete all", c.nodeKeys.(allClient).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 }
 
-func testUnboundTokens(t *testing.T, r *real) {
+func testUnboundTokens(t *testing.T, r *realCluster) {
 	ctx := testContext(t)
 	for _, bound := range []string{"", "Node/n1"} {
 		c := r.client(t, r.Kubeconfig(t, r.Token(t, "sealane-agent", bound)))
@@ -273,7 +273,7 @@ func testUnboundTokens(t *testing.T, r *real) {
 	}
 }
 
-func testRequestPolicy(t *testing.T, r *real, agent *Client) {
+func testRequestPolicy(t *testing.T, r *realCluster, agent *Client) {
 	base := func() *certv1.CertificateSigningRequest {
 		o, err := newRequestObject(CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
 		if err != nil {
@@ -313,7 +313,7 @@ func testRequestPolicy(t *testing.T, r *real, agent *Client) {
 }
 
 // testForgedRequester claims, in the body, to be somebody else.
-func testForgedRequester(t *testing.T, r *real, agent *Client) {
+func testForgedRequester(t *testing.T, r *realCluster, agent *Client) {
 	ctx := testContext(t)
 	o, err := newRequestObject(CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
 	if err != nil {
@@ -343,7 +343,7 @@ func testForgedRequester(t *testing.T, r *real, agent *Client) {
 	}
 }
 
-func testRealAnswer(t *testing.T, r *real, agent *Client) {
+func testRealAnswer(t *testing.T, r *realCluster, agent *Client) {
 	ctx := testContext(t)
 	w, err := r.admin.WatchRequests(ctx)
 	if err != nil {
@@ -387,7 +387,7 @@ func testRealAnswer(t *testing.T, r *real, agent *Client) {
 	}
 }
 
-func testWithdrawalPolicy(t *testing.T, r *real, agent1, agent2 *Client) {
+func testWithdrawalPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
 	api := agent1.core.CertificatesV1().CertificateSigningRequests()
@@ -448,7 +448,7 @@ func testWithdrawalPolicy(t *testing.T, r *real, agent1, agent2 *Client) {
 	w.Wait()
 }
 
-func testSchema(t *testing.T, r *real) {
+func testSchema(t *testing.T, r *realCluster) {
 	valid := func() *v1alpha1.NodeKey {
 		key, err := newNodeKey(keymgr.NodeID{Name: "n9", UID: "u9"}, statement(1, ""))
 		if err != nil {
@@ -478,7 +478,7 @@ func testSchema(t *testing.T, r *real) {
 	}
 }
 
-func testRealSecretStore(t *testing.T, r *real) {
+func testRealSecretStore(t *testing.T, r *realCluster) {
 	ctx := testContext(t)
 	controller := r.client(t, r.Kubeconfig(t, r.Token(t, "sealane-controller", "")))
 	store := controller.SecretStore("sealane-ca")

@@ -131,6 +131,7 @@ if curl -gsS -m 3 -o /dev/null http://%s:8080/hostname; then ok=$((ok+1)); else 
 // loadPods starts a client and a server on different nodes, and gives the
 // server's first address.
 func loadPods(t testing.TB, ns string) string {
+	t.Helper()
 	all := nodes(t)
 	serve := `["netexec", "--http-port=8080"]`
 	iperf := fmt.Sprintf("  - {name: iperf, image: %q, imagePullPolicy: Never, command: [iperf3, -s]}\n", image)

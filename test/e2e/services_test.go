@@ -45,10 +45,12 @@ spec: {selector: {name: s0}, ports: [{name: http, port: 80, targetPort: 8080}]}
 `
 
 func serviceIPs(t testing.TB, ns, name string) []string {
+	t.Helper()
 	return strings.Fields(kubectl(t, "-n", ns, "get", "service", name, "-o", "jsonpath={.spec.clusterIPs[*]}"))
 }
 
 func nodeIP(t testing.TB, node string) string {
+	t.Helper()
 	return strings.Fields(kubectl(t, "get", "node", node, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`))[0]
 }
 
