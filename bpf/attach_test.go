@@ -57,8 +57,8 @@ func (n *node) attached(name string) (programs []ebpf.ProgramID) {
 	in(n.t, n.NS, func() error {
 		for _, kind := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 			r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: kind})
-			if errors.Is(err, ebpf.ErrNotSupported) {
-				continue // a kernel without tcx
+			if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+				continue // a kernel without tcx, whatever it says to such a question
 			}
 			if err != nil {
 				return err
