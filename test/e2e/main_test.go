@@ -15,6 +15,9 @@ import (
 // TestMain captures the wire during everything: whatever a test does, no packet
 // between nodes may show a pod's address.
 func TestMain(m *testing.M) {
+	if os.Getenv("SEALANE_E2E_UNINSTALL") == "1" {
+		os.Exit(m.Run()) // nobody guards the wire once Sealane is gone, and the hosts still look for the pods
+	}
 	code, err := guarded(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL:", err)
