@@ -4,6 +4,7 @@
 package rotation
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -31,6 +32,9 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("%d events", total)
 }
+
+// calmTicks is how long a calm may last until everybody has arrived: half-seconds.
+const calmTicks = 4000
 
 type play struct {
 	t    *testing.T
@@ -158,7 +162,9 @@ func (p *play) verified(n *node) {
 // calm lets time pass without trouble, and checks that everybody has arrived.
 func (p *play) calm() (events int) {
 	w := p.w
-	for range 1500 {
+	for i := 0; i < calmTicks && !(i%100 == 0 && p.all(func(n *node) bool {
+		return n.state == Steady && len(n.disk.keys) == 1 && len(n.machine.peers) == len(w.nodes)-1
+	}) && i > 300); i++ {
 		w.now = w.now.Add(500 * time.Millisecond)
 		w.network()
 		for _, n := range w.nodes {
@@ -186,9 +192,17 @@ func (p *play) calm() (events int) {
 	return events
 }
 
+func (p *play) all(is func(*node) bool) bool {
+	return !slices.ContainsFunc(p.w.nodes, func(n *node) bool { return !is(n) })
+}
+
 func (p *play) arrived(n *node) {
 	if n.state != Steady || len(n.disk.keys) != 1 {
-		p.t.Fatalf("seed %d: %s is %s with %d keys after a calm", p.seed, n.uid, n.state, len(n.disk.keys))
+		text := ""
+		for _, uid := range n.waiting {
+			text += "; " + p.describe(n, p.w.node(uid))
+		}
+		p.t.Fatalf("seed %d: %s is %s with %d keys after a calm, waiting for %v%s", p.seed, n.uid, n.state, len(n.disk.keys), n.waiting, text)
 	}
 	for _, o := range p.w.nodes {
 		if o == n {

@@ -206,8 +206,15 @@ func (m *Machine) wanted(b bond) (time.Time, time.Duration) {
 	if !designated {
 		wait = age + age/2
 	}
-	// A session that should have been renewed and was not: the keys may differ.
-	if installed && !path.Handshake.IsZero() && now.Sub(path.Handshake) > rekeyOverdue {
+	// A session that should have begun, or been renewed, and was not: the keys may
+	// differ, for an answer may have got lost.
+	switch {
+	case !installed:
+	case path.Handshake.IsZero() && designated:
+		return mem.paths[b.target].first, stepIn
+	case path.Handshake.IsZero():
+		return mem.paths[b.target].first, 2 * stepIn
+	case now.Sub(path.Handshake) > rekeyOverdue:
 		return path.Handshake, rekeyOverdue
 	}
 	return pairing.At, wait

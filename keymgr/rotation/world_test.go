@@ -61,6 +61,7 @@ type node struct {
 	machine *Machine
 	calls   []call // exchanges asked for
 	state   State
+	waiting []string
 	times   Times
 }
 
@@ -175,7 +176,7 @@ func (n *node) input() Input {
 // any point.
 func (n *node) step(parts int) {
 	d := n.machine.Step(n.input())
-	n.state = d.State
+	n.state, n.waiting = d.State, d.Waiting
 	effects := []func(Decision){n.create, n.remove, n.install, n.publish}
 	for i, effect := range effects {
 		if i < parts {
