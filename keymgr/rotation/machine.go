@@ -101,6 +101,9 @@ func (m *Machine) forget(peers []Peer) {
 // memory is what is remembered of one peer.
 type memory struct {
 	paths map[Slot]*trace
+	// lost are slots whose device went away with a session that the peer still has:
+	// this node calls, whoever's part it is.
+	lost map[Slot]bool
 	// withdrawn is when a key of the peer's was first seen to be withdrawn.
 	withdrawn map[uint64]time.Time
 	// active is what was answered last.
@@ -118,7 +121,9 @@ type memory struct {
 	lot        time.Duration // the part that lot has in the age of the next preshared key
 }
 
-func newMemory() *memory { return &memory{paths: map[Slot]*trace{}, withdrawn: map[uint64]time.Time{}} }
+func newMemory() *memory {
+	return &memory{paths: map[Slot]*trace{}, lost: map[Slot]bool{}, withdrawn: map[uint64]time.Time{}}
+}
 
 // withdraw notes which keys the peer has withdrawn, and forgets those that are gone.
 func (m *memory) withdraw(now time.Time, keys []Key) {
@@ -146,20 +151,23 @@ type trace struct {
 	// resting is until when the slot is not used, for it fell silent.
 	resting time.Time
 	seen    bool // in this step
+	live    bool // it had a session
 }
 
 func (m *memory) observe(now time.Time, paths []Path) {
 	for _, p := range paths {
 		t := m.paths[p.Slot]
 		if t == nil || p.Received < t.received || p.Sent < t.sent { // new, or made anew
+			m.lost[p.Slot] = m.lost[p.Slot] || t != nil && t.live
 			t = &trace{first: now, received: p.Received, sent: p.Sent}
 			m.paths[p.Slot] = t
 		}
-		t.seen = true
+		t.seen, t.live = true, !p.Handshake.IsZero()
 		t.note(now, p)
 	}
 	for slot, t := range m.paths {
 		if !t.seen {
+			m.lost[slot] = t.live
 			delete(m.paths, slot)
 		}
 		t.seen = false

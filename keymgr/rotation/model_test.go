@@ -85,6 +85,9 @@ func (p *play) event() {
 	case roll < 997:
 		n.broken = w.now
 		p.excuse(n)
+	case roll < 998: // WireGuard in user space dies, and the daemon does not
+		n.links, n.devices = map[string]map[Slot]*link{}, 0
+		p.excuse(n)
 	}
 	p.check()
 }

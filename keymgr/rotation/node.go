@@ -112,6 +112,11 @@ func (m *Machine) retire(in Input, d *Decision, old, newest Key) {
 	if m.withdrawn != newest.Generation {
 		m.withdrawn, m.withdrawnAt = newest.Generation, in.Now
 	}
+	for _, p := range in.Peers { // who came back meanwhile may have found the old key first
+		if pair := d.Peers[p.UID]; wait > 0 && pair.Live && pair.Active.Own == old.Generation {
+			d.Waiting, wait = append(d.Waiting, p.UID), m.cfg.Times.Limit
+		}
+	}
 	if in.Now.Sub(m.withdrawnAt) >= wait {
 		d.Remove = old.Generation
 	}

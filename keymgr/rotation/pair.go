@@ -5,6 +5,7 @@ package rotation
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -27,6 +28,9 @@ func (m *Machine) pair(in Input, p Peer, mem *memory) Pair {
 		}
 	}
 	slices.SortFunc(d.Install, b.prefer)
+	maps.DeleteFunc(mem.lost, func(s Slot, _ bool) bool {
+		return !slices.ContainsFunc(d.Install, func(c Combination) bool { return c.Slot == s })
+	})
 	b.choose(&d)
 	mem.active = d.Active
 	for i := range d.Install {
@@ -102,7 +106,10 @@ func (m *Machine) combination(b bond, own, theirs Key) (Combination, bool) {
 	default:
 		c.Initiate = m.first(own, theirs, b.peer.UID)
 	}
-	if installed && path.Handshake.IsZero() && b.in.Now.Sub(b.mem.paths[c.Slot].first) >= stepIn {
+	switch {
+	case !path.Handshake.IsZero():
+		delete(b.mem.lost, c.Slot)
+	case b.mem.lost[c.Slot], installed && b.in.Now.Sub(b.mem.paths[c.Slot].first) >= stepIn:
 		c.Initiate = true
 	}
 	return c, true
