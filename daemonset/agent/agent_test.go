@@ -46,9 +46,12 @@ func TestFlags(t *testing.T) {
 		"plaintext unasked":  {[]string{"--node-name=a", "--lane=vxlan"}, "--insecure-plaintext"},
 		"unknown lane":       {[]string{"--node-name=a", "--lane=ipip"}, "--lane=ipip"},
 		"port without room":  {[]string{"--node-name=a", "--lane-port=65533"}, "--lane-port=65533"},
-		"no port":            {[]string{"--node-name=a", "--lane-port=x"}, `"x" is no UDP port`},
+		"no port":            {[]string{"--node-name=a", "--lane-port=x"}, `"x" is no port`},
 		"range":              {[]string{"--node-name=a", "--cluster-pod-cidrs=10.0.0.0"}, `"10.0.0.0" is no address range`},
 		"small mtu":          {[]string{"--node-name=a", "--mtu=900"}, "--mtu=900"},
+		"short period":       {[]string{"--node-name=a", "--rotation-period=10s"}, "--rotation-period=10s"},
+		"no rotation":        {[]string{"--node-name=a", "--rotation-period=0"}, ""},
+		"unknown mode":       {[]string{"--node-name=a", "--post-quantum=maybe"}, "--post-quantum=maybe"},
 		"short certificates": {[]string{"--node-name=a", "--certificate-lifetime=1m"}, "--certificate-lifetime"},
 		"relative path":      {[]string{"--node-name=a", "--state-dir=x"}, "--state-dir=x"},
 	} {

@@ -10,9 +10,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -39,6 +42,9 @@ type Config struct {
 	RunDir              string
 	BPFDir              string
 	CertificateLifetime time.Duration
+	RotationPeriod      time.Duration // 0: only when asked for
+	PostQuantum         keymgr.PSKMode
+	PairingPort         uint16
 	Version             string // of the build; not a flag
 }
 
@@ -66,6 +72,14 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.StateDir, "state-dir", "/var/lib/sealane", "keys, leases and other state that outlives a reboot")
 	fs.StringVar(&c.RunDir, "run-dir", "/run/sealane", "sockets")
 	fs.StringVar(&c.BPFDir, "bpf-dir", "/sys/fs/bpf/sealane", "folder on a bpffs for pinned programs and maps")
+	fs.DurationVar(&c.RotationPeriod, "rotation-period", rotation.DefaultPeriod, "how old a WireGuard key gets before the next one takes over; at least 1m; 0: only when asked for, and after a reboot")
+	c.PostQuantum = keymgr.PSKRequired
+	fs.Func("post-quantum", "preshared keys by X25519MLKEM768: required, preferred (an attacker can talk lanes down) or off (default required)", func(s string) error {
+		c.PostQuantum = keymgr.PSKMode(s)
+		return nil
+	})
+	c.PairingPort = 51875
+	fs.Func("pairing-port", "TCP port of the exchange of preshared keys (default 51875)", parseInto(&c.PairingPort, parsePort))
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", 7*24*time.Hour, "lifetime of node certificates to ask for; at least 10m")
 }
 
@@ -85,6 +99,10 @@ func (c *Config) Validate() error {
 		return bad("lane-port", c.LanePort, "leave room for four ports: use at most 65532")
 	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
 		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
+	case c.RotationPeriod != 0 && c.RotationPeriod < rotation.MinPeriod:
+		return bad("rotation-period", c.RotationPeriod, "use at least 1m, or 0 for rotation only when asked for")
+	case !slices.Contains([]keymgr.PSKMode{keymgr.PSKRequired, keymgr.PSKPreferred, keymgr.PSKOff}, c.PostQuantum):
+		return bad("post-quantum", c.PostQuantum, "use required, preferred or off")
 	case c.CertificateLifetime < 10*time.Minute:
 		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
 	}
@@ -106,7 +124,7 @@ func parseInto[T any](to *T, parse func(string) (T, error)) func(string) error {
 func parsePort(s string) (uint16, error) {
 	a, err := netip.ParseAddrPort("0.0.0.0:" + s)
 	if err != nil || a.Port() == 0 {
-		return 0, fmt.Errorf("%q is no UDP port: use 1 to 65532", s)
+		return 0, fmt.Errorf("%q is no port: use 1 to 65535", s)
 	}
 	return a.Port(), nil
 }

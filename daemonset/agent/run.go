@@ -89,6 +89,7 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.network.run(ctx, watch) })
 	if d.network.trust != nil {
 		group.Go(func() error { return d.network.trust.run(ctx) })
+		group.Go(func() error { return d.network.rotator.pairs.serve(ctx, d.cfg.PairingPort) })
 	}
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
 	group.Go(func() error { return d.serveCNI(ctx) })
@@ -133,6 +134,9 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 		if d.network.trust, err = d.makeTrust(ctx); err != nil {
 			return err
 		}
+		if d.network.rotator, err = newRotator(d.cfg, d.network.trust, newPairings(d.network.trust)); err != nil {
+			return err
+		}
 	}
 	return d.makeLanes(ctx)
 }
@@ -142,7 +146,7 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 func (d *daemon) makeLanes(ctx context.Context) error {
 	o := wireguard.Options{Links: d.links, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log}
 	if d.network.trust != nil {
-		o.Key = d.network.trust.privateKey
+		o.Key, o.Preshared = d.network.trust.privateKey, d.network.rotator.pairs.preshared
 	}
 	secure, err := wireguard.New(o)
 	if err != nil {
@@ -213,6 +217,7 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 	}
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
 		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")), Grace: keymgr.DefaultGrace,
+		PSK: d.cfg.PostQuantum,
 	})
 	if err != nil {
 		return nil, err

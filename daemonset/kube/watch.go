@@ -29,11 +29,12 @@ type WatchConfig struct {
 // Snapshot is all that is known at one moment. It belongs to the caller,
 // except for the bytes inside NodeKeys and Bundle, which must not be changed.
 type Snapshot struct {
-	Nodes     []Node                   // by name
-	NodeKeys  map[string]keymgr.Signed // by the object's name, unverified
-	Claims    map[string]string        // node UID that each NodeKey object claims, by its name
-	Bundle    []byte                   // trust bundle, PEM; empty if there is none
-	LocalPods []Pod                    // of WatchConfig.Node, by namespace and name
+	Nodes     []Node                     // by name
+	NodeKeys  map[string]keymgr.Signed   // by the object's name, unverified
+	Claims    map[string]string          // node UID that each NodeKey object claims, by its name
+	Rotations map[string]RotationRequest // by node name; not one for each
+	Bundle    []byte                     // trust bundle, PEM; empty if there is none
+	LocalPods []Pod                      // of WatchConfig.Node, by namespace and name
 }
 
 // Watcher follows what the API server has. See Client.Watch.
@@ -48,6 +49,7 @@ type Watcher struct {
 type publishedKey struct {
 	name, nodeUID string
 	signed        keymgr.Signed
+	rotation      RotationRequest
 }
 
 // Watch follows nodes, NodeKeys, the trust bundle and one node's pods until
@@ -76,11 +78,14 @@ func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 // until each kind has been listed once.
 func (w *Watcher) Snapshot() (Snapshot, bool) {
 	complete := w.synced()
-	s := Snapshot{Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{}}
+	s := Snapshot{Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{}, Rotations: map[string]RotationRequest{}}
 	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, key := range w.nodeKeys.values() {
 		s.NodeKeys[key.name] = key.signed
 		s.Claims[key.name] = key.nodeUID
+		if key.rotation != (RotationRequest{}) {
+			s.Rotations[key.name] = key.rotation
+		}
 	}
 	for _, bundle := range w.bundles.values() {
 		s.Bundle = bundle
@@ -118,7 +123,7 @@ func (c *Client) nodeKeySource() source[*v1alpha1.NodeKey, publishedKey] {
 			return c.nodeKeys.Watch(ctx, o)
 		},
 		convert: func(o *v1alpha1.NodeKey) (publishedKey, error) {
-			return publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec)}, nil
+			return publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec), rotation: rotationOf(o.Annotations)}, nil
 		},
 	}
 }

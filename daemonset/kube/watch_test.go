@@ -92,9 +92,10 @@ func TestSnapshotIsComplete(t *testing.T) {
 			PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:2::/64")},
 			Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")},
 		}},
-		NodeKeys: map[string]keymgr.Signed{"n1": statement(3, "")},
-		Claims:   map[string]string{"n1": "u1"},
-		Bundle:   []byte("PEM"),
+		NodeKeys:  map[string]keymgr.Signed{"n1": statement(3, "")},
+		Claims:    map[string]string{"n1": "u1"},
+		Rotations: map[string]RotationRequest{},
+		Bundle:    []byte("PEM"),
 		LocalPods: []Pod{{
 			Namespace: "default", Name: "p", UID: "pu", Node: "n2", ServiceAccount: "sa", Finished: true,
 			ControllerKind: "DaemonSet", ControllerUID: "du",

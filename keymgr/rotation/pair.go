@@ -36,6 +36,7 @@ func (m *Machine) pair(in Input, p Peer, mem *memory) Pair {
 	for i := range d.Install {
 		d.Install[i].Initiate = d.Install[i].Initiate && (d.Install[i].Slot == b.target || d.Install[i].Slot == d.Active)
 	}
+	d.First = b.target != (Slot{}) && m.designated(b)
 	if m.exchange(b) {
 		mem.exchanging, mem.asked = true, b.target
 		d.Exchange = &b.target

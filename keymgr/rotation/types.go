@@ -100,6 +100,8 @@ type Pair struct {
 	Active Slot
 	// Live says that Active is proven by a handshake.
 	Live bool
+	// First says that this node goes first with the newest slot: exchange, handshake.
+	First bool
 	// Exchange asks for a preshared key for this slot, now, with this node as the
 	// client. It is asked once; tell Machine.Exchanged how it went.
 	Exchange *Slot
