@@ -85,6 +85,8 @@ func (p *play) event() {
 	case roll < 997:
 		n.broken = w.now
 		p.excuse(n)
+	case roll < 999 && roll >= 998: // the machine is too busy to send anything
+		n.mute = w.now.Add(time.Duration(w.rnd.IntN(60)) * time.Second)
 	case roll < 998: // WireGuard in user space dies, and the daemon does not
 		n.links, n.devices = map[string]map[Slot]*link{}, 0
 		p.excuse(n)

@@ -81,7 +81,7 @@ func (m *Machine) prove(in Input, d *Decision, old, newest Key) {
 	for _, p := range in.Peers {
 		mem := m.peers[p.UID]
 		left := d.Peers[p.UID].Active.Own == newest.Generation && proven(p.Paths, newest.Generation) &&
-			mem.quiet(in.Now, old.Generation, m.cfg.Times.Quiet)
+			mem.left(in.Now, old.Generation, newest.Generation, m.cfg.Times.Quiet)
 		if mem.alive(in.Now, p.Paths) && !left {
 			d.Waiting = append(d.Waiting, p.UID)
 		}
@@ -139,16 +139,21 @@ func (m *memory) alive(now time.Time, paths []Path) bool {
 	return false
 }
 
-// quiet tells whether nothing has arrived by an own key for long enough.
-func (m *memory) quiet(now time.Time, own uint64, enough time.Duration) bool {
+// left tells whether the peer has left an old key of this node's for the newest.
+// Silence alone is no proof, for a peer may be too busy to send: something must have
+// arrived by the newest key since, or the silence be long.
+func (m *memory) left(now time.Time, old, newest uint64, enough time.Duration) bool {
+	var lastOld, lastNew time.Time
 	for slot, t := range m.paths {
-		last := t.first
-		if t.arrived.After(last) {
-			last = t.arrived
-		}
-		if slot.Own == own && now.Sub(last) < enough {
-			return false
+		switch slot.Own {
+		case old:
+			lastOld = latest(lastOld, t.first, t.arrived)
+		case newest:
+			lastNew = latest(lastNew, t.arrived)
 		}
 	}
-	return true
+	silence := now.Sub(lastOld)
+	return silence >= enough && lastNew.After(lastOld) || silence >= longSilence*enough
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }

@@ -33,8 +33,8 @@ func (m *Machine) pair(in Input, p Peer, mem *memory) Pair {
 	})
 	b.choose(&d)
 	mem.active = d.Active
-	for i := range d.Install {
-		d.Install[i].Initiate = d.Install[i].Initiate && (d.Install[i].Slot == b.target || d.Install[i].Slot == d.Active)
+	for i, c := range d.Install {
+		d.Install[i].Initiate = c.Initiate && (c.Slot == b.target || c.Slot == d.Active) || d.Live && c.Slot == d.Active && b.rotates()
 	}
 	d.First = b.target != (Slot{}) && m.designated(b)
 	if m.exchange(b) {
@@ -53,6 +53,18 @@ type bond struct {
 	// target is the slot that both ends are on their way to; zero as long as
 	// nothing is announced.
 	target Slot
+}
+
+// rotates tells whether the peer waits for this node to leave its old key: what is
+// sent by the new one shows that, and be it a keepalive.
+func (b bond) rotates() bool {
+	listed := 0
+	for _, k := range b.peer.Keys {
+		if !k.Withdrawn {
+			listed++
+		}
+	}
+	return listed > 1
 }
 
 // prefer puts what both ends still stand by before what one of them has withdrawn,

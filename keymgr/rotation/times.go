@@ -25,6 +25,9 @@ const (
 	// silence is how long an active slot may be sent to without an answer: the
 	// protocol answers after 10 s if nobody else does.
 	silence = 15 * time.Second
+	// longSilence is how many times Times.Quiet a key must be silent when nothing has
+	// arrived by the next one either.
+	longSilence = 12
 	// rest is how long a slot that fell silent is not used again.
 	rest = time.Minute
 	// clockSkew is how far in the future a key of one's own may begin.

@@ -53,6 +53,7 @@ type node struct {
 	asked  time.Time
 	broken time.Time // compromised
 	down   time.Time // the daemon runs again from then on
+	mute   time.Time // pods send nothing until then
 
 	devices uint64                       // newest generation with devices
 	links   map[string]map[Slot]*link    // kernel
@@ -321,7 +322,7 @@ func (w *world) timers(n, o *node, s Slot, l *link) {
 			w.handshake(n, o, s, l)
 		}
 	}
-	if n.active[o.uid] == s {
+	if n.active[o.uid] == s && !w.now.Before(n.mute) {
 		if w.send(n, o, s, l) {
 			o.links[n.uid][s.mirror()].owe(w.now)
 		}
