@@ -48,6 +48,7 @@ type Verifier struct {
 
 	mu     sync.Mutex // guards all below
 	roots  *x509.CertPool
+	bundle Hash   // of roots, zero without
 	epoch  uint64 // counts changes of roots
 	keys   []PublicKey
 	cidrs  []netip.Prefix
@@ -112,13 +113,26 @@ func (v *Verifier) SetRoots(bundlePEM []byte) error {
 	if err != nil {
 		return fmt.Errorf("set roots: %w", err)
 	}
+	hash, err := HashBundle(bundlePEM)
+	if err != nil {
+		return fmt.Errorf("set roots: %w", err)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.bundle = hash
 	if v.roots == nil || !v.roots.Equal(pool) {
 		v.roots = pool
 		v.epoch++
 	}
 	return nil
+}
+
+// Bundle returns the hash (HashBundle) of the roots that are in use, false before
+// SetRoots.
+func (v *Verifier) Bundle() (Hash, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.bundle, v.roots != nil
 }
 
 // SetSelf says which WireGuard keys and pod ranges are this node's own, so that no

@@ -4,8 +4,6 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -93,10 +91,6 @@ func (r *reports) counters(n *status.Node) error {
 func (r *reports) lanes(n *status.Node, v *view) {
 	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks = v.self.UID, v.self.PodCIDRs, v.cluster, v.uplinks
 	n.Lane.MTU = v.plan.MTU
-	if len(v.bundle) > 0 {
-		sum := sha256.Sum256(v.bundle)
-		n.BundleHash = hex.EncodeToString(sum[:])
-	}
 	states, err := r.network.lanes.Observe()
 	if err != nil {
 		r.log.Error("lanes not read", "error", err)
@@ -162,6 +156,9 @@ func certificate(c keymgr.CertificateInfo) status.Certificate {
 }
 
 func (r *reports) identity(n *status.Node, t *trust) {
+	if hash, ok := t.verifier.Bundle(); ok {
+		n.BundleHash = hash.String()
+	}
 	if info, ok := t.identity.Certificate(); ok {
 		n.Certificate = certificate(info)
 		n.Certificate.RenewAt = t.identity.RenewAt()

@@ -89,6 +89,8 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.network.run(ctx, watch) })
 	if d.network.trust != nil {
 		group.Go(func() error { return d.network.trust.run(ctx) })
+		a := &announcer{node: d.network.trust.identity.Node(), find: d.network.finding, to: d.client, log: d.log, clock: time.Now}
+		group.Go(func() error { return a.run(ctx) })
 	}
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
 	group.Go(func() error { return d.serveCNI(ctx) })
