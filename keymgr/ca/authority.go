@@ -19,32 +19,15 @@ const (
 	// DefaultIntermediateLifetime is of the issuing intermediate.
 	DefaultIntermediateLifetime = 365 * 24 * time.Hour
 
+	// LeavesPerIntermediate and IntermediatesPerRoot are how many lifetimes of the
+	// one the other must last at least, so that none is cut short: an intermediate
+	// is replaced at two thirds of its life, a root at 80 %.
+	LeavesPerIntermediate = 3
+	IntermediatesPerRoot  = 2
+
 	// Each conflict means that another controller has got further.
 	maxConflicts = 10
 )
-
-const (
-	// Renewed at two thirds of its life, the intermediate leaves every leaf its own.
-	leavesPerIntermediate = 3
-	// Replaced at 80 % of its life, the root leaves the intermediate some of its own.
-	intermediatesPerRoot = 2
-)
-
-// Lifetimes are how long certificates of the authority's own making are good.
-type Lifetimes struct{ Root, Intermediate, Leaf time.Duration }
-
-// Check refuses lifetimes of which one would cut another short.
-func (l Lifetimes) Check() error {
-	switch {
-	case l.Leaf < MinLifetime:
-		return fmt.Errorf("%w: leaf %v, want at least %v", ErrLifetime, l.Leaf, MinLifetime)
-	case l.Intermediate < leavesPerIntermediate*l.Leaf:
-		return fmt.Errorf("%w: intermediate %v, want at least %d times the leaf's %v", ErrLifetime, l.Intermediate, leavesPerIntermediate, l.Leaf)
-	case l.Root < intermediatesPerRoot*l.Intermediate:
-		return fmt.Errorf("%w: root %v, want at least %d times the intermediate's %v", ErrLifetime, l.Root, intermediatesPerRoot, l.Intermediate)
-	}
-	return nil
-}
 
 // Config configures an Authority.
 type Config struct {

@@ -444,25 +444,6 @@ func TestAccount(t *testing.T) {
 	}
 }
 
-func TestLifetimes(t *testing.T) {
-	good := ca.Lifetimes{Root: time.Hour, Intermediate: 30 * time.Minute, Leaf: 10 * time.Minute}
-	if err := good.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := (ca.Lifetimes{Root: ca.DefaultRootLifetime, Intermediate: ca.DefaultIntermediateLifetime, Leaf: ca.DefaultLeafLifetime}).Check(); err != nil {
-		t.Error(err)
-	}
-	for _, bad := range []ca.Lifetimes{
-		{Root: time.Hour, Intermediate: 30 * time.Minute, Leaf: 9 * time.Minute},
-		{Root: time.Hour, Intermediate: 29 * time.Minute, Leaf: 10 * time.Minute},
-		{Root: 59 * time.Minute, Intermediate: 30 * time.Minute, Leaf: 10 * time.Minute},
-	} {
-		if err := bad.Check(); !errors.Is(err, ca.ErrLifetime) {
-			t.Errorf("%+v: error %v, want ErrLifetime", bad, err)
-		}
-	}
-}
-
 // With the shortest lifetimes, leaves keep their whole life over many renewals of
 // the intermediate, and readers believe them to their end.
 func TestShortLivesUnderRenewal(t *testing.T) {
