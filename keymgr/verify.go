@@ -37,6 +37,9 @@ type VerifierConfig struct {
 	AddressRanges []netip.Prefix
 	// Grace for what was accepted and has expired since; 0 is strict.
 	Grace time.Duration
+	// StrictContinuity refuses a new certificate key of a known node unless the one
+	// before vouches for it; otherwise that is a warning.
+	StrictContinuity bool
 	// PSK is this node's own mode; "" means PSKOff.
 	PSK PSKMode
 }
@@ -96,6 +99,11 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 
 // adopt takes over a stored record. Its statement was verified before it was stored.
 func (v *Verifier) adopt(r Record) {
+	if chain := r.Statement.Chain; r.SPKI == (Hash{}) && len(chain) > 0 {
+		if info, err := ParseCertificateInfo(chain[0]); err == nil {
+			r.SPKI = info.SPKI
+		}
+	}
 	k := &known{rec: r}
 	v.nodes[r.ID.UID] = k
 	if stmt, err := ParseStatement(r.Statement.Payload); err == nil {
@@ -266,7 +274,7 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 		return Peer{}, err
 	}
 	for _, check := range []func(*candidate) error{
-		v.checkNames, v.checkSequence, v.checkTimes, v.checkGenerations, v.checkKeys,
+		v.checkNames, v.checkSequence, v.checkContinuity, v.checkTimes, v.checkGenerations, v.checkKeys,
 		v.checkPorts, v.checkEndpoints, v.checkPodCIDRs, v.checkPSK,
 	} {
 		if err := check(c); err != nil {
@@ -294,6 +302,9 @@ func (v *Verifier) authenticate(c *candidate) (err error) {
 	}
 	if n := len(c.signed.Signature); n > maxSignature {
 		return fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxSignature)
+	}
+	if err := checkLinks(c.signed.Continuity); err != nil {
+		return err
 	}
 	if c.stmt, err = ParseStatement(c.signed.Payload); err != nil {
 		return err
@@ -326,6 +337,7 @@ func (v *Verifier) accept(c *candidate) error {
 		ID: c.live.ID, Seq: c.stmt.Seq, Hash: HashPayload(c.signed.Payload),
 		LowGeneration:  c.stmt.Keys[0].Generation,
 		HighGeneration: c.stmt.Keys[len(c.stmt.Keys)-1].Generation,
+		SPKI:           c.leaf.info.SPKI,
 		Expires:        c.leaf.info.NotAfter.Add(v.cfg.Grace + ClockSkew),
 		Statement:      c.signed, Live: c.live,
 	}
