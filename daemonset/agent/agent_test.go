@@ -50,6 +50,8 @@ func TestFlags(t *testing.T) {
 		"range":              {[]string{"--node-name=a", "--cluster-pod-cidrs=10.0.0.0"}, `"10.0.0.0" is no address range`},
 		"small mtu":          {[]string{"--node-name=a", "--mtu=900"}, "--mtu=900"},
 		"short certificates": {[]string{"--node-name=a", "--certificate-lifetime=1m"}, "--certificate-lifetime"},
+		"negative grace":     {[]string{"--node-name=a", "--expired-grace=-1h"}, "--expired-grace=-1h"},
+		"strict":             {[]string{"--node-name=a", "--expired-grace=0", "--strict-continuity"}, ""},
 		"relative path":      {[]string{"--node-name=a", "--state-dir=x"}, "--state-dir=x"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -39,7 +40,10 @@ type Config struct {
 	RunDir              string
 	BPFDir              string
 	CertificateLifetime time.Duration
-	Version             string // of the build; not a flag
+	// ExpiredGrace is how long lanes outlive what vouches for them; 0: not at all.
+	ExpiredGrace     time.Duration
+	StrictContinuity bool   // refuse certificate keys that the one before does not vouch for
+	Version          string // of the build; not a flag
 }
 
 // Register puts the flags on fs. Values are stored when fs is parsed; call
@@ -67,6 +71,8 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.RunDir, "run-dir", "/run/sealane", "sockets")
 	fs.StringVar(&c.BPFDir, "bpf-dir", "/sys/fs/bpf/sealane", "folder on a bpffs for pinned programs and maps")
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", 7*24*time.Hour, "lifetime of node certificates to ask for; at least 10m")
+	fs.DurationVar(&c.ExpiredGrace, "expired-grace", keymgr.DefaultGrace, "how long a lane goes on when the certificate or statement behind it has ended and nothing newer came; 0: not at all")
+	fs.BoolVar(&c.StrictContinuity, "strict-continuity", false, "refuse a known node's new certificate key unless the one before vouches for it; otherwise that is an alarm")
 }
 
 // Validate checks what no single flag can.
@@ -85,6 +91,8 @@ func (c *Config) Validate() error {
 		return bad("lane-port", c.LanePort, "leave room for four ports: use at most 65532")
 	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
 		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
+	case c.ExpiredGrace < 0:
+		return bad("expired-grace", c.ExpiredGrace, "use 0 or more")
 	case c.CertificateLifetime < 10*time.Minute:
 		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
 	}

@@ -172,5 +172,5 @@ func (r *reports) identity(n *status.Node, t *trust) {
 			n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
 		}
 	}
-	n.Refused = t.judge.refusedSoFar()
+	n.Refused, n.Discontinuities = t.judge.refusedSoFar(), t.judge.alarmsSoFar()
 }

@@ -214,7 +214,8 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 		return nil, err
 	}
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
-		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")), Grace: keymgr.DefaultGrace,
+		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")),
+		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity,
 	})
 	if err != nil {
 		return nil, err
@@ -225,7 +226,7 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 	}
 	return &trust{
 		cfg: d.cfg, identity: identity, verifier: v, judge: newJudge(v, d.client, d.log, restored), cluster: d.client, events: d.client,
-		state: d.state, log: d.log, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
+		state: d.state, log: d.log, clock: time.Now, rest: identityCheck, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 	}, nil
 }
 

@@ -39,6 +39,8 @@ type authority interface {
 type wanted struct {
 	self      kube.Node
 	bundle    []byte
+	window    []byte        // in which to renew after a change of roots, as published
+	nodes     int           // in the cluster
 	published keymgr.Signed // the NodeKey of this node as the API server has it
 }
 
@@ -52,6 +54,10 @@ type trust struct {
 	events   reporter
 	state    *state
 	log      *slog.Logger
+
+	clock      func() time.Time
+	rest       time.Duration // until the next look, if all is well
+	distrusted time.Time     // since when the certificate leads to no trusted root
 
 	changed chan struct{} // the identity changed: the network loop should look
 	poked   chan struct{}
@@ -89,7 +95,7 @@ func (t *trust) follow(self kube.Node, snap kube.Snapshot) ([]uint64, error) {
 		}
 	}
 	t.mu.Lock()
-	t.want = &wanted{self: self, bundle: bundle, published: snap.NodeKeys[self.Name]}
+	t.want = &wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
 	t.mu.Unlock()
 	signal(t.poked)
 	return generations, nil
@@ -119,7 +125,7 @@ func (t *trust) run(ctx context.Context) error {
 		t.state.report(partKeys, err)
 		if err == nil {
 			retry = retryLeast
-			timer.Reset(identityCheck)
+			timer.Reset(t.rest)
 			continue
 		}
 		t.log.Error("identity not fresh", "error", err, "retry", retry)
@@ -132,7 +138,9 @@ func (t *trust) refresh(ctx context.Context, w *wanted) error {
 	if len(w.bundle) == 0 {
 		return errNoBundle
 	}
-	if why := t.identity.NeedsCertificate(w.self.PodCIDRs); why != "" {
+	why, rest := t.needsCertificate(w)
+	if t.rest = rest; why != "" {
+		t.rest = identityCheck
 		if err := t.renew(ctx, w, why); err != nil {
 			return err
 		}

@@ -134,10 +134,6 @@ func (c *Client) nodeKeySource(reports bool) source[*v1alpha1.NodeKey, published
 	}
 }
 
-func signedOf(spec v1alpha1.NodeKeySpec) keymgr.Signed {
-	return keymgr.Signed{Payload: spec.Payload, Signature: spec.Signature, Chain: spec.CertificateChain}
-}
-
 func (c *Client) trustSource() source[*corev1.ConfigMap, Trust] {
 	api := c.core.CoreV1().ConfigMaps(c.namespace)
 	return source[*corev1.ConfigMap, Trust]{

@@ -43,8 +43,12 @@ type Node struct {
 
 	Peers   []Peer    `json:"peers,omitempty"`   // by name
 	Refused []Refusal `json:"refused,omitempty"` // by node and reason
-	Drops   []Drop    `json:"drops,omitempty"`   // in the order of the reasons' numbers
-	Paths   []Traffic `json:"paths,omitempty"`   // in the order of the paths' numbers
+	// Discontinuities are accepted statements whose certificate key the one before
+	// does not vouch for: an alarm.
+	Discontinuities []Refusal `json:"discontinuities,omitempty"`
+
+	Drops []Drop    `json:"drops,omitempty"` // in the order of the reasons' numbers
+	Paths []Traffic `json:"paths,omitempty"` // in the order of the paths' numbers
 	// LastLeak is the newest packet that the leak guard stopped; nil: none.
 	LastLeak *Leak `json:"lastLeak,omitempty"`
 

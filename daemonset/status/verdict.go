@@ -193,6 +193,10 @@ func (j *judge) warnings(n Node) {
 		j.warn("%s refused %s of %s (%s), last %s: %s",
 			n.Name, plural(r.Count, "statement"), r.Node, r.Reason, Ago(n.Time, r.Last), r.Message)
 	}
+	for _, d := range n.Discontinuities {
+		j.warn("%s accepted a certificate key of %s that its former one does not vouch for, last %s: %s",
+			n.Name, d.Node, Ago(n.Time, d.Last), d.Message)
+	}
 	for _, d := range n.Drops {
 		if strings.HasPrefix(d.Reason, "leak_") && d.Packets > 0 {
 			j.warn("%s: the leak guard stopped %s (%s)%s", n.Name, plural(d.Packets, "packet"), d.Reason, lastLeak(n, d.Reason))
