@@ -98,7 +98,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", ca.DefaultLeafLifetime, "longest lifetime of node certificates, 10m to 168h")
 	fs.DurationVar(&c.RootLifetime, "root-lifetime", ca.DefaultRootLifetime, "lifetime of a root that the controller makes; replaced at 80 percent of it; at least 2 times the intermediate's")
 	fs.DurationVar(&c.IntermediateLifetime, "intermediate-lifetime", ca.DefaultIntermediateLifetime, "lifetime of the issuing intermediate, renewed at two thirds of it; at least 3 times --certificate-lifetime")
-	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", ca.DefaultMaxPerHour, "how many certificates one node gets within an hour")
+	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", 0, "how many certificates one node gets within an hour; 0: 10, or 5 within --certificate-lifetime if that is more")
 	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9755", "address of /metrics, /healthz and /readyz")
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 }
@@ -122,8 +122,8 @@ func (c *Config) Validate() error {
 	case c.RootLifetime < ca.IntermediatesPerRoot*c.IntermediateLifetime:
 		return bad("root-lifetime", c.RootLifetime, fmt.Sprintf("use at least %d times --intermediate-lifetime, %v",
 			ca.IntermediatesPerRoot, ca.IntermediatesPerRoot*c.IntermediateLifetime))
-	case c.MaxPerHour < 1:
-		return bad("max-certificates-per-hour", c.MaxPerHour, "use at least 1")
+	case c.MaxPerHour < 0:
+		return bad("max-certificates-per-hour", c.MaxPerHour, "use at least 1, or 0 for the default")
 	case c.Namespace == "":
 		return bad("namespace", "", "name the namespace that Sealane runs in")
 	}

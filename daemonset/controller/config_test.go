@@ -53,7 +53,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"--intermediate-lifetime=503h", "--intermediate-lifetime=503h0m0s: use at least 3 times --certificate-lifetime, 504h0m0s"},
 		{"--certificate-lifetime=10m --intermediate-lifetime=29m", "--intermediate-lifetime=29m0s"},
 		{"--root-lifetime=17519h", "--root-lifetime=17519h0m0s: use at least 2 times --intermediate-lifetime, 17520h0m0s"},
-		{"--max-certificates-per-hour=0", "--max-certificates-per-hour=0"},
+		{"--max-certificates-per-hour=-1", "--max-certificates-per-hour=-1"},
 		{"--namespace=", "--namespace="},
 	} {
 		_, err := parse(strings.Fields(tc.args)...)
