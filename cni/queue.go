@@ -53,6 +53,24 @@ func (q Queue) Put(r Request) error {
 // Remove forgets the DEL of the attachment; none is no error.
 func (q Queue) Remove(id AttachmentID) error { return atomicfile.Remove(q.path(id)) }
 
+// Len returns how many DELs are kept.
+func (q Queue) Len() (int, error) {
+	entries, err := os.ReadDir(q.dir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read queue directory: %w", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if _, ok := parseQueueName(e.Name()); ok {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // Drain calls del for each kept request, and forgets those for which it returns
 // nil. A request whose file is damaged is carried out all the same, as far as the
 // file's name says what it was about. The error joins those of del; it does not

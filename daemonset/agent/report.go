@@ -40,6 +40,10 @@ func (r *reports) node() status.Node {
 	}
 	leases := r.network.leases
 	n.Pods, n.Addresses = len(leases.Leases()), addressUse(leases.Stats())
+	var err error
+	if n.QueuedDels, err = delQueue(r.cfg, r.log).Len(); err != nil {
+		r.log.Error("queued DELs not counted", "error", err)
+	}
 	if err := r.counters(&n); err != nil {
 		r.log.Error("counters not read", "error", err)
 	}

@@ -260,9 +260,14 @@ func (d *daemon) serveCNI(ctx context.Context) error {
 // drainEvery is how soon a DEL that failed is tried again.
 const drainEvery = time.Minute
 
+// delQueue is where the plugin leaves DELs while no daemon answers.
+func delQueue(cfg Config, log *slog.Logger) cni.Queue {
+	return cni.Queue{Dir: filepath.Join(cfg.StateDir, "cni-del"), Logger: log}
+}
+
 // drain carries out the DELs that were queued while no daemon ran, or failed.
 func (d *daemon) drain(ctx context.Context) error {
-	queue := cni.Queue{Dir: filepath.Join(d.cfg.StateDir, "cni-del"), Logger: d.log}
+	queue := delQueue(d.cfg, d.log)
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
 	for {

@@ -40,6 +40,8 @@ type Node struct {
 	PodCIDRs        []netip.Prefix `json:"podCIDRs,omitempty"`
 	Pods            int            `json:"pods"` // pods that have a lease
 	Addresses       []AddressUse   `json:"addresses,omitempty"`
+	// QueuedDels are pods' ends that the daemon has not been able to carry out.
+	QueuedDels int `json:"queuedDels"`
 
 	Peers   []Peer    `json:"peers,omitempty"`   // by name
 	Refused []Refusal `json:"refused,omitempty"` // by node and reason
