@@ -55,20 +55,8 @@ func (q Queue) Remove(id AttachmentID) error { return atomicfile.Remove(q.path(i
 
 // Len returns how many DELs are kept.
 func (q Queue) Len() (int, error) {
-	entries, err := os.ReadDir(q.dir())
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read queue directory: %w", err)
-	}
-	n := 0
-	for _, e := range entries {
-		if _, ok := parseQueueName(e.Name()); ok {
-			n++
-		}
-	}
-	return n, nil
+	files, err := filepath.Glob(filepath.Join(q.dir(), "[^.]*"+queueSeparator+"*"))
+	return len(files), err
 }
 
 // Drain calls del for each kept request, and forgets those for which it returns

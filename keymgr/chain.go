@@ -82,11 +82,15 @@ func parsePool(bundlePEM []byte) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newPool(roots), nil
+}
+
+func newPool(roots []*x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
-	return pool, nil
+	return pool
 }
 
 func parseRoot(block *pem.Block) (*x509.Certificate, error) {

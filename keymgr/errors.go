@@ -84,6 +84,8 @@ var (
 	ErrNoGeneration = errors.New("no such key generation")
 	// ErrCorrupt: a file in the key directory cannot be understood.
 	ErrCorrupt = errors.New("corrupt file")
+	// ErrWindow: a renewal window cannot be understood.
+	ErrWindow = errors.New("invalid renewal window")
 	// ErrBundle: a PEM bundle holds something else than CA certificates.
 	ErrBundle = errors.New("invalid trust bundle")
 )

@@ -117,14 +117,11 @@ func (v *Verifier) adopt(r Record) {
 
 // SetRoots replaces the trusted roots. After an error the old ones stay.
 func (v *Verifier) SetRoots(bundlePEM []byte) error {
-	pool, err := parsePool(bundlePEM)
+	roots, err := ParseBundle(bundlePEM)
 	if err != nil {
 		return fmt.Errorf("set roots: %w", err)
 	}
-	hash, err := HashBundle(bundlePEM)
-	if err != nil {
-		return fmt.Errorf("set roots: %w", err)
-	}
+	pool, hash := newPool(roots), hashRoots(roots)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.bundle = hash

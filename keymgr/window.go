@@ -7,13 +7,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 )
-
-// ErrWindow: a renewal window cannot be understood.
-var ErrWindow = errors.New("invalid renewal window")
 
 const (
 	maxWindow = 1 << 10

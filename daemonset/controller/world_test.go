@@ -38,6 +38,7 @@ type world struct {
 	pods      map[string]kube.Pod
 	daemonSet string
 	requests  []kube.Request
+	asked     int
 	keys      map[string]keymgr.Signed
 	claims    map[string]string
 	bundle    []byte
@@ -110,7 +111,8 @@ func (w *world) ask(node string, key *ecdsa.PrivateKey) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	name := fmt.Sprintf("sealane-%s.%d", node, len(w.requests))
+	name := fmt.Sprintf("sealane-%s.%d", node, w.asked)
+	w.asked++
 	w.requests = append(w.requests, kube.Request{
 		Name: name, UID: "uid-" + name, Created: w.now, Signer: kube.SignerName,
 		Username: "system:serviceaccount:sealane-system:sealane-agent",

@@ -19,11 +19,11 @@ const (
 	// DefaultIntermediateLifetime is of the issuing intermediate.
 	DefaultIntermediateLifetime = 365 * 24 * time.Hour
 
-	// LeavesPerIntermediate and IntermediatesPerRoot are how many lifetimes of the
-	// one the other must last at least, so that none is cut short: an intermediate
-	// is replaced at two thirds of its life, a root at 80 %.
+	// LeavesPerIntermediate is how many lifetimes of a leaf an intermediate lasts at
+	// least: it is replaced at two thirds of its life, and must cut no leaf short.
 	LeavesPerIntermediate = 3
-	IntermediatesPerRoot  = 2
+	// IntermediatesPerRoot is the same of a root, which is replaced at 80 %.
+	IntermediatesPerRoot = 2
 
 	// Each conflict means that another controller has got further.
 	maxConflicts = 10
