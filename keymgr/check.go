@@ -133,7 +133,7 @@ func (v *Verifier) checkKeys(c *candidate) error {
 			}
 			c.grace = true
 		}
-		c.keys = append(c.keys, PeerKey{key: k.Key, gen: k.Generation, ports: k.Ports, valid: true})
+		c.keys = append(c.keys, k.verified())
 	}
 	if len(c.keys) == 0 {
 		return fmt.Errorf("%w: none of the keys is valid at %s", reason, stamp(c.now))

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"time"
 )
 
 // PublicKey is a WireGuard public key: an X25519 u-coordinate (RFC 7748).
@@ -97,12 +98,32 @@ func (PrivateKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(private 
 // LogValue hides the key from slog.
 func (PrivateKey) LogValue() slog.Value { return slog.StringValue("(private key)") }
 
+// PresharedKey is a WireGuard preshared key, which two nodes agreed on. It does not
+// show itself in logs or formatted output.
+type PresharedKey [32]byte
+
+// IsZero tells whether k is the zero value, which is no key.
+func (k PresharedKey) IsZero() bool { return k == PresharedKey{} }
+
+// String hides the key.
+func (PresharedKey) String() string { return "(preshared key)" }
+
+// GoString hides the key from %#v.
+func (PresharedKey) GoString() string { return "(preshared key)" }
+
+// Format hides the key from every other verb, %x among them.
+func (PresharedKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(preshared key)")) }
+
+// LogValue hides the key from slog.
+func (PresharedKey) LogValue() slog.Value { return slog.StringValue("(preshared key)") }
+
 // PeerKey is a verified WireGuard key of another node. Only Verifier.Verify makes
 // a valid one; the zero value is invalid and must not reach a kernel.
 type PeerKey struct {
 	key   PublicKey
 	gen   uint64
 	ports [2]uint16
+	since int64 // seconds since 1970
 	valid bool
 }
 
@@ -118,6 +139,9 @@ func (k PeerKey) Generation() uint64 { return k.gen }
 // Ports returns the owner's UDP ports for this key, indexed by the parity of the
 // reader's own key generation.
 func (k PeerKey) Ports() [2]uint16 { return k.ports }
+
+// Since returns when the owner made the key, as it has published, to the second.
+func (k PeerKey) Since() time.Time { return time.Unix(k.since, 0).UTC() }
 
 // Equal tells whether two keys are the same in every respect.
 func (k PeerKey) Equal(o PeerKey) bool { return k == o }

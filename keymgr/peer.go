@@ -37,6 +37,9 @@ type Peer struct {
 	Seq uint64
 	// Keys holds the keys that are valid now, oldest generation first.
 	Keys []PeerKey
+	// Withdrawn holds keys that the statement before listed and this one does not: no
+	// reason to begin with them, but its owner may still be sending by them.
+	Withdrawn []PeerKey
 	// RevokedGens are generations that the node disowned.
 	RevokedGens []uint64
 	PodCIDRs    []netip.Prefix
@@ -93,10 +96,18 @@ type Record struct {
 	Expires time.Time `json:"expires"`
 	// Gone is set by Forget: the mark stays, the statement serves no more.
 	Gone bool `json:"gone,omitzero"`
+	// Withdrawn is the key that the statement before had and this one has not.
+	Withdrawn *WithdrawnKey `json:"withdrawn,omitempty"`
 	// Statement is the last accepted statement, and Live what the API server
 	// said then: a reboot without an API server starts from them.
 	Statement Signed   `json:"statement"`
 	Live      LiveNode `json:"live"`
+}
+
+// WithdrawnKey is a key that its owner has withdrawn without revoking it.
+type WithdrawnKey struct {
+	Key StatementKey `json:"key"`
+	At  time.Time    `json:"at"`
 }
 
 // MarkStore keeps Records. Save must be durable when it returns.

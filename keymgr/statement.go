@@ -136,6 +136,11 @@ type StatementKey struct {
 	Ports      Ports     `json:"ports"`
 }
 
+// verified makes the key one that may reach a kernel; only a Verifier may say so.
+func (k StatementKey) verified() PeerKey {
+	return PeerKey{key: k.Key, gen: k.Generation, ports: k.Ports, since: k.NotBefore.Unix(), valid: true}
+}
+
 // ID returns the node that the statement is about.
 func (s Statement) ID() NodeID { return NodeID{Name: s.NodeName, UID: s.NodeUID} }
 

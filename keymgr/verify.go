@@ -338,6 +338,7 @@ func (v *Verifier) accept(c *candidate) error {
 		Expires:        c.leaf.info.NotAfter.Add(v.cfg.Grace + ClockSkew),
 		Statement:      c.signed, Live: c.live,
 	}
+	rec.Withdrawn = c.withdrawn()
 	k := &known{rec: rec, stmt: c.stmt, leaf: c.leaf, epoch: v.epoch}
 	if c.prev != nil {
 		k.rec.Expires = later(rec.Expires, c.prev.rec.Expires)
@@ -379,7 +380,7 @@ func (c *candidate) needsSave() bool {
 
 func (v *Verifier) peer(c *candidate) Peer {
 	return Peer{
-		ID: c.live.ID, Seq: c.stmt.Seq, Keys: c.keys, RevokedGens: slices.Clone(c.stmt.RevokedGens),
+		ID: c.live.ID, Seq: c.stmt.Seq, Keys: c.keys, Withdrawn: v.draining(c), RevokedGens: slices.Clone(c.stmt.RevokedGens),
 		PodCIDRs: slices.Clone(c.stmt.PodCIDRs), Endpoints: slices.Clone(c.stmt.Endpoints),
 		PSK: c.stmt.PSK, PSKPort: c.stmt.PSKPort,
 		NotAfter: c.end, Until: c.end.Add(ClockSkew + v.cfg.Grace), Grace: c.grace,

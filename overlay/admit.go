@@ -84,7 +84,7 @@ func (a *admission) own(addr netip.Addr, id keymgr.NodeID) {
 }
 
 func (p Peer) wantsLane(k Kind) bool {
-	return k == WireGuard && len(p.Keys) > 0 || k == VXLAN && p.Endpoint.IsValid()
+	return k == WireGuard && len(p.Combinations) > 0 || k == VXLAN && p.Endpoint.IsValid()
 }
 
 func (a *admission) refuse(id keymgr.NodeID, reason string) {
@@ -143,6 +143,12 @@ func (a *admission) laneFault(p Peer) string {
 	}
 	if a.cfg.Kind == VXLAN {
 		return ""
+	}
+	for _, c := range p.Combinations {
+		known := slices.ContainsFunc(p.Keys, func(k keymgr.PeerKey) bool { return k.Generation() == c.Peer })
+		if !known || !slices.Contains(a.cfg.Generations, c.Own) {
+			return fmt.Sprintf("no keys of generations %d and %d", c.Own, c.Peer)
+		}
 	}
 	for i, k := range p.Keys {
 		switch {

@@ -41,6 +41,8 @@ type PeerState struct {
 	Key           keymgr.PublicKey
 	Endpoint      netip.AddrPort
 	AllowedIPs    []netip.Prefix
+	Preshared     bool      // it has a preshared key
+	Initiates     bool      // this node keeps the session alive
 	LastHandshake time.Time // zero if there was none
 	Received      uint64    // bytes
 	Sent          uint64    // bytes

@@ -75,14 +75,16 @@ func (c Config) lanePeers(own, peer uint64, peers []Peer) []LanePeer {
 	var out []LanePeer
 	for _, p := range peers {
 		for _, k := range p.Keys {
-			if keymgr.Parity(k.Generation()) != keymgr.Parity(peer) {
+			slot := Slot{Own: own, Peer: k.Generation()}
+			i := slices.IndexFunc(p.Combinations, func(c Combination) bool { return c.Slot == slot })
+			if i < 0 || keymgr.Parity(k.Generation()) != keymgr.Parity(peer) {
 				continue
 			}
 			out = append(out, LanePeer{
 				ID: p.ID, Key: k,
 				Endpoint:   netip.AddrPortFrom(p.Endpoint, k.Ports()[keymgr.Parity(own)]),
 				AllowedIPs: sorted(slices.Concat(p.PodCIDRs, hosts(p.Addresses)), comparePrefixes),
-				Initiate:   c.Initiates(own, p, k),
+				Preshared:  p.Combinations[i].Preshared, Initiate: p.Combinations[i].Initiate,
 			})
 		}
 	}
@@ -94,13 +96,11 @@ func (c Config) device(p Peer) string {
 	if c.Kind == VXLAN {
 		return VXLANDevice
 	}
-	own, peer := c.Generations[0], p.Keys[0].Generation()
-	inUse := slices.Contains(c.Generations, p.Active.Own) &&
-		slices.ContainsFunc(p.Keys, func(k keymgr.PeerKey) bool { return k.Generation() == p.Active.Peer })
-	if inUse {
-		own, peer = p.Active.Own, p.Active.Peer
+	slot := p.Combinations[0].Slot
+	if slices.ContainsFunc(p.Combinations, func(c Combination) bool { return c.Slot == p.Active }) {
+		slot = p.Active
 	}
-	return LaneName(own, peer)
+	return LaneName(slot.Own, slot.Peer)
 }
 
 func (c Config) routes(a *admission, guard []netip.Prefix, mtu int) []Route {

@@ -4,6 +4,7 @@
 package overlay
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay/overlaytest"
@@ -42,6 +43,9 @@ func TestComputeGolden(t *testing.T) {
 				t.Fatal("no --- between cluster and plan")
 			}
 			cfg, peers := parseCluster(t, ca, input)
+			for i := range peers {
+				combine(cfg, &peers[i])
+			}
 			plan, err := Compute(cfg, peers)
 			got := plan.String()
 			if err != nil {
@@ -53,7 +57,7 @@ func TestComputeGolden(t *testing.T) {
 				}
 				return
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := gocmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -133,8 +137,12 @@ func parsePeer(t *testing.T, ca *overlaytest.Authority, f []string) Peer {
 		case "unverified":
 			p.Keys = append(p.Keys, keymgr.PeerKey{})
 		case "active":
-			own, peer, _ := strings.Cut(value, ",")
-			p.Active = Slot{Own: uint64(number(t, own)), Peer: uint64(number(t, peer))}
+			p.Active = parseSlot(t, value)
+		case "slot": // with words: preshared, initiate
+			slot, words, _ := strings.Cut(value, ":")
+			p.Combinations = append(p.Combinations, Combination{
+				Slot: parseSlot(t, slot), Preshared: strings.Contains(words, "preshared"), Initiate: strings.Contains(words, "initiate"),
+			})
 		default:
 			t.Fatalf("unknown word %q of a peer", f[i])
 		}
@@ -143,6 +151,27 @@ func parsePeer(t *testing.T, ca *overlaytest.Authority, f []string) Peer {
 		p.Keys = append(p.Keys, ca.Verify(t, keys...)...)
 	}
 	return p
+}
+
+func parseSlot(t *testing.T, s string) Slot {
+	t.Helper()
+	own, peer, _ := strings.Cut(s, ",")
+	return Slot{Own: uint64(number(t, own)), Peer: uint64(number(t, peer))}
+}
+
+// combine gives a peer that names no slots every one, oldest first; the node with
+// the smaller UID initiates.
+func combine(cfg Config, p *Peer) {
+	if len(p.Combinations) > 0 {
+		return
+	}
+	for _, own := range sorted(cfg.Generations, cmp.Compare) {
+		for _, k := range p.Keys {
+			p.Combinations = append(p.Combinations, Combination{
+				Slot: Slot{Own: own, Peer: k.Generation()}, Initiate: cfg.Self.UID < p.ID.UID,
+			})
+		}
+	}
 }
 
 func parseID(s string) keymgr.NodeID {
@@ -230,18 +259,6 @@ func TestLaneMTU(t *testing.T) {
 	}
 }
 
-func TestExactlyOneOfAPairInitiates(t *testing.T) {
-	ids := []keymgr.NodeID{{Name: "a", UID: "2"}, {Name: "b", UID: "1"}, {Name: "c", UID: "1"}, {Name: "d", UID: "10"}}
-	for i, x := range ids {
-		for _, y := range ids[i+1:] {
-			xy, yx := ByUID(x)(1, Peer{ID: y}, keymgr.PeerKey{}), ByUID(y)(1, Peer{ID: x}, keymgr.PeerKey{})
-			if xy == yx {
-				t.Errorf("%s and %s: both say %v", x, y, xy)
-			}
-		}
-	}
-}
-
 func TestMinimal(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"", ""},
@@ -249,7 +266,7 @@ func TestMinimal(t *testing.T) {
 		{"10.0.1.0/24 10.0.0.0/16 10.1.0.0/24 fd00:1::/64 fd00::/16", "10.0.0.0/16 10.1.0.0/24 fd00::/16"},
 		{"10.0.0.0/25 10.0.0.0/24 10.0.0.128/25", "10.0.0.0/24"},
 	} {
-		if diff := cmp.Diff(fmt.Sprint(prefixes(strings.Fields(tt.want)...)), fmt.Sprint(minimal(prefixes(strings.Fields(tt.in)...)))); diff != "" {
+		if diff := gocmp.Diff(fmt.Sprint(prefixes(strings.Fields(tt.want)...)), fmt.Sprint(minimal(prefixes(strings.Fields(tt.in)...)))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.in, diff)
 		}
 	}

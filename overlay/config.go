@@ -30,35 +30,36 @@ type Config struct {
 	BasePort     uint16 // UDP; 0 means DefaultBasePort
 	UnderlayMTU  int    // bytes, of the device that carries the lanes' outer packets
 	MTU          int    // bytes, inside the lanes; 0 means as much as UnderlayMTU allows
-	// Initiates says whether this node, and not the peer, starts the handshakes
-	// between its own key of a generation and that key of the peer's. Exactly one of
-	// the two must: initiations that cross destroy each other and cost 5 s. Nil
-	// means ByUID.
-	Initiates func(own uint64, p Peer, k keymgr.PeerKey) bool
 }
 
-// Peer is another node. Without keys (or, for VXLAN, without an endpoint) it is
-// known but has no lane: its addresses are refused, not reached in the clear.
+// Peer is another node. Without a combination of keys (or, for VXLAN, without an
+// endpoint) it is known but has no lane: its addresses are refused, not reached in
+// the clear.
 type Peer struct {
-	ID        keymgr.NodeID
-	Keys      []keymgr.PeerKey // one or two, of consecutive generations
-	Active    Slot             // which of the live combinations carries traffic
-	Endpoint  netip.Addr       // where its lanes are reached
-	Addresses []netip.Addr     // its own, as the cluster knows them
-	PodCIDRs  []netip.Prefix
+	ID   keymgr.NodeID
+	Keys []keymgr.PeerKey // one or two, of different parity
+	// Combinations are the pairs of keys that lanes are wanted for.
+	Combinations []Combination
+	Active       Slot         // which of them carries traffic
+	Endpoint     netip.Addr   // where its lanes are reached
+	Addresses    []netip.Addr // its own, as the cluster knows them
+	PodCIDRs     []netip.Prefix
 }
 
-// Slot is a combination of key generations. The zero value, and a combination that
-// is no longer in use, stand for the oldest in use: it is the one that is proven.
+// Slot is a combination of key generations. The zero value, and one that is not
+// among a peer's Combinations, stand for the first of them.
 type Slot struct {
 	Own, Peer uint64
 }
 
-// ByUID lets the node with the smaller UID start the handshakes of a pair.
-func ByUID(self keymgr.NodeID) func(uint64, Peer, keymgr.PeerKey) bool {
-	return func(_ uint64, p Peer, _ keymgr.PeerKey) bool {
-		return cmp.Or(cmp.Compare(self.UID, p.ID.UID), cmp.Compare(self.Name, p.ID.Name)) < 0
-	}
+// Combination is a slot that a lane is wanted for.
+type Combination struct {
+	Slot
+	// Preshared says that the lane must have a preshared key.
+	Preshared bool
+	// Initiate says that this node, and not the peer, starts the handshakes. Exactly
+	// one of the two must: initiations that cross destroy each other and cost 5 s.
+	Initiate bool
 }
 
 // normalize checks the configuration and returns it with its defaults, in order.
@@ -74,9 +75,6 @@ func (c Config) normalize() (Config, error) {
 	}
 	if c.BasePort > 65535-3 {
 		return Config{}, fmt.Errorf("%w: base port %d: four ports from it on must exist, choose 65532 or less", ErrConfig, c.BasePort)
-	}
-	if c.Initiates == nil {
-		c.Initiates = ByUID(c.Self)
 	}
 	c.Generations = sorted(c.Generations, cmp.Compare)
 	c.PodCIDRs = sorted(c.PodCIDRs, netip.Prefix.Compare)

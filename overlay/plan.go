@@ -38,6 +38,7 @@ type LanePeer struct {
 	Key        keymgr.PeerKey
 	Endpoint   netip.AddrPort
 	AllowedIPs []netip.Prefix // what it may send and what is sent to it
+	Preshared  bool           // with a preshared key, or not at all
 	Initiate   bool           // this node starts the handshakes
 }
 

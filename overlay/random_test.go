@@ -40,6 +40,11 @@ func randomCluster(t *testing.T, rng *rand.Rand, keys map[string][]keymgr.PeerKe
 		p.Active = Slot{Own: rng.Uint64N(4), Peer: rng.Uint64N(4)}
 		if rng.IntN(4) > 0 {
 			p.Keys = keys[fmt.Sprint(p.ID)]
+			combine(cfg, &p)
+			rng.Shuffle(len(p.Combinations), func(i, j int) {
+				p.Combinations[i], p.Combinations[j] = p.Combinations[j], p.Combinations[i]
+			})
+			p.Combinations = p.Combinations[:rng.IntN(len(p.Combinations)+1)]
 		}
 		if rng.IntN(8) > 0 {
 			p.Endpoint = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})

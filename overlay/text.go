@@ -48,6 +48,9 @@ func (l Lane) String() string {
 // String gives the peer in one line.
 func (p LanePeer) String() string {
 	s := fmt.Sprintf("peer %s key %s endpoint %s allowed %s", p.ID, p.Key, p.Endpoint, join(p.AllowedIPs))
+	if p.Preshared {
+		s += " preshared"
+	}
 	if p.Initiate {
 		s += " initiate"
 	}

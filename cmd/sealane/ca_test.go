@@ -116,7 +116,7 @@ func TestCARotate(t *testing.T) {
 	r := newRegistry(t)
 	var out bytes.Buffer
 	before := r.bundleHash()
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rotateOptions{timeout: time.Minute}); err != nil {
+	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if r.bundleHash() == before {
@@ -126,27 +126,27 @@ func TestCARotate(t *testing.T) {
 
 	out.Reset()
 	r.stuck = true
-	err := rotateRoot(t.Context(), r, terminal{out: &out}, rotateOptions{timeout: 1500 * time.Millisecond})
+	err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: 1500 * time.Millisecond})
 	if !errors.Is(err, errUnfinished) || !strings.Contains(err.Error(), `waits for 1 of 1 nodes: "n1", which has not reported a trust bundle`) {
 		t.Errorf("with a node that does not follow: error %v", err)
 	}
 	r.stuck = false
 	out.Reset()
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rotateOptions{timeout: time.Minute}); err != nil {
+	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
 		t.Error(err)
 	}
 	wantLines(t, out.String(), "under way already", "the root is ")
 
 	r.idle = true
-	err = rotateRoot(t.Context(), r, terminal{out: &out}, rotateOptions{timeout: time.Second})
+	err = rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: time.Second})
 	if !errors.Is(err, errUnfinished) || !strings.Contains(err.Error(), "is it running?") {
 		t.Errorf("without a controller: error %v", err)
 	}
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rotateOptions{noWait: true}); err != nil {
+	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{noWait: true}); err != nil {
 		t.Error(err)
 	}
 	r.mode = "secret"
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rotateOptions{}); err == nil || !strings.Contains(err.Error(), "handed in") {
+	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{}); err == nil || !strings.Contains(err.Error(), "handed in") {
 		t.Errorf("an operator's root: error %v", err)
 	}
 }

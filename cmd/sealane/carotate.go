@@ -23,14 +23,14 @@ const (
 	youngestRoot = 5*time.Minute + time.Second
 )
 
-// rotateOptions are the flags of ca rotate.
-type rotateOptions struct {
+// rootRotateOptions are the flags of ca rotate.
+type rootRotateOptions struct {
 	noWait  bool
 	timeout time.Duration
 }
 
 func newCARotate(t terminal, c *connection) *cobra.Command {
-	var o rotateOptions
+	var o rootRotateOptions
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Replaces the root, without a lost packet, and waits until it is done",
@@ -52,7 +52,7 @@ func newCARotate(t terminal, c *connection) *cobra.Command {
 	return cmd
 }
 
-func rotateRoot(ctx context.Context, from authority, t terminal, o rotateOptions) error {
+func rotateRoot(ctx context.Context, from authority, t terminal, o rootRotateOptions) error {
 	before, err := readAuthority(ctx, from)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func rotateRoot(ctx context.Context, from authority, t terminal, o rotateOptions
 	if o.noWait {
 		return nil
 	}
-	return awaitRotation(ctx, from, t, progress{old: old.KeyID, begun: before.Phase != ca.PhaseSteady, timeout: o.timeout})
+	return awaitRoot(ctx, from, t, rootProgress{old: old.KeyID, begun: before.Phase != ca.PhaseSteady, timeout: o.timeout})
 }
 
 func issuing(r caReport) ca.RootStatus {
@@ -96,8 +96,8 @@ func requestTime(r caReport, root ca.RootStatus) time.Time {
 	return at
 }
 
-// progress is what has been told of a change of roots.
-type progress struct {
+// rootProgress is what has been told of a change of roots.
+type rootProgress struct {
 	old     string // key identifier of the root that issued at the start
 	begun   bool
 	timeout time.Duration
@@ -106,7 +106,7 @@ type progress struct {
 
 var errUnfinished = errors.New("the change of roots is not finished; it goes on without this command")
 
-func awaitRotation(ctx context.Context, from authority, t terminal, p progress) error {
+func awaitRoot(ctx context.Context, from authority, t terminal, p rootProgress) error {
 	limited, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	tick := time.NewTicker(pollPeriod)
@@ -128,7 +128,7 @@ func awaitRotation(ctx context.Context, from authority, t terminal, p progress) 
 }
 
 // tell prints what is new, and tells whether it is done.
-func (p *progress) tell(t terminal, r caReport) bool {
+func (p *rootProgress) tell(t terminal, r caReport) bool {
 	if r.Phase != ca.PhaseSteady {
 		p.begun = true
 	}

@@ -10,10 +10,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -42,7 +44,10 @@ type Config struct {
 	CertificateLifetime time.Duration
 	// ExpiredGrace is how long lanes outlive what vouches for them; 0: not at all.
 	ExpiredGrace     time.Duration
-	StrictContinuity bool   // refuse certificate keys that the one before does not vouch for
+	StrictContinuity bool          // refuse certificate keys that the one before does not vouch for
+	RotationPeriod   time.Duration // 0: only when asked for
+	PostQuantum      keymgr.PSKMode
+	PairingPort      uint16
 	Version          string // of the build; not a flag
 }
 
@@ -70,6 +75,14 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.StateDir, "state-dir", "/var/lib/sealane", "keys, leases and other state that outlives a reboot")
 	fs.StringVar(&c.RunDir, "run-dir", "/run/sealane", "sockets")
 	fs.StringVar(&c.BPFDir, "bpf-dir", "/sys/fs/bpf/sealane", "folder on a bpffs for pinned programs and maps")
+	fs.DurationVar(&c.RotationPeriod, "rotation-period", rotation.DefaultPeriod, "how old a WireGuard key gets before the next one takes over; at least 1m; 0: only when asked for, and after a reboot")
+	c.PostQuantum = keymgr.PSKRequired
+	fs.Func("post-quantum", "preshared keys by X25519MLKEM768: required, preferred (an attacker can talk lanes down) or off (default required)", func(s string) error {
+		c.PostQuantum = keymgr.PSKMode(s)
+		return nil
+	})
+	c.PairingPort = 51875
+	fs.Func("pairing-port", "TCP port of the exchange of preshared keys (default 51875)", parseInto(&c.PairingPort, parsePort))
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", 7*24*time.Hour, "lifetime of node certificates to ask for; at least 10m")
 	fs.DurationVar(&c.ExpiredGrace, "expired-grace", keymgr.DefaultGrace, "how long a lane goes on when the certificate or statement behind it has ended and nothing newer came; 0: not at all")
 	fs.BoolVar(&c.StrictContinuity, "strict-continuity", false, "refuse a known node's new certificate key unless the one before vouches for it; otherwise that is an alarm")
@@ -93,6 +106,10 @@ func (c *Config) Validate() error {
 		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
 	case c.ExpiredGrace < 0:
 		return bad("expired-grace", c.ExpiredGrace, "use 0 or more")
+	case c.RotationPeriod != 0 && c.RotationPeriod < rotation.MinPeriod:
+		return bad("rotation-period", c.RotationPeriod, "use at least 1m, or 0 for rotation only when asked for")
+	case !slices.Contains([]keymgr.PSKMode{keymgr.PSKRequired, keymgr.PSKPreferred, keymgr.PSKOff}, c.PostQuantum):
+		return bad("post-quantum", c.PostQuantum, "use required, preferred or off")
 	case c.CertificateLifetime < 10*time.Minute:
 		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
 	}
@@ -114,7 +131,7 @@ func parseInto[T any](to *T, parse func(string) (T, error)) func(string) error {
 func parsePort(s string) (uint16, error) {
 	a, err := netip.ParseAddrPort("0.0.0.0:" + s)
 	if err != nil || a.Port() == 0 {
-		return 0, fmt.Errorf("%q is no UDP port: use 1 to 65532", s)
+		return 0, fmt.Errorf("%q is no port: use 1 to 65535", s)
 	}
 	return a.Port(), nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -56,7 +57,8 @@ type view struct {
 // network turns snapshots of the cluster into the state of this host.
 type network struct {
 	cfg      Config
-	trust    *trust // nil: plaintext lanes, no keys
+	trust    *trust   // nil: plaintext lanes, no keys
+	rotator  *rotator // nil: the same
 	leases   *ipam.Allocator
 	pods     *pods
 	links    *nl.Handle
@@ -69,7 +71,10 @@ type network struct {
 	restarted <-chan struct{}
 	log       *slog.Logger
 
-	seen atomic.Pointer[view]
+	// applied is the plan that the host follows, as of applyTime.
+	applied   overlay.Plan
+	applyTime time.Time
+	seen      atomic.Pointer[view]
 }
 
 // run makes a pass whenever something may have changed, until ctx ends.
@@ -78,17 +83,24 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 	if err != nil {
 		return fmt.Errorf("watch devices: %w", err)
 	}
-	var own <-chan struct{}
+	var own, paired <-chan struct{}
+	var results <-chan exchanged
 	if n.trust != nil {
-		own = n.trust.changed
+		own, paired, results = n.trust.changed, n.rotator.pairs.changed, n.rotator.pairs.results
 	}
 	timer := time.NewTimer(0)
 	for {
+		light := false // nothing happened that concerns more than the peers of lanes
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-watch.Changed():
 		case <-own:
+		case <-paired:
+			light = true
+		case r := <-results:
+			n.rotator.machine.Exchanged(r.uid, r.ok, time.Now())
+			light = true
 		case <-n.restarted:
 		case _, ok := <-links:
 			if !ok {
@@ -98,14 +110,19 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 				return nil
 			}
 		case <-timer.C:
+			changed, next := n.glance(ctx)
+			if !changed {
+				timer.Reset(next)
+				continue
+			}
+			light = true
 		}
 		snap, synced := watch.Snapshot()
 		if !synced {
 			continue
 		}
-		err := n.pass(ctx, snap)
+		next, err := n.pass(ctx, snap, light)
 		n.state.report(partNetwork, err)
-		next := resync
 		if err != nil && ctx.Err() == nil {
 			n.log.Error("network not as planned", "error", err)
 			next = retryPause
@@ -128,36 +145,106 @@ func pause(ctx context.Context, d time.Duration, urgent ...<-chan struct{}) bool
 	return true
 }
 
-// pass makes this host follow one snapshot.
-func (n *network) pass(ctx context.Context, snap kube.Snapshot) error {
+// glance looks, between passes, whether a rotation or a pairing goes on.
+func (n *network) glance(ctx context.Context) (changed bool, next time.Duration) {
+	left := resync - time.Since(n.applyTime)
+	if n.rotator == nil || left <= 0 {
+		return true, 0
+	}
+	lanes, err := n.lanes.Observe()
+	if err != nil {
+		return true, 0
+	}
+	changed, next = n.rotator.glance(ctx, lanes)
+	return changed, min(next, left)
+}
+
+// pass makes this host follow one snapshot, and says when to look again. A light
+// pass leaves alone what only others could have changed.
+func (n *network) pass(ctx context.Context, snap kube.Snapshot, light bool) (time.Duration, error) {
 	self, err := findSelf(snap, n.cfg.NodeName)
 	n.state.report(partNode, err)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := n.leases.SetPrefixes(self.PodCIDRs); err != nil {
-		return fmt.Errorf("use pod ranges of node %s: %w", self.Name, err)
+		return 0, fmt.Errorf("use pod ranges of node %s: %w", self.Name, err)
 	}
 	n.pods.repair(snap.LocalPods)
 	v := &view{self: self, cluster: n.cluster}
 	cfg, err := n.config(self)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if n.trust == nil {
 		v.peers = plainPeers(snap, self.Name)
-	} else {
-		if cfg.Generations, err = n.trust.follow(self, snap); err != nil {
-			return err
-		}
-		v.peers = n.trust.judge.pass(ctx, snap, self.Name)
+		return resync, n.follow(ctx, follow{cfg: cfg, view: v, peers: overlayPeers(v.peers, self, rotation.Decision{})})
 	}
-	v.plan, err = overlay.Compute(cfg, overlayPeers(v.peers, self))
+	return n.securely(ctx, snap, follow{cfg: cfg, view: v, light: light})
+}
+
+// securely is the part of a pass with keys: who is trusted, and which keys carry
+// traffic. What peers may know of this node is published only when it works.
+func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (time.Duration, error) {
+	v := f.view
+	if err := n.trust.follow(v.self, snap); err != nil {
+		return 0, err
+	}
+	v.peers = n.trust.judge.pass(ctx, snap, v.self.Name)
+	version := n.rotator.pairs.noted()
+	lanes, err := n.lanes.Observe()
+	if err != nil {
+		return 0, fmt.Errorf("read lanes: %w", err)
+	}
+	d, err := n.rotator.decide(ctx, scene{
+		self: v.self, published: snap.NodeKeys[v.self.Name], request: snap.Rotations[v.self.Name], peers: v.peers,
+	}, lanes)
+	if err != nil {
+		return 0, err
+	}
+	for _, k := range n.trust.identity.WGKeys().All() {
+		f.cfg.Generations = append(f.cfg.Generations, k.Generation)
+	}
+	f.peers = overlayPeers(v.peers, v.self, d)
+	if err := n.follow(ctx, f); err != nil {
+		return 0, err
+	}
+	n.rotator.pairs.done(version)
+	next := min(d.Next, resync)
+	if newest := slices.Max(f.cfg.Generations); n.rotator.ready != newest {
+		n.rotator.ready, next = newest, 0 // which lets the next step begin
+	}
+	n.trust.list(d.Publish, d.Revoke)
+	return next, nil
+}
+
+// follow is what a pass has found out.
+type follow struct {
+	cfg   overlay.Config
+	view  *view
+	peers []overlay.Peer
+	light bool
+}
+
+// follow plans and applies.
+func (n *network) follow(ctx context.Context, f follow) (err error) {
+	v := f.view
+	v.plan, err = overlay.Compute(f.cfg, f.peers)
 	if err != nil {
 		return fmt.Errorf("plan lanes: %w", err)
 	}
 	n.state.setMTU(v.plan.MTU)
-	v.uplinks, err = n.apply(ctx, v.plan, self)
+	if old := n.seen.Load(); f.light && old != nil && lanesAlone(v.plan, n.applied) {
+		v.uplinks = old.uplinks
+		err = n.lanes.Apply(ctx, v.plan)
+	} else {
+		v.uplinks, err = n.apply(ctx, v.plan, v.self)
+		n.applyTime = time.Now()
+	}
+	n.applied = v.plan
+	if err != nil {
+		n.applied = overlay.Plan{}
+	}
 	n.seen.Store(v)
 	return err
 }
@@ -202,12 +289,15 @@ func plainPeers(snap kube.Snapshot, self string) []judged {
 
 // overlayPeers gives every other node to the plan; one without a verified key
 // gets no lane there, and its addresses are refused.
-func overlayPeers(all []judged, self kube.Node) []overlay.Peer {
+func overlayPeers(all []judged, self kube.Node, d rotation.Decision) []overlay.Peer {
 	var peers []overlay.Peer
 	for _, j := range all {
 		p := overlay.Peer{
-			ID: keymgr.NodeID{Name: j.node.Name, UID: j.node.UID}, Keys: j.peer.Keys,
+			ID: keymgr.NodeID{Name: j.node.Name, UID: j.node.UID}, Keys: allKeys(j.peer),
 			Addresses: j.node.Addresses, PodCIDRs: j.node.PodCIDRs,
+		}
+		if pair, ok := d.Peers[j.node.UID]; ok {
+			p.Combinations, p.Active = combinations(pair), overlay.Slot(pair.Active)
 		}
 		from := j.node.Addresses
 		if len(p.Keys) > 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/sealane/sealane/bpf"
@@ -14,6 +15,7 @@ import (
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -99,14 +101,11 @@ func (r *reports) lanes(n *status.Node, v *view) {
 	if err != nil {
 		r.log.Error("lanes not read", "error", err)
 	}
-	live := map[keymgr.PublicKey]overlay.PeerState{}
 	for _, s := range states {
 		n.Lane.Backend = status.Backend(s.Mode)
 		n.Lane.Devices = append(n.Lane.Devices, status.Device{Name: s.Device, Port: s.Port})
-		for _, p := range s.Peers {
-			live[p.Key] = p
-		}
 	}
+	live := r.livePaths(states)
 	refused := map[string]string{}
 	for _, f := range v.plan.Refused {
 		if f.Whole {
@@ -118,7 +117,39 @@ func (r *reports) lanes(n *status.Node, v *view) {
 	}
 }
 
-func (r *reports) peer(j judged, live map[keymgr.PublicKey]overlay.PeerState, refused string) status.Peer {
+// livePaths are the lanes in the kernel, and which of them carry traffic.
+type livePaths struct {
+	index  pathIndex
+	active map[string]rotation.Pair // by peer's UID
+}
+
+func (r *reports) livePaths(states []overlay.LaneState) livePaths {
+	if r.network.trust == nil {
+		return livePaths{}
+	}
+	l := livePaths{index: newPathIndex(r.network.trust.identity.WGKeys().All(), states)}
+	if shown := r.network.rotator.shown.Load(); shown != nil {
+		l.active = shown.decision.Peers
+	}
+	return l
+}
+
+// of returns the lane that carries traffic to a peer, or would; the peer's newest
+// key if there is none.
+func (l livePaths) of(p keymgr.Peer) (keymgr.PeerKey, *overlay.PeerState) {
+	k := p.Keys[len(p.Keys)-1]
+	slot := l.active[p.ID.UID].Active
+	for _, candidate := range allKeys(p) {
+		for _, s := range l.index[candidate.Key()] {
+			if slot == (rotation.Slot{Own: s.own, Peer: candidate.Generation()}) {
+				return candidate, &s.peer
+			}
+		}
+	}
+	return k, nil
+}
+
+func (r *reports) peer(j judged, live livePaths, refused string) status.Peer {
 	p := status.Peer{Name: j.node.Name, UID: j.node.UID, State: status.NoLane}
 	if r.cfg.Lane == overlay.VXLAN {
 		p.State = status.Connected
@@ -127,12 +158,14 @@ func (r *reports) peer(j judged, live map[keymgr.PublicKey]overlay.PeerState, re
 		}
 	}
 	if len(j.peer.Keys) > 0 {
-		k := j.peer.Keys[len(j.peer.Keys)-1]
+		k, s := live.of(j.peer)
 		p.Generation, p.PublicKey = k.Generation(), k.Key().String()
 		p.Certificate = certificate(j.peer.Certificate)
 		p.StatementNotAfter, p.Grace = j.peer.NotAfter, j.peer.Grace
-		if s, ok := live[k.Key()]; ok {
-			p.State = status.HandshakePending
+		p.Lanes = len(live.active[j.peer.ID.UID].Install)
+		p.Reason = "no preshared key agreed on yet: is TCP between the nodes open?"
+		if s != nil {
+			p.State, p.Reason, p.Preshared = status.HandshakePending, "", s.Preshared
 			p.Endpoint, p.LastHandshake, p.RxBytes, p.TxBytes = s.Endpoint.String(), s.LastHandshake, s.Received, s.Sent
 			if !s.LastHandshake.IsZero() {
 				p.State = status.Connected
@@ -171,10 +204,30 @@ func (r *reports) identity(n *status.Node, t *trust) {
 		k := all[len(all)-1]
 		n.Key = status.Key{Generation: k.Generation, PublicKey: k.Public.String(), Since: k.Created}
 	}
+	n.PostQuantum, n.Pairings = string(r.cfg.PostQuantum), r.network.rotator.pairs.soFar()
+	if shown := r.network.rotator.shown.Load(); shown != nil {
+		n.Rotation = status.Rotation{
+			State: string(shown.decision.State), Since: shown.since, Reason: string(shown.reason),
+			Waiting: r.names(shown.decision.Waiting), Overdue: shown.decision.Overdue,
+		}
+	}
 	if signed, ok := t.identity.Last(); ok {
 		if s, err := keymgr.ParseStatement(signed.Payload); err == nil {
 			n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
 		}
 	}
 	n.Refused, n.Discontinuities = t.judge.refusedSoFar(), t.judge.alarmsSoFar()
+}
+
+// names of nodes by their UIDs.
+func (r *reports) names(uids []string) []string {
+	var out []string
+	if v := r.network.seen.Load(); v != nil {
+		for _, j := range v.peers {
+			if slices.Contains(uids, j.node.UID) {
+				out = append(out, j.node.Name)
+			}
+		}
+	}
+	return out
 }

@@ -91,6 +91,7 @@ func (d *daemon) run(ctx context.Context) error {
 		group.Go(func() error { return d.network.trust.run(ctx) })
 		a := &announcer{node: d.network.trust.identity.Node(), find: d.network.finding, to: d.client, log: d.log, clock: time.Now}
 		group.Go(func() error { return a.run(ctx) })
+		group.Go(func() error { return d.network.rotator.pairs.serve(ctx, d.cfg.PairingPort) })
 	}
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
 	group.Go(func() error { return d.serveCNI(ctx) })
@@ -135,6 +136,9 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 		if d.network.trust, err = d.makeTrust(ctx); err != nil {
 			return err
 		}
+		if d.network.rotator, err = newRotator(d.cfg, d.network.trust, newPairings(d.network.trust)); err != nil {
+			return err
+		}
 	}
 	return d.makeLanes(ctx)
 }
@@ -144,7 +148,7 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 func (d *daemon) makeLanes(ctx context.Context) error {
 	o := wireguard.Options{Links: d.links, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log}
 	if d.network.trust != nil {
-		o.Key = d.network.trust.privateKey
+		o.Key, o.Preshared = d.network.trust.privateKey, d.network.rotator.pairs.preshared
 	}
 	secure, err := wireguard.New(o)
 	if err != nil {
@@ -215,7 +219,7 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 	}
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
 		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")),
-		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity,
+		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity, PSK: d.cfg.PostQuantum,
 	})
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,10 @@ const (
 	retryLeast    = time.Second
 	retryMost     = 30 * time.Second
 )
+
+// errNoLanes is a daemon that has just started: peers may know of a key only when
+// its lanes are there to receive.
+var errNoLanes = errors.New("waiting for this node's lanes")
 
 // errNoBundle is a cluster whose controller has not made a CA yet.
 var errNoBundle = errors.New("no trust bundle yet: is the sealane-controller running?")
@@ -42,6 +47,9 @@ type wanted struct {
 	window    []byte        // in which to renew after a change of roots, as published
 	nodes     int           // in the cluster
 	published keymgr.Signed // the NodeKey of this node as the API server has it
+	// publish and revoke are the key generations that the statement should list;
+	// nothing is signed before the first lanes are up.
+	publish, revoke []uint64
 }
 
 // trust keeps this node's identity fresh, and judges that of others.
@@ -73,32 +81,42 @@ func signal(c chan struct{}) {
 	}
 }
 
-// follow takes over what a snapshot says of this node and of the roots to
-// trust, and gives the key generations in use.
-func (t *trust) follow(self kube.Node, snap kube.Snapshot) ([]uint64, error) {
-	if _, err := t.identity.WGKeys().Ensure(); err != nil {
-		return nil, fmt.Errorf("make wireguard key: %w", err)
-	}
-	var generations []uint64
+// follow takes over what a snapshot says of this node and of the roots to trust.
+func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
 	var own []keymgr.PublicKey
 	for _, k := range t.identity.WGKeys().All() {
-		generations, own = append(generations, k.Generation), append(own, k.Public)
+		own = append(own, k.Public)
 	}
 	t.verifier.SetSelf(own, self.PodCIDRs)
 	bundle := snap.Bundle
 	if len(bundle) > 0 {
 		if err := t.identity.SaveBundle(bundle); err != nil {
-			return nil, fmt.Errorf("keep trust bundle: %w", err)
+			return fmt.Errorf("keep trust bundle: %w", err)
 		}
 		if err := t.verifier.SetRoots(bundle); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	t.mu.Lock()
-	t.want = &wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
+	next := wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
+	if t.want != nil {
+		next.publish, next.revoke = t.want.publish, t.want.revoke
+	}
+	t.want = &next
 	t.mu.Unlock()
 	signal(t.poked)
-	return generations, nil
+	return nil
+}
+
+// list says which of this node's keys its statement should list, once what peers
+// then do will work.
+func (t *trust) list(publish, revoke []uint64) {
+	t.mu.Lock()
+	next := *t.want
+	next.publish, next.revoke = publish, revoke
+	t.want = &next
+	t.mu.Unlock()
+	signal(t.poked)
 }
 
 // run keeps certificate and statement fresh until ctx ends.
@@ -128,7 +146,9 @@ func (t *trust) run(ctx context.Context) error {
 			timer.Reset(t.rest)
 			continue
 		}
-		t.log.Error("identity not fresh", "error", err, "retry", retry)
+		if !errors.Is(err, errNoLanes) {
+			t.log.Error("identity not fresh", "error", err, "retry", retry)
+		}
 		timer.Reset(retry)
 		retry = min(2*retry, retryMost)
 	}
@@ -147,13 +167,22 @@ func (t *trust) refresh(ctx context.Context, w *wanted) error {
 		signal(t.changed)
 	}
 	in := keymgr.StatementInput{
-		Keys: t.identity.WGKeys().All(), BasePort: t.cfg.LanePort, Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs,
+		RevokedGens: w.revoke, BasePort: t.cfg.LanePort, Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs,
+		PSK: t.cfg.PostQuantum, PSKPort: t.cfg.PairingPort,
+	}
+	for _, k := range t.identity.WGKeys().All() {
+		if slices.Contains(w.publish, k.Generation) {
+			in.Keys = append(in.Keys, k)
+		}
+	}
+	if len(in.Keys) == 0 {
+		return errNoLanes
 	}
 	if why := t.identity.NeedsStatement(in); why != "" {
 		if _, err := t.identity.Sign(in); err != nil {
 			return err
 		}
-		t.log.Info("statement signed", "why", why)
+		t.log.Info("statement signed", "why", why, "generations", w.publish)
 	}
 	return t.publish(ctx, w, in)
 }

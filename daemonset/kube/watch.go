@@ -31,13 +31,14 @@ type WatchConfig struct {
 // Snapshot is all that is known at one moment. It belongs to the caller,
 // except for the bytes inside NodeKeys and Bundle, which must not be changed.
 type Snapshot struct {
-	Nodes     []Node                   // by name
-	NodeKeys  map[string]keymgr.Signed // by the object's name, unverified
-	Claims    map[string]string        // node UID that each NodeKey object claims, by its name
-	Reports   map[string]string        // with WatchConfig.Reports: hash of the bundle in use, by the NodeKey's name
-	Bundle    []byte                   // trust bundle, PEM; empty if there is none
-	Trust     Trust                    // what else is published beside the bundle
-	LocalPods []Pod                    // of WatchConfig.Node, by namespace and name
+	Nodes     []Node                     // by name
+	NodeKeys  map[string]keymgr.Signed   // by the object's name, unverified
+	Claims    map[string]string          // node UID that each NodeKey object claims, by its name
+	Reports   map[string]string          // with WatchConfig.Reports: hash of the bundle in use, by the NodeKey's name
+	Rotations map[string]RotationRequest // by node name; not one for each
+	Bundle    []byte                     // trust bundle, PEM; empty if there is none
+	Trust     Trust                      // what else is published beside the bundle
+	LocalPods []Pod                      // of WatchConfig.Node, by namespace and name
 }
 
 // Watcher follows what the API server has. See Client.Watch.
@@ -53,6 +54,7 @@ type publishedKey struct {
 	name, nodeUID string
 	signed        keymgr.Signed
 	bundleHash    string // only with WatchConfig.Reports
+	rotation      RotationRequest
 }
 
 // Watch follows nodes, NodeKeys, the trust bundle and one node's pods until
@@ -82,12 +84,16 @@ func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 func (w *Watcher) Snapshot() (Snapshot, bool) {
 	complete := w.synced()
 	s := Snapshot{
-		Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{}, Reports: map[string]string{},
+		Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{},
+		Reports: map[string]string{}, Rotations: map[string]RotationRequest{},
 	}
 	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, key := range w.nodeKeys.values() {
 		s.NodeKeys[key.name] = key.signed
 		s.Claims[key.name], s.Reports[key.name] = key.nodeUID, key.bundleHash
+		if key.rotation != (RotationRequest{}) {
+			s.Rotations[key.name] = key.rotation
+		}
 	}
 	for _, trust := range w.trust.values() {
 		s.Bundle, s.Trust = trust.Bundle, trust
@@ -125,7 +131,7 @@ func (c *Client) nodeKeySource(reports bool) source[*v1alpha1.NodeKey, published
 			return c.nodeKeys.Watch(ctx, o)
 		},
 		convert: func(o *v1alpha1.NodeKey) (publishedKey, error) {
-			key := publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec)}
+			key := publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec), rotation: rotationOf(o.Annotations)}
 			if reports {
 				key.bundleHash = o.Status.BundleHash
 			}

@@ -82,6 +82,25 @@ func keyMetrics() []metric {
 		gauge("sealane_key_generation", "Generation of the node's own WireGuard key; 0: none.",
 			func(n status.Node) float64 { return float64(n.Key.Generation) }),
 		{
+			name: "sealane_rotation_state_seconds", help: "How long the rotation of the node's key has been in the state it is in.", labels: []string{"state"},
+			samples: func(n status.Node) []sample {
+				if n.Rotation.State == "" {
+					return nil
+				}
+				return []sample{*labelled(max(0, n.Time.Sub(n.Rotation.Since).Seconds()), n.Rotation.State)}
+			},
+		},
+		gauge("sealane_rotation_waiting_peers", "Peers that have not moved to the node's new key yet.",
+			func(n status.Node) float64 { return float64(len(n.Rotation.Waiting)) }),
+		{
+			name: "sealane_pairings_total", help: "Preshared keys agreed on with peers, by role (client or server).", labels: []string{"role"}, counter: true,
+			samples: func(n status.Node) []sample { return pairings(n, true) },
+		},
+		{
+			name: "sealane_pairing_failures_total", help: "Exchanges of preshared keys that failed, by role and reason.", labels: []string{"role", "reason"}, counter: true,
+			samples: func(n status.Node) []sample { return pairings(n, false) },
+		},
+		{
 			name:   "sealane_statements_refused_total",
 			help:   "Statements of other nodes that were refused, by reason.",
 			labels: []string{"reason"}, counter: true, samples: refused,
@@ -105,6 +124,20 @@ func discontinuities(n status.Node) float64 {
 		sum += d.Count
 	}
 	return float64(sum)
+}
+
+// pairings gives the exchanges that led to a key, or the others.
+func pairings(n status.Node, agreed bool) []sample {
+	var out []sample
+	for _, p := range n.Pairings {
+		switch {
+		case agreed && p.Result == "agreed":
+			out = append(out, *labelled(float64(p.Count), p.Role))
+		case !agreed && p.Result != "agreed":
+			out = append(out, *labelled(float64(p.Count), p.Role, p.Result))
+		}
+	}
+	return out
 }
 
 // moment is a point in time; no sample while there is none.

@@ -33,6 +33,8 @@ func detailTable(n Node) table {
 	add("certificate", certificate(n), plain)
 	add("trust bundle", n.BundleHash, plain)
 	add("key", ownKey(n), plain)
+	add("rotation", rotation(n), plain)
+	add("post-quantum", postQuantum(n), plain)
 	add("statement", statement(n), plain)
 	add("cluster pods", prefixes(n.ClusterPodCIDRs), plain)
 	add("node's pods", prefixes(n.PodCIDRs), plain)
@@ -72,6 +74,34 @@ func ownKey(n Node) string {
 		return ""
 	}
 	return fmt.Sprintf("generation %d, %s, made %s", n.Key.Generation, n.Key.PublicKey, Ago(n.Time, n.Key.Since))
+}
+
+func rotation(n Node) string {
+	r := n.Rotation
+	if r.State == "" {
+		return ""
+	}
+	s := fmt.Sprintf("%s since %s", r.State, Ago(n.Time, r.Since))
+	if r.Reason != "" {
+		s += ", newest key: " + strings.ReplaceAll(r.Reason, "_", " ")
+	}
+	if len(r.Waiting) > 0 {
+		s += ", waiting for " + strings.Join(r.Waiting, ", ")
+	}
+	return s
+}
+
+func postQuantum(n Node) string {
+	if n.PostQuantum == "" {
+		return ""
+	}
+	preshared := 0
+	for _, p := range n.Peers {
+		if p.Preshared {
+			preshared++
+		}
+	}
+	return fmt.Sprintf("%s, %d of %d lanes with a preshared key", n.PostQuantum, preshared, len(n.Peers))
 }
 
 func statement(n Node) string {

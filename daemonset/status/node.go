@@ -35,6 +35,11 @@ type Node struct {
 	BundleHash string    `json:"bundleHash,omitempty"`
 	Key        Key       `json:"key,omitzero"`       // zero: no key, as with VXLAN
 	Statement  Statement `json:"statement,omitzero"` // zero: none published yet
+	// Rotation is where the replacement of the node's key stands; zero with VXLAN.
+	Rotation Rotation `json:"rotation,omitzero"`
+	// PostQuantum says whether lanes need preshared keys: required, preferred or off.
+	PostQuantum string    `json:"postQuantum,omitempty"`
+	Pairings    []Pairing `json:"pairings,omitempty"` // by role and result
 
 	ClusterPodCIDRs []netip.Prefix `json:"clusterPodCIDRs,omitempty"`
 	PodCIDRs        []netip.Prefix `json:"podCIDRs,omitempty"`
@@ -101,6 +106,25 @@ type Key struct {
 	Since      time.Time `json:"since,omitzero"`
 }
 
+// Rotation is where the replacement of a node's key stands.
+type Rotation struct {
+	State string    `json:"state"` // steady, keyed, published or retiring
+	Since time.Time `json:"since,omitzero"`
+	// Reason is why the newest key was made, as far as this daemon made it.
+	Reason string `json:"reason,omitempty"`
+	// Waiting are the peers that have not moved to the new key yet; Overdue is set
+	// when the rotation went on without them.
+	Waiting []string `json:"waiting,omitempty"`
+	Overdue bool     `json:"overdue,omitempty"`
+}
+
+// Pairing counts the exchanges of preshared keys that went one way.
+type Pairing struct {
+	Role   string `json:"role"`   // client or server
+	Result string `json:"result"` // agreed, or the reason of the failure
+	Count  uint64 `json:"count"`  // since the daemon started
+}
+
 // Statement is the newest key statement that a node has published.
 type Statement struct {
 	Sequence uint64    `json:"sequence"`
@@ -142,10 +166,14 @@ type Peer struct {
 	PublicKey  string    `json:"publicKey,omitempty"` // base64
 	Endpoint   string    `json:"endpoint,omitempty"`  // address, or address and UDP port
 	// LastHandshake is zero if there was none, and with VXLAN.
-	LastHandshake time.Time   `json:"lastHandshake,omitzero"`
-	RxBytes       uint64      `json:"rxBytes"`
-	TxBytes       uint64      `json:"txBytes"`
-	Certificate   Certificate `json:"certificate,omitzero"`
+	LastHandshake time.Time `json:"lastHandshake,omitzero"`
+	// Preshared says that the lane has a preshared key; Lanes is how many
+	// combinations of keys are set up, one but for rotations.
+	Preshared   bool        `json:"preshared,omitempty"`
+	Lanes       int         `json:"lanes,omitempty"`
+	RxBytes     uint64      `json:"rxBytes"`
+	TxBytes     uint64      `json:"txBytes"`
+	Certificate Certificate `json:"certificate,omitzero"`
 	// StatementNotAfter is when the peer's statement ends.
 	StatementNotAfter time.Time `json:"statementNotAfter,omitzero"`
 	// Grace is set when statement or certificate has ended and the lane lives on

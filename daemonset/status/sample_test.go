@@ -30,6 +30,9 @@ func healthy(i, n int) Node {
 		BundleHash:      strings.Repeat("ab", 32),
 		Key:             Key{Generation: 1, PublicKey: publicKey(i), Since: now.Add(-2 * time.Hour)},
 		Statement:       Statement{Sequence: 1787400000000, IssuedAt: now.Add(-time.Hour), NotAfter: now.Add(71 * time.Hour)},
+		Rotation:        Rotation{State: "steady", Since: now.Add(-90 * time.Minute), Reason: "scheduled"},
+		PostQuantum:     "required",
+		Pairings:        []Pairing{{"client", "agreed", 3}, {"client", "unreachable", 2}},
 		ClusterPodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd44::/56")},
 		PodCIDRs:        []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", i)), netip.MustParsePrefix(fmt.Sprintf("fd44:0:0:%d::/64", i))},
 		Pods:            10 + i,
@@ -46,7 +49,7 @@ func healthy(i, n int) Node {
 		vouched := issued(j)
 		vouched.RenewAt = time.Time{}
 		node.Peers = append(node.Peers, Peer{
-			Name: fmt.Sprint("n", j), UID: fmt.Sprint("uid-", j), State: Connected, Generation: 1, PublicKey: publicKey(j),
+			Name: fmt.Sprint("n", j), UID: fmt.Sprint("uid-", j), State: Connected, Generation: 1, PublicKey: publicKey(j), Preshared: true, Lanes: 1,
 			Endpoint: fmt.Sprintf("172.30.0.%d:51874", j), LastHandshake: now.Add(-12 * time.Second),
 			RxBytes: 1 << 20 * uint64(j), TxBytes: 1536 * uint64(j), Certificate: vouched, StatementNotAfter: now.Add(70 * time.Hour),
 		})
@@ -69,6 +72,7 @@ func full() Node {
 	n.Lane.Plaintext = true
 	n.Peers[0].Reason = "no answer"
 	n.Peers[0].Grace = true
+	n.Rotation = Rotation{State: "published", Since: now.Add(-time.Minute), Reason: "requested", Waiting: []string{"n2"}, Overdue: true}
 	n.Peers[0].Certificate.RenewAt = now
 	n.Refused = []Refusal{{"n2", "signature", "invalid signature", 3, now.Add(-5 * time.Minute)}}
 	n.Discontinuities = []Refusal{{"n2", "continuity", "new key", 1, now.Add(-time.Minute)}}

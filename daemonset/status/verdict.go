@@ -197,6 +197,17 @@ func (j *judge) warnings(n Node) {
 		j.warn("%s accepted a certificate key of %s that its former one does not vouch for, last %s: %s",
 			n.Name, d.Node, Ago(n.Time, d.Last), d.Message)
 	}
+	if r := n.Rotation; r.Overdue {
+		j.warn("%s: its key rotation went on without %s", n.Name, strings.Join(r.Waiting, ", "))
+	}
+	for _, p := range n.Pairings {
+		if p.Result == "downgrade" || p.Result == "certificate" || p.Result == "protocol" {
+			j.warn("%s: %s of preshared keys failed as %s: %s", n.Name, plural(p.Count, "exchange"), p.Role, p.Result)
+		}
+	}
+	if n.PostQuantum != "" && n.PostQuantum != "required" && !n.Lane.Plaintext {
+		j.warn("%s: post-quantum preshared keys are %s", n.Name, n.PostQuantum)
+	}
 	for _, d := range n.Drops {
 		if strings.HasPrefix(d.Reason, "leak_") && d.Packets > 0 {
 			j.warn("%s: the leak guard stopped %s (%s)%s", n.Name, plural(d.Packets, "packet"), d.Reason, lastLeak(n, d.Reason))

@@ -39,6 +39,9 @@ type Options struct {
 	// Key gives the private key of one of this node's generations. Keys never are in
 	// a plan, which is shown and logged. It is not needed for Clean and Observe.
 	Key func(generation uint64) (keymgr.PrivateKey, bool)
+	// Preshared gives the preshared key for one of this node's generations and a
+	// peer's key. Where it knows none, a device keeps the one it has.
+	Preshared func(own uint64, peer keymgr.PublicKey) (keymgr.PresharedKey, bool)
 	// Socket is that of the sealane-wireguard process, for kernels without WireGuard.
 	Socket string
 	Logger *slog.Logger
@@ -54,6 +57,7 @@ type control interface {
 type Backend struct {
 	links   *nl.Handle
 	key     func(generation uint64) (keymgr.PrivateKey, bool)
+	shared  func(own uint64, peer keymgr.PublicKey) (keymgr.PresharedKey, bool)
 	process process.Client
 	log     *slog.Logger
 	kernel  bool
@@ -76,7 +80,7 @@ func New(o Options) (*Backend, error) {
 		return nil, fmt.Errorf("probe the kernel for WireGuard: %w", err)
 	}
 	b := &Backend{
-		links: o.Links, key: o.Key, process: process.Client{Socket: o.Socket}, log: o.Logger, kernel: kernel,
+		links: o.Links, key: o.Key, shared: o.Preshared, process: process.Client{Socket: o.Socket}, log: o.Logger, kernel: kernel,
 		endpoints: map[string]map[keymgr.PublicKey]netip.AddrPort{}, fresh: map[string]bool{},
 	}
 	// Its sockets must be of the Handle's namespace.
@@ -176,7 +180,11 @@ func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.La
 // configure writes the difference between the lane and the device.
 func (b *Backend) configure(lane overlay.Lane, dev *wgtypes.Device, s situation) error {
 	s.now, s.endpoints = time.Now(), b.endpoints[lane.Device]
-	peers := diff(lane, dev.Peers, s)
+	if b.shared != nil {
+		s.preshared = func(peer keymgr.PublicKey) (keymgr.PresharedKey, bool) { return b.shared(lane.Own, peer) }
+	}
+	// What one peer lacks keeps no other peer from being done.
+	peers, lacking := diff(lane, dev.Peers, s)
 	if len(peers) > 0 {
 		if err := b.ctl.ConfigureDevice(lane.Device, wgtypes.Config{Peers: peers}); err != nil {
 			return fmt.Errorf("configure peers: %w", err)
@@ -188,7 +196,7 @@ func (b *Backend) configure(lane overlay.Lane, dev *wgtypes.Device, s situation)
 		set[p.Key.Key()] = p.Endpoint
 	}
 	b.endpoints[lane.Device] = set
-	return nil
+	return lacking
 }
 
 // ensureDevice returns the lane's device, with its key and port.

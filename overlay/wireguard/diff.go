@@ -5,6 +5,8 @@ package wireguard
 
 import (
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -27,8 +29,11 @@ const (
 // situation is what diff has to know besides the plan and the device.
 type situation struct {
 	now time.Time
-	// announce lets this node start all handshakes, its own part or not.
+	// announce lets this node start all handshakes, its own part or not. Where keys
+	// are preshared, whoever asked for the key starts, and nobody else.
 	announce bool
+	// preshared gives the preshared key with a peer; nil if there are none.
+	preshared func(peer keymgr.PublicKey) (keymgr.PresharedKey, bool)
 	// endpoints are those that were set by this process; a peer whose endpoint the
 	// kernel has learned from an authenticated packet since is left where it is.
 	endpoints map[keymgr.PublicKey]netip.AddrPort
@@ -36,7 +41,7 @@ type situation struct {
 
 // diff returns what has to be sent to the device so that its peers are as planned.
 // The order matters: who gets addresses comes before who leaves.
-func diff(lane overlay.Lane, have []wgtypes.Peer, s situation) []wgtypes.PeerConfig {
+func diff(lane overlay.Lane, have []wgtypes.Peer, s situation) ([]wgtypes.PeerConfig, error) {
 	byKey := make(map[keymgr.PublicKey]wgtypes.Peer, len(have))
 	for _, p := range have {
 		byKey[keymgr.PublicKey(p.PublicKey)] = p
@@ -44,13 +49,16 @@ func diff(lane overlay.Lane, have []wgtypes.Peer, s situation) []wgtypes.PeerCon
 	planned := make(map[keymgr.PublicKey]bool, len(lane.Peers))
 	owners := map[netip.Prefix]bool{} // addresses that somebody is to have
 	var out []wgtypes.PeerConfig
+	var errs []error
 	for _, want := range lane.Peers {
 		key := want.Key.Key()
 		planned[key] = true
 		for _, p := range want.AllowedIPs {
 			owners[p] = true
 		}
-		if c, changed := diffPeer(want, byKey[key], s); changed {
+		c, changed, err := diffPeer(want, byKey[key], s)
+		errs = append(errs, err)
+		if changed {
 			out = append(out, c)
 		}
 	}
@@ -60,12 +68,16 @@ func diff(lane overlay.Lane, have []wgtypes.Peer, s situation) []wgtypes.PeerCon
 			out = append(out, wgtypes.PeerConfig{PublicKey: p.PublicKey, Remove: true})
 		}
 	}
-	return out
+	return out, errors.Join(errs...)
 }
 
 // diffPeer compares one peer; have is the zero Peer if it is new.
-func diffPeer(want overlay.LanePeer, have wgtypes.Peer, s situation) (wgtypes.PeerConfig, bool) {
+func diffPeer(want overlay.LanePeer, have wgtypes.Peer, s situation) (wgtypes.PeerConfig, bool, error) {
 	key := want.Key.Key()
+	shared, err := s.sharedKey(want, have)
+	if err != nil {
+		return wgtypes.PeerConfig{}, false, err
+	}
 	isNew := have.PublicKey != wgtypes.Key(key)
 	c := wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), UpdateOnly: !isNew}
 	changed := isNew
@@ -75,17 +87,37 @@ func diffPeer(want overlay.LanePeer, have wgtypes.Peer, s situation) (wgtypes.Pe
 	if interval := s.interval(want); interval != have.PersistentKeepaliveInterval {
 		c.PersistentKeepaliveInterval, changed = &interval, true
 	}
+	if shared != have.PresharedKey {
+		c.PresharedKey, changed = &shared, true
+	}
 	allowed := prefixes(have.AllowedIPs)
 	for _, p := range want.AllowedIPs {
 		if !slices.Contains(allowed, p) {
 			c.AllowedIPs, changed = append(c.AllowedIPs, ipNet(p)), true
 		}
 	}
-	return c, changed
+	return c, changed, nil
+}
+
+// sharedKey returns the preshared key that the peer is to have, zero for none. A
+// daemon that has just started finds them in the devices.
+func (s situation) sharedKey(want overlay.LanePeer, have wgtypes.Peer) (wgtypes.Key, error) {
+	if !want.Preshared {
+		return wgtypes.Key{}, nil
+	}
+	if s.preshared != nil {
+		if k, ok := s.preshared(want.Key.Key()); ok && !k.IsZero() {
+			return wgtypes.Key(k), nil
+		}
+	}
+	if have.PresharedKey == (wgtypes.Key{}) {
+		return wgtypes.Key{}, fmt.Errorf("peer %s: %w", want.ID, ErrNoPresharedKey)
+	}
+	return have.PresharedKey, nil
 }
 
 func (s situation) interval(want overlay.LanePeer) time.Duration {
-	if want.Initiate || s.announce {
+	if want.Initiate || s.announce && !want.Preshared {
 		return keepalive
 	}
 	return 0

@@ -4,6 +4,7 @@
 package wireguard
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -139,7 +140,7 @@ a remove`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFake(t)
-			f.apply(diff(overlay.Lane{Peers: tt.before}, nil, situation{now: now}))
+			f.apply(mustDiff(t, overlay.Lane{Peers: tt.before}, nil, situation{now: now}))
 			s := situation{now: now, endpoints: map[keymgr.PublicKey]netip.AddrPort{}}
 			for _, p := range tt.before {
 				if !tt.forget {
@@ -150,7 +151,7 @@ a remove`},
 			if tt.roamed != "" {
 				f.handshake(k.wg("a"), endpoint(tt.roamed), now.Add(-tt.silent))
 			}
-			got := diff(overlay.Lane{Peers: tt.after}, f.dev.Peers, s)
+			got := mustDiff(t, overlay.Lane{Peers: tt.after}, f.dev.Peers, s)
 			if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), strings.TrimSuffix(k.text(got), "\n")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -162,16 +163,86 @@ func TestDiffAnnounces(t *testing.T) {
 	k := newKeyring(t, "a", "b")
 	lane := overlay.Lane{Peers: []overlay.LanePeer{k.peer("a", "192.0.2.1:1", true), k.peer("b", "192.0.2.2:1", false)}}
 	f := newFake(t)
-	f.apply(diff(lane, nil, situation{announce: true}))
+	f.apply(mustDiff(t, lane, nil, situation{announce: true}))
 	if f.poked[k.wg("a")] != 1 || f.poked[k.wg("b")] != 1 {
 		t.Errorf("handshakes started: %v, want one to each", f.poked)
 	}
-	f.apply(diff(lane, f.dev.Peers, situation{}))
+	f.apply(mustDiff(t, lane, f.dev.Peers, situation{}))
 	if f.poked[k.wg("a")] != 1 || f.poked[k.wg("b")] != 1 {
 		t.Errorf("handshakes started: %v, want no more", f.poked)
 	}
 	if got := f.dev.Peers[1].PersistentKeepaliveInterval; got != 0 {
 		t.Errorf("this node goes on starting handshakes that are the peer's (%s)", got)
+	}
+}
+
+func mustDiff(t *testing.T, lane overlay.Lane, have []wgtypes.Peer, s situation) []wgtypes.PeerConfig {
+	t.Helper()
+	out, err := diff(lane, have, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// A preshared key is there from a peer's first moment, changes in place, is kept
+// when the daemon has forgotten it, and goes when it is not wanted any more. A peer
+// that must have one and has none is left out, and the others are not.
+func TestDiffOfPresharedKeys(t *testing.T) {
+	k := newKeyring(t, "a", "b")
+	a, b := k.peer("a", "192.0.2.1:1", true), k.peer("b", "192.0.2.2:1", false)
+	a.Preshared = true
+	f := newFake(t)
+	knows := func(key keymgr.PresharedKey) situation {
+		return situation{preshared: func(peer keymgr.PublicKey) (keymgr.PresharedKey, bool) {
+			return key, peer == a.Key.Key() && !key.IsZero()
+		}}
+	}
+	got, err := diff(overlay.Lane{Peers: []overlay.LanePeer{a, b}}, nil, knows(keymgr.PresharedKey{}))
+	if !errors.Is(err, ErrNoPresharedKey) || len(got) != 1 || got[0].PublicKey != k.wg("b") {
+		t.Fatalf("without a key: %s, %v", k.text(got), err)
+	}
+	lane := overlay.Lane{Peers: []overlay.LanePeer{a}}
+	for _, step := range []struct {
+		name    string
+		knows   keymgr.PresharedKey
+		want    wgtypes.Key
+		changes int
+	}{
+		{"first", keymgr.PresharedKey{1}, wgtypes.Key{1}, 1},
+		{"same", keymgr.PresharedKey{1}, wgtypes.Key{1}, 0},
+		{"next", keymgr.PresharedKey{2}, wgtypes.Key{2}, 1},
+		{"forgotten", keymgr.PresharedKey{}, wgtypes.Key{2}, 0},
+	} {
+		changes := mustDiff(t, lane, f.dev.Peers, knows(step.knows))
+		if len(changes) != step.changes {
+			t.Errorf("%s: %d changes, want %d", step.name, len(changes), step.changes)
+		}
+		f.apply(changes)
+		if have := f.dev.Peers[0].PresharedKey; have != step.want {
+			t.Errorf("%s: the device has another key", step.name)
+		}
+		if step.name != "first" && f.poked[k.wg("a")] != 1 {
+			t.Errorf("%s: a handshake was started for a new preshared key", step.name)
+		}
+	}
+	a.Preshared = false
+	f.apply(mustDiff(t, overlay.Lane{Peers: []overlay.LanePeer{a}}, f.dev.Peers, knows(keymgr.PresharedKey{2})))
+	if f.dev.Peers[0].PresharedKey != (wgtypes.Key{}) {
+		t.Error("a key that is not wanted stays")
+	}
+}
+
+// Who asked for the preshared key starts the handshake, also on a fresh device.
+func TestDiffDoesNotAnnouncePresharedPeers(t *testing.T) {
+	k := newKeyring(t, "a")
+	a := k.peer("a", "192.0.2.1:1", false)
+	a.Preshared = true
+	f := newFake(t)
+	s := situation{announce: true, preshared: func(keymgr.PublicKey) (keymgr.PresharedKey, bool) { return keymgr.PresharedKey{1}, true }}
+	f.apply(mustDiff(t, overlay.Lane{Peers: []overlay.LanePeer{a}}, nil, s))
+	if f.poked[k.wg("a")] != 0 {
+		t.Error("a handshake crosses the peer's own")
 	}
 }
 
@@ -216,12 +287,12 @@ func TestDiffAlwaysReachesThePlan(t *testing.T) {
 				}
 			}
 		}
-		f.apply(diff(lane, f.dev.Peers, situation{}))
+		f.apply(mustDiff(t, lane, f.dev.Peers, situation{}))
 		if err := reached(f, lane); err != nil {
 			t.Fatalf("lane %d: %v", i, err)
 		}
 		s := situation{endpoints: map[keymgr.PublicKey]netip.AddrPort{}}
-		if again := diff(lane, f.dev.Peers, s); len(again) != 0 {
+		if again := mustDiff(t, lane, f.dev.Peers, s); len(again) != 0 {
 			t.Fatalf("lane %d: not idempotent:\n%s", i, k.text(again))
 		}
 	}

@@ -10,6 +10,8 @@ var (
 	ErrNoKey = errors.New("no private key")
 	// ErrUnverified refuses a peer's key that did not come out of keymgr's verification.
 	ErrUnverified = errors.New("key was not verified")
+	// ErrNoPresharedKey refuses a peer that must have a preshared key and has none.
+	ErrNoPresharedKey = errors.New("no preshared key")
 	// ErrKind refuses a plan for other lanes.
 	ErrKind = errors.New("not a plan for wireguard lanes")
 )

@@ -82,6 +82,9 @@ func (f *fakeDevice) configure(c wgtypes.PeerConfig) {
 		f.dev.Peers = append(f.dev.Peers, wgtypes.Peer{PublicKey: c.PublicKey})
 		i = len(f.dev.Peers) - 1
 	}
+	if c.PresharedKey != nil {
+		f.dev.Peers[i].PresharedKey = *c.PresharedKey
+	}
 	if c.Endpoint != nil {
 		f.dev.Peers[i].Endpoint = c.Endpoint
 	}

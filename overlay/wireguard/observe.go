@@ -72,6 +72,7 @@ func (s *state) fill(dev *wgtypes.Device) {
 		slices.SortFunc(allowed, func(x, y netip.Prefix) int { return x.Compare(y) })
 		s.Peers = append(s.Peers, overlay.PeerState{
 			Key: keymgr.PublicKey(p.PublicKey), Endpoint: addrPort(p.Endpoint), AllowedIPs: allowed,
+			Preshared: p.PresharedKey != (wgtypes.Key{}), Initiates: p.PersistentKeepaliveInterval != 0,
 			LastHandshake: p.LastHandshakeTime, Received: uint64(p.ReceiveBytes), Sent: uint64(p.TransmitBytes),
 		})
 	}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status"
+)
+
+// rotateOptions are the flags of sealane rotate.
+type rotateOptions struct {
+	all         bool
+	compromised bool
+	noWait      bool
+	wait        time.Duration
+	asking      statusOptions
+}
+
+// look is how often rotate asks the agents how far they are.
+const look = time.Second
+
+func newRotate(t terminal, c *connection) *cobra.Command {
+	o := rotateOptions{asking: statusOptions{port: status.Port, timeout: 10 * time.Second}}
+	cmd := &cobra.Command{
+		Use:   "rotate NODE... | --all",
+		Short: "Replaces the WireGuard keys of nodes, without a lost packet",
+		Long: "Asks nodes for new WireGuard keys and waits until the old ones are gone. Peers move to a\n" +
+			"new key once a handshake has proved it, so that no packet is lost. With --compromised the\n" +
+			"old key is dropped at once instead: lanes break until their ends have met again.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.all == (len(args) > 0) {
+				return errors.New("name the nodes, or all of them with --all")
+			}
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return rotate(cmd.Context(), client, t, o, args)
+		},
+	}
+	cmd.Flags().BoolVar(&o.all, "all", false, "all nodes at once")
+	cmd.Flags().BoolVar(&o.compromised, "compromised", false, "somebody else may have the old key: drop it at once, whatever that costs")
+	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "do not wait for the end")
+	cmd.Flags().DurationVar(&o.wait, "timeout", 10*time.Minute, "how long to wait for the end")
+	cmd.Flags().Uint16Var(&o.asking.port, "agent-port", o.asking.port, "port of the agents (chart value agent.metricsPort)")
+	return cmd
+}
+
+// rotating is what rotate needs of the cluster.
+type rotating interface {
+	nodes
+	RequestRotation(ctx context.Context, node string, r kube.RotationRequest) error
+}
+
+func rotate(ctx context.Context, client rotating, t terminal, o rotateOptions, names []string) error {
+	all, err := client.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if names, err = chosen(all, names); err != nil {
+		return err
+	}
+	// In whole seconds, as keys are dated: one made in this second is new enough.
+	request := kube.RotationRequest{At: time.Now().Truncate(time.Second)}
+	if o.compromised {
+		request.Compromised = request.At
+	}
+	for _, name := range names {
+		if err := client.RequestRotation(ctx, name, request); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(t.out, "asked %s for new keys\n", strings.Join(names, ", "))
+	if o.noWait {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.wait)
+	defer cancel()
+	return awaitRotation(ctx, client, t, o, waitFor{names: names, since: request.At})
+}
+
+// chosen checks the names; none stand for all.
+func chosen(all []kube.Node, names []string) ([]string, error) {
+	var known []string
+	for _, n := range all {
+		known = append(known, n.Name)
+	}
+	if len(names) == 0 {
+		return known, nil
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("node %q: no such node; there are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return names, nil
+}
+
+// waitFor is what awaitRotation waits for: new keys on these nodes alone.
+type waitFor struct {
+	names []string
+	since time.Time
+}
+
+func awaitRotation(ctx context.Context, client nodes, t terminal, o rotateOptions, w waitFor) error {
+	shown := map[string]string{}
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		answers, err := ask(ctx, client, o.asking)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		open := 0
+		for _, a := range answers {
+			if !slices.Contains(w.names, a.Name) {
+				continue
+			}
+			text, done := progress(a, w.since)
+			if !done {
+				open++
+			}
+			if shown[a.Name] != text {
+				shown[a.Name] = text
+				fmt.Fprintf(t.out, "%s: %s\n", a.Name, text)
+			}
+		}
+		if open == 0 && err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d nodes have not finished; they go on by themselves, see sealane status", open, len(w.names))
+		case <-tick.C:
+		}
+	}
+}
+
+func progress(a status.Answer, since time.Time) (text string, done bool) {
+	if a.Err != nil {
+		return "no answer: " + a.Err.Error(), false
+	}
+	k, r := a.Node.Key, a.Node.Rotation
+	switch {
+	case k.Since.Before(since):
+		return "waiting for the new key", false
+	case r.State != "steady":
+		text = fmt.Sprintf("generation %d %s", k.Generation, r.State)
+		if len(r.Waiting) > 0 {
+			text += ", waiting for " + strings.Join(r.Waiting, ", ")
+		}
+		return text, false
+	}
+	return fmt.Sprintf("generation %d alone, key %s", k.Generation, k.PublicKey), true
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/pairing"
+	"github.com/sealane/sealane/keymgr/rotation"
+)
+
+// maxAsking is how many exchanges this node begins at a time.
+const maxAsking = 32
+
+// partner is a peer as far as pairing goes, as of the newest pass.
+type partner struct {
+	id      keymgr.NodeID
+	keys    []keymgr.PeerKey
+	addr    netip.AddrPort
+	secrecy rotation.Secrecy
+	first   bool // this node goes first
+}
+
+// ends are the two WireGuard keys of a lane, this node's first.
+type ends struct{ own, theirs keymgr.PublicKey }
+
+// agreed is a preshared key and how it came about.
+type agreed struct {
+	key keymgr.PresharedKey
+	rotation.Pairing
+}
+
+// exchanged is how an exchange went that this node asked for.
+type exchanged struct {
+	uid string
+	ok  bool
+}
+
+// pairings holds the preshared keys, in memory only, and agrees on them with the
+// peers. The network loop brings them to the lanes.
+type pairings struct {
+	identity pairing.Identity
+	keys     func() []keymgr.WGKey // this node's
+	events   reporter
+	log      *slog.Logger
+
+	changed chan struct{}  // the network loop should look
+	results chan exchanged // of exchanges that this node asked for
+	slots   chan struct{}  // bounds them
+
+	mu       sync.Mutex // guards all below
+	agreed   map[ends]agreed
+	partners map[string]partner // by UID
+	asking   map[string]bool    // by UID
+	// version counts the keys that were agreed on, applied those that are in the
+	// lanes; advanced is closed when applied grows.
+	version, applied uint64
+	advanced         chan struct{}
+	counts           map[[2]string]uint64 // by role and result
+	told             map[[2]string]bool   // peers and reasons that an Event told of
+}
+
+func newPairings(t *trust) *pairings {
+	return &pairings{
+		identity: pairing.Identity{
+			Node: t.identity.Node(), Certificate: t.identity.TLSCertificate, Authenticate: t.verifier.Authenticate,
+		},
+		keys: t.identity.WGKeys().All, events: t.events, log: t.log,
+		changed: make(chan struct{}, 1), results: make(chan exchanged), slots: make(chan struct{}, maxAsking),
+		agreed: map[ends]agreed{}, partners: map[string]partner{}, asking: map[string]bool{},
+		advanced: make(chan struct{}), counts: map[[2]string]uint64{}, told: map[[2]string]bool{},
+	}
+}
+
+// serve answers peers until ctx ends.
+func (p *pairings) serve(ctx context.Context, port uint16) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return fmt.Errorf("listen for --pairing-port=%d: %w", port, err)
+	}
+	s := pairing.Server{Identity: p.identity, Agree: p.agree, Failed: func(from netip.Addr, err error) {
+		p.failed(ctx, roleServer, p.at(from), err)
+	}}
+	return s.Serve(ctx, l)
+}
+
+// Roles in an exchange, as in metrics.
+const (
+	roleServer = "server"
+	roleClient = "client"
+)
+
+// at returns the node that has an address, the address itself if none has.
+func (p *pairings) at(a netip.Addr) keymgr.NodeID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.partners {
+		if o.addr.Addr() == a {
+			return o.id
+		}
+	}
+	return keymgr.NodeID{Name: a.String()}
+}
+
+// meet replaces the partners; keys of lanes that nobody has any more are forgotten.
+func (p *pairings) meet(partners map[string]partner) {
+	own, theirs := map[keymgr.PublicKey]bool{}, map[keymgr.PublicKey]bool{}
+	for _, k := range p.keys() {
+		own[k.Public] = true
+	}
+	for _, o := range partners {
+		for _, k := range o.keys {
+			theirs[k.Key()] = true
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.partners = partners
+	maps.DeleteFunc(p.agreed, func(e ends, _ agreed) bool { return !own[e.own] || !theirs[e.theirs] })
+}
+
+// with returns what was agreed on with the owner of keys, by slot.
+func (p *pairings) with(own []keymgr.WGKey, theirs []keymgr.PeerKey) map[rotation.Slot]rotation.Pairing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[rotation.Slot]rotation.Pairing{}
+	for _, x := range own {
+		for _, y := range theirs {
+			if a, ok := p.agreed[ends{x.Public, y.Key()}]; ok {
+				out[rotation.Slot{Own: x.Generation, Peer: y.Generation()}] = a.Pairing
+			}
+		}
+	}
+	return out
+}
+
+// preshared hands the lanes the key for an own generation and a peer's key.
+func (p *pairings) preshared(own uint64, theirs keymgr.PublicKey) (keymgr.PresharedKey, bool) {
+	for _, k := range p.keys() {
+		if k.Generation == own {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			a, ok := p.agreed[ends{k.Public, theirs}]
+			return a.key, ok
+		}
+	}
+	return keymgr.PresharedKey{}, false
+}
+
+// agree is the server's part: the key is in the lane when it returns without error.
+func (p *pairings) agree(ctx context.Context, s pairing.Subject, key keymgr.PresharedKey) error {
+	version, undo, err := p.take(s, key)
+	if err != nil {
+		return err
+	}
+	signal(p.changed)
+	if err := p.await(ctx, version); err != nil {
+		undo()
+		return err
+	}
+	p.count(roleServer, "agreed")
+	return nil
+}
+
+// take checks what a peer asks for and notes the key; undo brings back the one before.
+func (p *pairings) take(s pairing.Subject, key keymgr.PresharedKey) (version uint64, undo func(), err error) {
+	ownKnown := slices.ContainsFunc(p.keys(), func(k keymgr.WGKey) bool { return k.Public == s.Own })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.partners[s.Peer.UID]
+	switch {
+	case !ownKnown || !slices.ContainsFunc(o.keys, func(k keymgr.PeerKey) bool { return k.Key() == s.Theirs }):
+		return 0, nil, &pairing.RefusedError{Reason: pairing.RefusedKey}
+	case o.secrecy == rotation.Classic:
+		return 0, nil, &pairing.RefusedError{Reason: pairing.RefusedPolicy}
+	case o.first && p.asking[s.Peer.UID]: // two exchanges that cross would leave two keys
+		return 0, nil, &pairing.RefusedError{Reason: pairing.RefusedBusy}
+	}
+	e := ends{s.Own, s.Theirs}
+	before, had := p.agreed[e]
+	p.putLocked(e, agreed{key, rotation.Pairing{At: time.Now()}})
+	return p.version, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.agreed[e].key != key {
+			return
+		}
+		delete(p.agreed, e)
+		if had {
+			p.putLocked(e, before)
+		}
+	}, nil
+}
+
+func (p *pairings) putLocked(e ends, a agreed) {
+	p.agreed[e] = a
+	p.version++
+}
+
+// noted is the version that a pass which begins now will bring to the lanes.
+func (p *pairings) noted() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.version
+}
+
+// done says that the lanes have all keys up to a version.
+func (p *pairings) done(version uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if version > p.applied {
+		p.applied = version
+		close(p.advanced)
+		p.advanced = make(chan struct{})
+	}
+}
+
+func (p *pairings) await(ctx context.Context, version uint64) error {
+	for {
+		p.mu.Lock()
+		done, advanced := p.applied >= version, p.advanced
+		p.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("bring preshared key to the lane: %w", ctx.Err())
+		case <-advanced:
+		}
+	}
+}
+
+// ask begins an exchange with a peer, which ends with a result.
+func (p *pairings) ask(ctx context.Context, uid string, slot rotation.Slot) {
+	p.mu.Lock()
+	o := p.partners[uid]
+	p.asking[uid] = true
+	p.mu.Unlock()
+	subject, ok := p.subject(o, slot)
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case p.slots <- struct{}{}:
+		}
+		if ok {
+			ok = p.exchange(ctx, o, subject)
+		}
+		<-p.slots
+		p.mu.Lock()
+		delete(p.asking, uid)
+		p.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case p.results <- exchanged{uid, ok}:
+		}
+	}()
+}
+
+func (p *pairings) subject(o partner, slot rotation.Slot) (pairing.Subject, bool) {
+	s := pairing.Subject{Peer: o.id}
+	for _, k := range p.keys() {
+		if k.Generation == slot.Own {
+			s.Own = k.Public
+		}
+	}
+	for _, k := range o.keys {
+		if k.Generation() == slot.Peer {
+			s.Theirs = k.Key()
+		}
+	}
+	return s, !s.Own.IsZero() && !s.Theirs.IsZero() && o.addr.IsValid()
+}
+
+func (p *pairings) exchange(ctx context.Context, o partner, s pairing.Subject) bool {
+	key, err := pairing.Exchange(ctx, p.identity, o.addr, s)
+	if err != nil {
+		p.failed(ctx, roleClient, o.id, err)
+		return false
+	}
+	p.mu.Lock()
+	p.putLocked(ends{s.Own, s.Theirs}, agreed{key, rotation.Pairing{At: time.Now(), Client: true}})
+	maps.DeleteFunc(p.told, func(about [2]string, _ bool) bool { return about[0] == o.id.UID })
+	p.mu.Unlock()
+	p.count(roleClient, "agreed")
+	return true
+}
+
+func (p *pairings) count(role, result string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts[[2]string{role, result}]++
+}
+
+// failed counts a failure. What smells of an attack or of a wrong clock is told to
+// the operator, once until it works again; the rest mends itself.
+func (p *pairings) failed(ctx context.Context, role string, peer keymgr.NodeID, err error) {
+	reason := pairing.Reason(err)
+	p.count(role, reason)
+	if ctx.Err() != nil {
+		return
+	}
+	p.log.Debug("preshared key not agreed on", "role", role, "peer", peer.Name, "reason", reason, "error", err)
+	if reason != "downgrade" && reason != "certificate" && reason != "protocol" {
+		return
+	}
+	about := [2]string{cmp.Or(peer.UID, peer.Name), reason}
+	p.mu.Lock()
+	again := p.told[about]
+	p.told[about] = true
+	p.mu.Unlock()
+	if again {
+		return
+	}
+	p.log.Warn("pairing refused", "role", role, "peer", peer.Name, "reason", reason, "error", err)
+	self := p.identity.Node
+	p.events.Event(ctx, kube.EventSpec{
+		Kind: kube.KindNode, Name: self.Name, UID: self.UID, Type: kube.EventWarning, Reason: "PairingRefused",
+		Message: fmt.Sprintf("no preshared key with %s (%s): %v", peer.Name, reason, err),
+	})
+}
+
+// soFar lists the outcomes since the daemon started.
+func (p *pairings) soFar() []status.Pairing {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []status.Pairing
+	for what, n := range p.counts {
+		all = append(all, status.Pairing{Role: what[0], Result: what[1], Count: n})
+	}
+	slices.SortFunc(all, func(a, b status.Pairing) int {
+		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Result, b.Result))
+	})
+	return all
+}

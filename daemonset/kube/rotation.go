@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Annotations of a NodeKey by which an operator asks its node for a new key.
+const (
+	// RotateAnnotation holds the time of the request (RFC 3339): keys made before
+	// are replaced.
+	RotateAnnotation = "sealane.io/rotate-requested"
+	// CompromisedAnnotation is the same for keys that somebody else may have: they
+	// are dropped at once, whatever that costs.
+	CompromisedAnnotation = "sealane.io/key-compromised"
+)
+
+// RotationRequest is when an operator last asked a node for a new key; zero: never.
+type RotationRequest struct {
+	At          time.Time
+	Compromised time.Time
+}
+
+// rotationOf reads a request. What is no time is no request.
+func rotationOf(annotations map[string]string) RotationRequest {
+	read := func(name string) time.Time {
+		t, err := time.Parse(time.RFC3339, annotations[name])
+		if err != nil {
+			return time.Time{}
+		}
+		return t
+	}
+	return RotationRequest{At: read(RotateAnnotation), Compromised: read(CompromisedAnnotation)}
+}
+
+// RequestRotation asks a node for a new WireGuard key. ErrNotFound means that the
+// node has published none yet.
+func (c *Client) RequestRotation(ctx context.Context, node string, r RotationRequest) error {
+	annotations := map[string]string{}
+	for name, at := range map[string]time.Time{RotateAnnotation: r.At, CompromisedAnnotation: r.Compromised} {
+		if !at.IsZero() {
+			annotations[name] = at.UTC().Format(time.RFC3339)
+		}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err != nil {
+		return wrap("request rotation of node "+node, err)
+	}
+	_, err = c.nodeKeys.Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+	return wrap("request rotation of node "+node, err)
+}
