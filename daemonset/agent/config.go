@@ -90,9 +90,6 @@ func (c *Config) Register(fs *flag.FlagSet) {
 
 // Validate checks what no single flag can.
 func (c *Config) Validate() error {
-	bad := func(flag string, value any, remedy string) error {
-		return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
-	}
 	switch {
 	case c.NodeName == "":
 		return bad("node-name", "", "give the name of this node (spec.nodeName by the downward API)")
@@ -104,6 +101,26 @@ func (c *Config) Validate() error {
 		return bad("lane-port", c.LanePort, "leave room for four ports: use at most 65532")
 	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
 		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
+	}
+	if err := c.validateKeys(); err != nil {
+		return err
+	}
+	for flag, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir, "bpf-dir": c.BPFDir, "cni-conf-dir": c.CNIConfDir} {
+		if !filepath.IsAbs(dir) {
+			return bad(flag, dir, "use an absolute path")
+		}
+	}
+	return nil
+}
+
+// bad names a flag that cannot be used, its value and the remedy.
+func bad(flag string, value any, remedy string) error {
+	return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
+}
+
+// validateKeys checks what is about keys and certificates.
+func (c *Config) validateKeys() error {
+	switch {
 	case c.ExpiredGrace < 0:
 		return bad("expired-grace", c.ExpiredGrace, "use 0 or more")
 	case c.RotationPeriod != 0 && c.RotationPeriod < rotation.MinPeriod:
@@ -112,11 +129,6 @@ func (c *Config) Validate() error {
 		return bad("post-quantum", c.PostQuantum, "use required, preferred or off")
 	case c.CertificateLifetime < 10*time.Minute:
 		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
-	}
-	for flag, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir, "bpf-dir": c.BPFDir, "cni-conf-dir": c.CNIConfDir} {
-		if !filepath.IsAbs(dir) {
-			return bad(flag, dir, "use an absolute path")
-		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
@@ -147,7 +148,7 @@ func (c *Config) validateCA() error {
 	switch files := c.CACertificateFile + c.CAKeyFile; {
 	case c.CAMode == CASecret && c.CASecret == "":
 		return bad("ca-secret", c.CASecret, "name the Secret with the root, which --ca-mode=secret needs")
-	case c.CAMode == CASecret && (c.CASecret == StoreSecret || c.CASecret == RootSecret):
+	case c.CAMode == CASecret && slices.Contains([]string{StoreSecret, RootSecret}, c.CASecret):
 		return bad("ca-secret", c.CASecret, "use another name, the controller keeps its own keys in this one")
 	case c.CAMode != CASecret && c.CASecret != "":
 		return bad("ca-secret", c.CASecret, "only --ca-mode=secret uses it")
