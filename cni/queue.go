@@ -53,6 +53,12 @@ func (q Queue) Put(r Request) error {
 // Remove forgets the DEL of the attachment; none is no error.
 func (q Queue) Remove(id AttachmentID) error { return atomicfile.Remove(q.path(id)) }
 
+// Len returns how many DELs are kept.
+func (q Queue) Len() (int, error) {
+	files, err := filepath.Glob(filepath.Join(q.dir(), "[^.]*"+queueSeparator+"*"))
+	return len(files), err
+}
+
 // Drain calls del for each kept request, and forgets those for which it returns
 // nil. A request whose file is damaged is carried out all the same, as far as the
 // file's name says what it was about. The error joins those of del; it does not

@@ -71,6 +71,22 @@ func TestQueueKeepsWhatIsNotDone(t *testing.T) {
 	}
 }
 
+func TestQueueLen(t *testing.T) {
+	q := cni.Queue{Dir: filepath.Join(t.TempDir(), "queue")}
+	for want, container := range []string{"a", "b", "b"} {
+		if n, err := q.Len(); err != nil || n != want {
+			t.Errorf("%d kept, %v, want %d", n, err, want)
+		}
+		put(t, q, container)
+	}
+	if err := os.WriteFile(filepath.Join(q.Dir, "other"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := q.Len(); err != nil || n != 2 {
+		t.Errorf("%d kept, %v, want 2", n, err)
+	}
+}
+
 func TestQueueStopsWithItsContext(t *testing.T) {
 	q := cni.Queue{Dir: t.TempDir()}
 	put(t, q, "c1")

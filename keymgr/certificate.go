@@ -5,9 +5,9 @@ package keymgr
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -20,14 +20,20 @@ import (
 	"github.com/sealane/sealane/internal/atomicfile"
 )
 
-// CSR returns a certificate request (PKCS#10 in PEM) for the node's key, with the
-// node's URI as the only name and no subject.
+// CSR returns a certificate request (PKCS#10 in PEM) with the node's URI as the
+// only name and no subject. Once there is a certificate, it is for a new key.
 func (id *Identity) CSR() ([]byte, error) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	key, err := id.requestKeyLocked()
+	if err != nil {
+		return nil, fmt.Errorf("create certificate request: %w", err)
+	}
 	template := &x509.CertificateRequest{
 		URIs:               []*url.URL{id.cfg.Node.URI(id.cfg.TrustDomain)},
 		SignatureAlgorithm: x509.ECDSAWithSHA256,
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, template, id.key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	if err != nil {
 		return nil, fmt.Errorf("create certificate request: %w", err)
 	}
@@ -35,19 +41,40 @@ func (id *Identity) CSR() ([]byte, error) {
 }
 
 // SetCertificate replaces the certificate by a new chain (DER, leaf first), after
-// checking that it is for this key and node, leads to a root in the bundle, and is
-// valid now. After an error the old certificate stays.
+// checking that it is for this node and for its key or the next one, leads to a root
+// in the bundle, and is valid now. After an error the old certificate stays.
 func (id *Identity) SetCertificate(chain [][]byte, bundlePEM []byte) error {
+	id.mu.Lock()
+	defer id.mu.Unlock()
 	cert, err := id.checkCertificate(chain, bundlePEM)
+	if err == nil {
+		err = id.storeCertificateLocked(chain, cert)
+	}
 	if err != nil {
 		return fmt.Errorf("set certificate: %w", err)
 	}
-	id.mu.Lock()
-	defer id.mu.Unlock()
+	return nil
+}
+
+func (id *Identity) storeCertificateLocked(chain [][]byte, cert *nodeCertificate) error {
+	another := !cert.key.Equal(&id.key.PublicKey)
+	if another {
+		if err := id.handOverLocked(); err != nil {
+			return err
+		}
+	}
 	if err := atomicfile.Write(id.path(fileCert), EncodeChain(chain), 0o600); err != nil {
-		return fmt.Errorf("set certificate: %w", err)
+		return err
+	}
+	if another {
+		if err := id.useNextKeyLocked(); err != nil {
+			return err
+		}
 	}
 	id.chain, id.cert = slices.Clone(chain), cert
+	if another {
+		return atomicfile.Remove(id.path(fileNextKey))
+	}
 	return nil
 }
 
@@ -73,10 +100,11 @@ func (id *Identity) checkCertificate(chain [][]byte, bundlePEM []byte) (*nodeCer
 	return cert, nil
 }
 
-// fits tells whether a certificate is this identity's.
+// fits tells whether a certificate is this identity's, with its key or the next one.
 func (id *Identity) fits(cert *nodeCertificate) error {
+	known := cert.key.Equal(&id.key.PublicKey) || id.next != nil && cert.key.Equal(&id.next.PublicKey)
 	switch {
-	case !cert.key.Equal(&id.key.PublicKey):
+	case !known:
 		return fmt.Errorf("%w: it has key %x", ErrKeyMismatch, cert.info.SPKI)
 	case cert.trustDomain != id.cfg.TrustDomain:
 		return fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, cert.trustDomain, id.cfg.TrustDomain)
@@ -140,6 +168,8 @@ const (
 	NeedCertificate = "certificate" // the certificate was renewed
 	NeedKeys        = "keys"        // WireGuard keys or their ports changed
 	NeedEndpoints   = "endpoints"   // the node's addresses changed
+	NeedRoot        = "root"        // the authority has a new root
+	NeedTrusted     = "trusted"     // it leads to no trusted root
 	NeedPSK         = "psk"         // the preshared-key mode or port changed
 )
 
@@ -176,9 +206,31 @@ func (id *Identity) TLSCertificate() (*tls.Certificate, error) {
 
 // KeyHash returns the hash of the node's public key, as CertificateInfo.SPKI has it.
 func (id *Identity) KeyHash() ([32]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(&id.key.PublicKey)
-	if err != nil {
-		return [32]byte{}, fmt.Errorf("encode public key: %w", err)
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return spki(id.key)
+}
+
+// NeedsRoot returns why a new certificate should be asked for because of the roots,
+// and the moment for it: that of the window, if the certificate leads to another root;
+// now, if it does not lead to any root in the bundle. "" means that it need not.
+func (id *Identity) NeedsRoot(bundlePEM []byte, window *Window) (why string, at time.Time) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.cert == nil {
+		return "", time.Time{}
 	}
-	return sha256.Sum256(der), nil
+	pool, err := parsePool(bundlePEM)
+	if err != nil {
+		return "", time.Time{}
+	}
+	now := id.cfg.Clock()
+	if _, err := verifyChain(id.chain, pool, now); err != nil {
+		return NeedTrusted, now
+	}
+	top, err := x509.ParseCertificate(id.chain[len(id.chain)-1])
+	if err != nil || window == nil || hex.EncodeToString(top.AuthorityKeyId) == window.Root {
+		return "", time.Time{}
+	}
+	return NeedRoot, window.Moment(id.cfg.Node.UID + id.cert.info.Serial)
 }

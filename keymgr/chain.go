@@ -54,16 +54,43 @@ func ParseBundle(data []byte) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
+// HashBundle returns the hash by which nodes report the bundle that they verify
+// with: over its certificates, whatever their order and the text around them.
+func HashBundle(bundlePEM []byte) (Hash, error) {
+	roots, err := ParseBundle(bundlePEM)
+	if err != nil {
+		return Hash{}, err
+	}
+	return hashRoots(roots), nil
+}
+
+func hashRoots(roots []*x509.Certificate) Hash {
+	sums := make([]Hash, 0, len(roots))
+	for _, r := range roots {
+		sums = append(sums, sha256.Sum256(r.Raw))
+	}
+	slices.SortFunc(sums, func(a, b Hash) int { return bytes.Compare(a[:], b[:]) })
+	h := sha256.New()
+	for _, s := range sums {
+		h.Write(s[:])
+	}
+	return Hash(h.Sum(nil))
+}
+
 func parsePool(bundlePEM []byte) (*x509.CertPool, error) {
 	roots, err := ParseBundle(bundlePEM)
 	if err != nil {
 		return nil, err
 	}
+	return newPool(roots), nil
+}
+
+func newPool(roots []*x509.Certificate) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
-	return pool, nil
+	return pool
 }
 
 func parseRoot(block *pem.Block) (*x509.Certificate, error) {

@@ -49,6 +49,9 @@ var (
 	// ErrFork: two different statements with one sequence number; somebody else
 	// has the node's key, or its disk was cloned.
 	ErrFork = reject("fork", "two statements with the same sequence number")
+	// ErrContinuity: the key of the node's certificate changed, and the one before
+	// does not vouch for the new one.
+	ErrContinuity = reject("continuity", "new certificate key without continuity")
 	// ErrGeneration: key generations are not consecutive, went back or changed.
 	ErrGeneration = reject("generation", "invalid key generation")
 	// ErrKey: the WireGuard public key is no usable X25519 point.
@@ -81,6 +84,8 @@ var (
 	ErrNoGeneration = errors.New("no such key generation")
 	// ErrCorrupt: a file in the key directory cannot be understood.
 	ErrCorrupt = errors.New("corrupt file")
+	// ErrWindow: a renewal window cannot be understood.
+	ErrWindow = errors.New("invalid renewal window")
 	// ErrBundle: a PEM bundle holds something else than CA certificates.
 	ErrBundle = errors.New("invalid trust bundle")
 )

@@ -5,12 +5,8 @@ package keymgr
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -23,11 +19,13 @@ import (
 
 // Files in the directory of an Identity.
 const (
-	fileOwner     = "identity.json"
-	fileKey       = "node.key"
-	fileCert      = "node.crt"
-	fileBundle    = "bundle.pem"
-	fileStatement = "statement.json"
+	fileOwner      = "identity.json"
+	fileKey        = "node.key"
+	fileNextKey    = "next.key"
+	fileCert       = "node.crt"
+	fileContinuity = "continuity.json"
+	fileBundle     = "bundle.pem"
+	fileStatement  = "statement.json"
 )
 
 // IdentityConfig configures an Identity.
@@ -45,10 +43,12 @@ type IdentityConfig struct {
 // statement, on disk. It is safe for concurrent use by one process.
 type Identity struct {
 	cfg  IdentityConfig
-	key  *ecdsa.PrivateKey
 	keys *WGKeys
 
 	mu     sync.Mutex // guards all below
+	key    *ecdsa.PrivateKey
+	next   *ecdsa.PrivateKey // of the certificate that was asked for, nil if none was
+	links  []storedLink      // handovers, oldest first
 	chain  [][]byte
 	cert   *nodeCertificate // nil without a certificate
 	signed Signed
@@ -72,7 +72,7 @@ func OpenIdentity(cfg IdentityConfig) (*Identity, error) {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	id := &Identity{cfg: cfg}
-	for _, step := range []func() error{id.claimDir, id.loadKey, id.loadCertificate, id.loadStatement, id.loadWGKeys} {
+	for _, step := range []func() error{id.claimDir, id.loadKey, id.loadLinks, id.loadCertificate, id.finishSwitch, id.loadStatement, id.loadWGKeys} {
 		if err := step(); err != nil {
 			return nil, fmt.Errorf("open identity: %w", err)
 		}
@@ -110,7 +110,7 @@ func (id *Identity) claimDir() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{fileKey, fileCert, fileBundle, fileStatement} {
+	for _, name := range []string{fileKey, fileNextKey, fileCert, fileContinuity, fileBundle, fileStatement} {
 		foreign = append(foreign, id.path(name))
 	}
 	for _, path := range foreign {
@@ -119,47 +119,6 @@ func (id *Identity) claimDir() error {
 		}
 	}
 	return atomicfile.Write(id.path(fileOwner), want, 0o600)
-}
-
-func (id *Identity) loadKey() error {
-	data, err := os.ReadFile(id.path(fileKey))
-	if errors.Is(err, os.ErrNotExist) {
-		return id.createKey()
-	}
-	if err != nil {
-		return err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return fmt.Errorf("%w: %s: not PEM (delete it to get a new key and certificate)", ErrCorrupt, id.path(fileKey))
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w (delete it to get a new key and certificate)", ErrCorrupt, id.path(fileKey), err)
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return fmt.Errorf("%w: %s: not an ECDSA P-256 key", ErrCorrupt, id.path(fileKey))
-	}
-	id.key = key
-	return nil
-}
-
-func (id *Identity) createKey() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fmt.Errorf("generate node key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("encode node key: %w", err)
-	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := atomicfile.Write(id.path(fileKey), data, 0o600); err != nil {
-		return err
-	}
-	id.key = key
-	return nil
 }
 
 func (id *Identity) loadWGKeys() (err error) {

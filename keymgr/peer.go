@@ -73,6 +73,10 @@ const (
 	WarnHistory = "history"
 	// WarnEndpoint: an endpoint of an accepted statement left the live Node.
 	WarnEndpoint = "endpoint"
+	// WarnContinuity: the certificate has another key than the one before, which
+	// does not vouch for it: the node has lost its disk, or somebody who is in
+	// league with the authority speaks in its place.
+	WarnContinuity = "continuity"
 )
 
 // Record is what a Verifier remembers of a node across restarts.
@@ -84,6 +88,9 @@ type Record struct {
 	// LowGeneration and HighGeneration bound the keys of that statement.
 	LowGeneration  uint64 `json:"lowGeneration"`
 	HighGeneration uint64 `json:"highGeneration"`
+	// SPKI is the hash of the certificate's key of that statement; zero in records
+	// of older versions whose statement cannot be read.
+	SPKI Hash `json:"spki,omitzero"`
 	// Expires is when no statement up to Seq can be valid any more, so that the
 	// mark of a node that is gone may be forgotten.
 	Expires time.Time `json:"expires"`

@@ -65,7 +65,7 @@ func (id *Identity) signLocked(in StatementInput) (Signed, error) {
 	if err != nil {
 		return Signed{}, err
 	}
-	signed := Signed{Payload: payload, Signature: signature, Chain: slices.Clone(id.chain)}
+	signed := Signed{Payload: payload, Signature: signature, Chain: slices.Clone(id.chain), Continuity: id.continuityLocked()}
 	data, err := json.Marshal(signed)
 	if err != nil {
 		return Signed{}, err

@@ -83,8 +83,8 @@ func TestGenerationsAfterLostDisk(t *testing.T) {
 	}
 	s.a.Input.Keys = []keymgr.WGKey{key}
 	p := mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
-	if len(p.Warnings) != 1 || p.Warnings[0].Code != keymgr.WarnHistory {
-		t.Errorf("warnings are %v, want one of the history", p.Warnings)
+	if len(p.Warnings) != 2 || p.Warnings[0].Code != keymgr.WarnHistory || p.Warnings[1].Code != keymgr.WarnContinuity {
+		t.Errorf("warnings are %v, want one of the history and one of continuity", p.Warnings)
 	}
 }
 

@@ -369,8 +369,8 @@ func TestRenewedCertificateSameStatement(t *testing.T) {
 	s.Certify(s.a)
 	renewed := s.a.Forge(signed.Payload)
 	again := mustVerify(t, s.verifier, renewed, s.a.Live)
-	if first.Certificate.Serial == again.Certificate.Serial || first.Certificate.SPKI != again.Certificate.SPKI {
-		t.Errorf("certificates %+v and %+v, want another serial and the same key", first.Certificate, again.Certificate)
+	if first.Certificate.Serial == again.Certificate.Serial || first.Certificate.SPKI == again.Certificate.SPKI {
+		t.Errorf("certificates %+v and %+v, want another serial and another key", first.Certificate, again.Certificate)
 	}
 }
 

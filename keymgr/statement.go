@@ -30,12 +30,16 @@ type Signed struct {
 	Payload   []byte   `json:"payload"`
 	Signature []byte   `json:"signature"`
 	Chain     [][]byte `json:"chain"`
+	// Continuity are the last handovers to the key of this certificate, oldest
+	// first, for readers that know an earlier one.
+	Continuity []Link `json:"continuity,omitempty"`
 }
 
 // Equal tells whether two signed statements are the same bytes. That is no question
 // of identity, because a valid ECDSA signature has a second valid form.
 func (s Signed) Equal(o Signed) bool {
-	return bytes.Equal(s.Payload, o.Payload) && bytes.Equal(s.Signature, o.Signature) && s.sameChain(o)
+	return bytes.Equal(s.Payload, o.Payload) && bytes.Equal(s.Signature, o.Signature) && s.sameChain(o) &&
+		slices.EqualFunc(s.Continuity, o.Continuity, Link.equal)
 }
 
 func (s Signed) sameChain(o Signed) bool { return slices.EqualFunc(s.Chain, o.Chain, bytes.Equal) }

@@ -37,6 +37,9 @@ type VerifierConfig struct {
 	AddressRanges []netip.Prefix
 	// Grace for what was accepted and has expired since; 0 is strict.
 	Grace time.Duration
+	// StrictContinuity refuses a new certificate key of a known node unless the one
+	// before vouches for it; otherwise that is a warning.
+	StrictContinuity bool
 	// PSK is this node's own mode; "" means PSKOff.
 	PSK PSKMode
 }
@@ -48,6 +51,7 @@ type Verifier struct {
 
 	mu     sync.Mutex // guards all below
 	roots  *x509.CertPool
+	bundle Hash   // of roots, zero without
 	epoch  uint64 // counts changes of roots
 	keys   []PublicKey
 	cidrs  []netip.Prefix
@@ -95,6 +99,11 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 
 // adopt takes over a stored record. Its statement was verified before it was stored.
 func (v *Verifier) adopt(r Record) {
+	if chain := r.Statement.Chain; r.SPKI == (Hash{}) && len(chain) > 0 {
+		if info, err := ParseCertificateInfo(chain[0]); err == nil {
+			r.SPKI = info.SPKI
+		}
+	}
 	k := &known{rec: r}
 	v.nodes[r.ID.UID] = k
 	if stmt, err := ParseStatement(r.Statement.Payload); err == nil {
@@ -108,17 +117,27 @@ func (v *Verifier) adopt(r Record) {
 
 // SetRoots replaces the trusted roots. After an error the old ones stay.
 func (v *Verifier) SetRoots(bundlePEM []byte) error {
-	pool, err := parsePool(bundlePEM)
+	roots, err := ParseBundle(bundlePEM)
 	if err != nil {
 		return fmt.Errorf("set roots: %w", err)
 	}
+	pool, hash := newPool(roots), hashRoots(roots)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.bundle = hash
 	if v.roots == nil || !v.roots.Equal(pool) {
 		v.roots = pool
 		v.epoch++
 	}
 	return nil
+}
+
+// Bundle returns the hash (HashBundle) of the roots that are in use, false before
+// SetRoots.
+func (v *Verifier) Bundle() (Hash, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.bundle, v.roots != nil
 }
 
 // SetSelf says which WireGuard keys and pod ranges are this node's own, so that no
@@ -252,7 +271,7 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 		return Peer{}, err
 	}
 	for _, check := range []func(*candidate) error{
-		v.checkNames, v.checkSequence, v.checkTimes, v.checkGenerations, v.checkKeys,
+		v.checkNames, v.checkSequence, v.checkContinuity, v.checkTimes, v.checkGenerations, v.checkKeys,
 		v.checkPorts, v.checkEndpoints, v.checkPodCIDRs, v.checkPSK,
 	} {
 		if err := check(c); err != nil {
@@ -280,6 +299,9 @@ func (v *Verifier) authenticate(c *candidate) (err error) {
 	}
 	if n := len(c.signed.Signature); n > maxSignature {
 		return fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxSignature)
+	}
+	if err := checkLinks(c.signed.Continuity); err != nil {
+		return err
 	}
 	if c.stmt, err = ParseStatement(c.signed.Payload); err != nil {
 		return err
@@ -312,6 +334,7 @@ func (v *Verifier) accept(c *candidate) error {
 		ID: c.live.ID, Seq: c.stmt.Seq, Hash: HashPayload(c.signed.Payload),
 		LowGeneration:  c.stmt.Keys[0].Generation,
 		HighGeneration: c.stmt.Keys[len(c.stmt.Keys)-1].Generation,
+		SPKI:           c.leaf.info.SPKI,
 		Expires:        c.leaf.info.NotAfter.Add(v.cfg.Grace + ClockSkew),
 		Statement:      c.signed, Live: c.live,
 	}

@@ -69,6 +69,13 @@ type NodeKeySpec struct {
 	// +kubebuilder:validation:items:MaxLength=16384
 	// +listType=atomic
 	CertificateChain [][]byte `json:"certificateChain"`
+	// continuity are the last handovers from the key of one certificate of the
+	// node to that of the next, oldest first; the last one leads to the present
+	// certificate.
+	// +optional
+	// +kubebuilder:validation:MaxItems=4
+	// +listType=atomic
+	Continuity []ContinuityLink `json:"continuity,omitempty"`
 	// nodeUID is the UID of the Node object that the statement is about: a
 	// copy for people and for garbage collection. Readers believe the payload.
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]{1,64}$`
@@ -77,6 +84,18 @@ type NodeKeySpec struct {
 	// the writer itself. Readers believe the payload.
 	// +kubebuilder:validation:Minimum=1
 	Sequence int64 `json:"sequence"`
+}
+
+// ContinuityLink is the word of an earlier certificate's key for the next one's.
+type ContinuityLink struct {
+	// key is the earlier public key, a SubjectPublicKeyInfo in DER.
+	// +kubebuilder:validation:MinLength=4
+	// +kubebuilder:validation:MaxLength=256
+	Key []byte `json:"key"`
+	// signature is by that key, over both keys and the node.
+	// +kubebuilder:validation:MinLength=8
+	// +kubebuilder:validation:MaxLength=256
+	Signature []byte `json:"signature"`
 }
 
 // LaneKind is the kind of tunnel between nodes.

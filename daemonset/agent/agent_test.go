@@ -53,6 +53,8 @@ func TestFlags(t *testing.T) {
 		"no rotation":        {[]string{"--node-name=a", "--rotation-period=0"}, ""},
 		"unknown mode":       {[]string{"--node-name=a", "--post-quantum=maybe"}, "--post-quantum=maybe"},
 		"short certificates": {[]string{"--node-name=a", "--certificate-lifetime=1m"}, "--certificate-lifetime"},
+		"negative grace":     {[]string{"--node-name=a", "--expired-grace=-1h"}, "--expired-grace=-1h"},
+		"strict":             {[]string{"--node-name=a", "--expired-grace=0", "--strict-continuity"}, ""},
 		"relative path":      {[]string{"--node-name=a", "--state-dir=x"}, "--state-dir=x"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,10 +42,13 @@ type Config struct {
 	RunDir              string
 	BPFDir              string
 	CertificateLifetime time.Duration
-	RotationPeriod      time.Duration // 0: only when asked for
-	PostQuantum         keymgr.PSKMode
-	PairingPort         uint16
-	Version             string // of the build; not a flag
+	// ExpiredGrace is how long lanes outlive what vouches for them; 0: not at all.
+	ExpiredGrace     time.Duration
+	StrictContinuity bool          // refuse certificate keys that the one before does not vouch for
+	RotationPeriod   time.Duration // 0: only when asked for
+	PostQuantum      keymgr.PSKMode
+	PairingPort      uint16
+	Version          string // of the build; not a flag
 }
 
 // Register puts the flags on fs. Values are stored when fs is parsed; call
@@ -81,13 +84,12 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	c.PairingPort = 51875
 	fs.Func("pairing-port", "TCP port of the exchange of preshared keys (default 51875)", parseInto(&c.PairingPort, parsePort))
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", 7*24*time.Hour, "lifetime of node certificates to ask for; at least 10m")
+	fs.DurationVar(&c.ExpiredGrace, "expired-grace", keymgr.DefaultGrace, "how long a lane goes on when the certificate or statement behind it has ended and nothing newer came; 0: not at all")
+	fs.BoolVar(&c.StrictContinuity, "strict-continuity", false, "refuse a known node's new certificate key unless the one before vouches for it; otherwise that is an alarm")
 }
 
 // Validate checks what no single flag can.
 func (c *Config) Validate() error {
-	bad := func(flag string, value any, remedy string) error {
-		return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
-	}
 	switch {
 	case c.NodeName == "":
 		return bad("node-name", "", "give the name of this node (spec.nodeName by the downward API)")
@@ -99,17 +101,34 @@ func (c *Config) Validate() error {
 		return bad("lane-port", c.LanePort, "leave room for four ports: use at most 65532")
 	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
 		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
+	}
+	if err := c.validateKeys(); err != nil {
+		return err
+	}
+	for flag, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir, "bpf-dir": c.BPFDir, "cni-conf-dir": c.CNIConfDir} {
+		if !filepath.IsAbs(dir) {
+			return bad(flag, dir, "use an absolute path")
+		}
+	}
+	return nil
+}
+
+// bad names a flag that cannot be used, its value and the remedy.
+func bad(flag string, value any, remedy string) error {
+	return fmt.Errorf("%w: --%s=%v: %s", ErrConfig, flag, value, remedy)
+}
+
+// validateKeys checks what is about keys and certificates.
+func (c *Config) validateKeys() error {
+	switch {
+	case c.ExpiredGrace < 0:
+		return bad("expired-grace", c.ExpiredGrace, "use 0 or more")
 	case c.RotationPeriod != 0 && c.RotationPeriod < rotation.MinPeriod:
 		return bad("rotation-period", c.RotationPeriod, "use at least 1m, or 0 for rotation only when asked for")
 	case !slices.Contains([]keymgr.PSKMode{keymgr.PSKRequired, keymgr.PSKPreferred, keymgr.PSKOff}, c.PostQuantum):
 		return bad("post-quantum", c.PostQuantum, "use required, preferred or off")
 	case c.CertificateLifetime < 10*time.Minute:
 		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
-	}
-	for flag, dir := range map[string]string{"state-dir": c.StateDir, "run-dir": c.RunDir, "bpf-dir": c.BPFDir, "cni-conf-dir": c.CNIConfDir} {
-		if !filepath.IsAbs(dir) {
-			return bad(flag, dir, "use an absolute path")
-		}
 	}
 	return nil
 }

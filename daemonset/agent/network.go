@@ -52,7 +52,6 @@ type view struct {
 	peers   []judged
 	uplinks []string
 	cluster []netip.Prefix
-	bundle  []byte
 }
 
 // network turns snapshots of the cluster into the state of this host.
@@ -172,7 +171,7 @@ func (n *network) pass(ctx context.Context, snap kube.Snapshot, light bool) (tim
 		return 0, fmt.Errorf("use pod ranges of node %s: %w", self.Name, err)
 	}
 	n.pods.repair(snap.LocalPods)
-	v := &view{self: self, bundle: snap.Bundle, cluster: n.cluster}
+	v := &view{self: self, cluster: n.cluster}
 	cfg, err := n.config(self)
 	if err != nil {
 		return 0, err

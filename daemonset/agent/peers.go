@@ -50,8 +50,9 @@ type judge struct {
 	log      *slog.Logger
 	clock    func() time.Time
 
-	mu       sync.Mutex // guards refusals, which status reads
-	refusals map[[2]string]*status.Refusal
+	mu       sync.Mutex // guards what status reads
+	refusals tally
+	alarms   tally // of what was accepted
 
 	accepted map[string]keymgr.Peer   // by node UID: newest accepted statement
 	refused  map[string]keymgr.Signed // by node UID: newest refused one, reported already
@@ -60,7 +61,7 @@ type judge struct {
 
 func newJudge(v verifier, events reporter, log *slog.Logger, restored []keymgr.Peer) *judge {
 	j := &judge{
-		verifier: v, events: events, log: log, clock: time.Now, refusals: map[[2]string]*status.Refusal{},
+		verifier: v, events: events, log: log, clock: time.Now, refusals: tally{}, alarms: tally{},
 		accepted: map[string]keymgr.Peer{}, refused: map[string]keymgr.Signed{}, known: map[string]keymgr.NodeID{},
 	}
 	for _, p := range restored {
@@ -109,6 +110,7 @@ func (j *judge) node(ctx context.Context, n kube.Node, snap kube.Snapshot) judge
 	if err == nil {
 		j.accepted[n.UID] = peer
 		delete(j.refused, n.UID)
+		j.alarm(ctx, n, peer)
 		return judged{node: n, peer: peer}
 	}
 	if !j.refused[n.UID].Equal(signed) {
@@ -136,22 +138,38 @@ func (j *judge) refuse(ctx context.Context, n kube.Node, err error) {
 	})
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	key := [2]string{n.Name, reason}
-	r := j.refusals[key]
-	if r == nil {
-		r = &status.Refusal{Node: n.Name, Reason: reason}
-		j.refusals[key] = r
-	}
-	r.Count++
-	r.Message, r.Last = err.Error(), j.clock()
+	j.refusals.add(status.Refusal{Node: n.Name, Reason: reason, Message: err.Error(), Last: j.clock()})
 }
 
 // refusedSoFar lists the refusals since the daemon started, by node and reason.
 func (j *judge) refusedSoFar() []status.Refusal {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return j.refusals.list()
+}
+
+// alarmsSoFar lists what was accepted with an alarm since then.
+func (j *judge) alarmsSoFar() []status.Refusal {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.alarms.list()
+}
+
+// tally counts by node and reason.
+type tally map[[2]string]*status.Refusal
+
+func (t tally) add(r status.Refusal) {
+	key := [2]string{r.Node, r.Reason}
+	if old := t[key]; old != nil {
+		r.Count = old.Count
+	}
+	r.Count++
+	t[key] = &r
+}
+
+func (t tally) list() []status.Refusal {
 	var all []status.Refusal
-	for r := range maps.Values(j.refusals) {
+	for r := range maps.Values(t) {
 		all = append(all, *r)
 	}
 	slices.SortFunc(all, func(a, b status.Refusal) int {

@@ -4,8 +4,6 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,6 +42,10 @@ func (r *reports) node() status.Node {
 	}
 	leases := r.network.leases
 	n.Pods, n.Addresses = len(leases.Leases()), addressUse(leases.Stats())
+	var err error
+	if n.QueuedDels, err = delQueue(r.cfg, r.log).Len(); err != nil {
+		r.log.Error("queued DELs not counted", "error", err)
+	}
 	if err := r.counters(&n); err != nil {
 		r.log.Error("counters not read", "error", err)
 	}
@@ -95,10 +97,6 @@ func (r *reports) counters(n *status.Node) error {
 func (r *reports) lanes(n *status.Node, v *view) {
 	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks = v.self.UID, v.self.PodCIDRs, v.cluster, v.uplinks
 	n.Lane.MTU = v.plan.MTU
-	if len(v.bundle) > 0 {
-		sum := sha256.Sum256(v.bundle)
-		n.BundleHash = hex.EncodeToString(sum[:])
-	}
 	states, err := r.network.lanes.Observe()
 	if err != nil {
 		r.log.Error("lanes not read", "error", err)
@@ -195,6 +193,9 @@ func certificate(c keymgr.CertificateInfo) status.Certificate {
 }
 
 func (r *reports) identity(n *status.Node, t *trust) {
+	if hash, ok := t.verifier.Bundle(); ok {
+		n.BundleHash = hash.String()
+	}
 	if info, ok := t.identity.Certificate(); ok {
 		n.Certificate = certificate(info)
 		n.Certificate.RenewAt = t.identity.RenewAt()
@@ -215,7 +216,7 @@ func (r *reports) identity(n *status.Node, t *trust) {
 			n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
 		}
 	}
-	n.Refused = t.judge.refusedSoFar()
+	n.Refused, n.Discontinuities = t.judge.refusedSoFar(), t.judge.alarmsSoFar()
 }
 
 // names of nodes by their UIDs.

@@ -89,6 +89,8 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.network.run(ctx, watch) })
 	if d.network.trust != nil {
 		group.Go(func() error { return d.network.trust.run(ctx) })
+		a := &announcer{node: d.network.trust.identity.Node(), find: d.network.finding, to: d.client, log: d.log, clock: time.Now}
+		group.Go(func() error { return a.run(ctx) })
 		group.Go(func() error { return d.network.rotator.pairs.serve(ctx, d.cfg.PairingPort) })
 	}
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
@@ -216,8 +218,8 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 		return nil, err
 	}
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
-		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")), Grace: keymgr.DefaultGrace,
-		PSK: d.cfg.PostQuantum,
+		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")),
+		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity, PSK: d.cfg.PostQuantum,
 	})
 	if err != nil {
 		return nil, err
@@ -228,7 +230,7 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 	}
 	return &trust{
 		cfg: d.cfg, identity: identity, verifier: v, judge: newJudge(v, d.client, d.log, restored), cluster: d.client, events: d.client,
-		state: d.state, log: d.log, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
+		state: d.state, log: d.log, clock: time.Now, rest: identityCheck, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -262,9 +264,14 @@ func (d *daemon) serveCNI(ctx context.Context) error {
 // drainEvery is how soon a DEL that failed is tried again.
 const drainEvery = time.Minute
 
+// delQueue is where the plugin leaves DELs while no daemon answers.
+func delQueue(cfg Config, log *slog.Logger) cni.Queue {
+	return cni.Queue{Dir: filepath.Join(cfg.StateDir, "cni-del"), Logger: log}
+}
+
 // drain carries out the DELs that were queued while no daemon ran, or failed.
 func (d *daemon) drain(ctx context.Context) error {
-	queue := cni.Queue{Dir: filepath.Join(d.cfg.StateDir, "cni-del"), Logger: d.log}
+	queue := delQueue(d.cfg, d.log)
 	tick := time.NewTicker(drainEvery)
 	defer tick.Stop()
 	for {

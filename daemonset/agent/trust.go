@@ -44,6 +44,8 @@ type authority interface {
 type wanted struct {
 	self      kube.Node
 	bundle    []byte
+	window    []byte        // in which to renew after a change of roots, as published
+	nodes     int           // in the cluster
 	published keymgr.Signed // the NodeKey of this node as the API server has it
 	// publish and revoke are the key generations that the statement should list;
 	// nothing is signed before the first lanes are up.
@@ -60,6 +62,10 @@ type trust struct {
 	events   reporter
 	state    *state
 	log      *slog.Logger
+
+	clock      func() time.Time
+	rest       time.Duration // until the next look, if all is well
+	distrusted time.Time     // since when the certificate leads to no trusted root
 
 	changed chan struct{} // the identity changed: the network loop should look
 	poked   chan struct{}
@@ -92,7 +98,7 @@ func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
 		}
 	}
 	t.mu.Lock()
-	next := wanted{self: self, bundle: bundle, published: snap.NodeKeys[self.Name]}
+	next := wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
 	if t.want != nil {
 		next.publish, next.revoke = t.want.publish, t.want.revoke
 	}
@@ -137,7 +143,7 @@ func (t *trust) run(ctx context.Context) error {
 		t.state.report(partKeys, err)
 		if err == nil {
 			retry = retryLeast
-			timer.Reset(identityCheck)
+			timer.Reset(t.rest)
 			continue
 		}
 		if !errors.Is(err, errNoLanes) {
@@ -152,7 +158,9 @@ func (t *trust) refresh(ctx context.Context, w *wanted) error {
 	if len(w.bundle) == 0 {
 		return errNoBundle
 	}
-	if why := t.identity.NeedsCertificate(w.self.PodCIDRs); why != "" {
+	why, rest := t.needsCertificate(w)
+	if t.rest = rest; why != "" {
+		t.rest = identityCheck
 		if err := t.renew(ctx, w, why); err != nil {
 			return err
 		}

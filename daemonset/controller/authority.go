@@ -20,7 +20,10 @@ func openAuthority(ctx context.Context, cfg Config, trustDomain string, secrets 
 	if err != nil {
 		return nil, err
 	}
-	return ca.Open(ctx, ca.Config{TrustDomain: trustDomain, Store: secrets(StoreSecret), Root: root})
+	return ca.Open(ctx, ca.Config{
+		TrustDomain: trustDomain, Store: secrets(StoreSecret), RootStore: secrets(RootSecret), Root: root,
+		RootLifetime: cfg.RootLifetime, IntermediateLifetime: cfg.IntermediateLifetime,
+	})
 }
 
 // loadRoot returns the root that is handed in, the zero Root if none is. Roots

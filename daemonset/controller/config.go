@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
@@ -35,9 +36,12 @@ const (
 
 // Names of objects in Sealane's namespace.
 const (
-	// StoreSecret is the Secret in which the controller keeps the keys that it
-	// made itself: the intermediate's, and with CASelf the root's.
+	// StoreSecret is the Secret in which the controller keeps the intermediate
+	// that it made, with its key.
 	StoreSecret = "sealane-ca"
+	// RootSecret is the Secret in which it keeps the root that it made, with
+	// CASelf, apart from all else, so that its key can be taken away.
+	RootSecret = kube.RootSecret
 	// AgentDaemonSet is the DaemonSet whose pods may ask for certificates.
 	AgentDaemonSet = "sealane-agent"
 	// leaseName is the Lease of the election.
@@ -69,9 +73,12 @@ type Config struct {
 	CACertificateFile   string
 	CAKeyFile           string
 	CertificateLifetime time.Duration
-	MaxPerHour          int // certificates for one node
-	MetricsAddress      string
-	LogLevel            slog.Level
+	// RootLifetime and IntermediateLifetime are of what the controller makes.
+	RootLifetime         time.Duration
+	IntermediateLifetime time.Duration
+	MaxPerHour           int // certificates for one node
+	MetricsAddress       string
+	LogLevel             slog.Level
 }
 
 // Register puts the flags on fs. Values are stored when fs is parsed; call
@@ -90,7 +97,9 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.CACertificateFile, "ca-cert", "", "file with the cluster's CA certificate, for --ca-mode=cluster")
 	fs.StringVar(&c.CAKeyFile, "ca-key", "", "file with the cluster's CA key, for --ca-mode=cluster")
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", ca.DefaultLeafLifetime, "longest lifetime of node certificates, 10m to 168h")
-	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", ca.DefaultMaxPerHour, "how many certificates one node gets within an hour")
+	fs.DurationVar(&c.RootLifetime, "root-lifetime", ca.DefaultRootLifetime, "lifetime of a root that the controller makes; replaced at 80 percent of it; at least 2 times the intermediate's")
+	fs.DurationVar(&c.IntermediateLifetime, "intermediate-lifetime", ca.DefaultIntermediateLifetime, "lifetime of the issuing intermediate, renewed at two thirds of it; at least 3 times --certificate-lifetime")
+	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", 0, "how many certificates one node gets within an hour; 0: 10, or 5 within --certificate-lifetime if that is more")
 	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9755", "address of /metrics, /healthz and /readyz")
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 }
@@ -108,8 +117,14 @@ func (c *Config) Validate() error {
 	switch {
 	case c.CertificateLifetime < ca.MinLifetime || c.CertificateLifetime > kube.MaxValidity:
 		return bad("certificate-lifetime", c.CertificateLifetime, fmt.Sprintf("use %v to %v", ca.MinLifetime, kube.MaxValidity))
-	case c.MaxPerHour < 1:
-		return bad("max-certificates-per-hour", c.MaxPerHour, "use at least 1")
+	case c.IntermediateLifetime < ca.LeavesPerIntermediate*c.CertificateLifetime:
+		return bad("intermediate-lifetime", c.IntermediateLifetime, fmt.Sprintf("use at least %d times --certificate-lifetime, %v",
+			ca.LeavesPerIntermediate, ca.LeavesPerIntermediate*c.CertificateLifetime))
+	case c.RootLifetime < ca.IntermediatesPerRoot*c.IntermediateLifetime:
+		return bad("root-lifetime", c.RootLifetime, fmt.Sprintf("use at least %d times --intermediate-lifetime, %v",
+			ca.IntermediatesPerRoot, ca.IntermediatesPerRoot*c.IntermediateLifetime))
+	case c.MaxPerHour < 0:
+		return bad("max-certificates-per-hour", c.MaxPerHour, "use at least 1, or 0 for the default")
 	case c.Namespace == "":
 		return bad("namespace", "", "name the namespace that Sealane runs in")
 	}
@@ -133,7 +148,7 @@ func (c *Config) validateCA() error {
 	switch files := c.CACertificateFile + c.CAKeyFile; {
 	case c.CAMode == CASecret && c.CASecret == "":
 		return bad("ca-secret", c.CASecret, "name the Secret with the root, which --ca-mode=secret needs")
-	case c.CAMode == CASecret && c.CASecret == StoreSecret:
+	case c.CAMode == CASecret && slices.Contains([]string{StoreSecret, RootSecret}, c.CASecret):
 		return bad("ca-secret", c.CASecret, "use another name, the controller keeps its own keys in this one")
 	case c.CAMode != CASecret && c.CASecret != "":
 		return bad("ca-secret", c.CASecret, "only --ca-mode=secret uses it")

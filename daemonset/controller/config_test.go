@@ -32,6 +32,12 @@ func TestConfigDefaultsAreValid(t *testing.T) {
 	}
 }
 
+func TestShortestLifetimes(t *testing.T) {
+	if _, err := parse("--certificate-lifetime=10m", "--intermediate-lifetime=30m", "--root-lifetime=1h"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestConfigRefusals(t *testing.T) {
 	for _, tc := range []struct{ args, names string }{
 		{"--ca-mode=vault", "--ca-mode=vault: use self"},
@@ -43,7 +49,11 @@ func TestConfigRefusals(t *testing.T) {
 		{"--ca-key=x", "only --ca-mode=cluster"},
 		{"--certificate-lifetime=9m", "--certificate-lifetime=9m0s: use 10m"},
 		{"--certificate-lifetime=169h", "--certificate-lifetime=169h0m0s: use 10m"},
-		{"--max-certificates-per-hour=0", "--max-certificates-per-hour=0"},
+		{"--ca-mode=secret --ca-secret=sealane-ca-root", "--ca-secret=sealane-ca-root: use another name"},
+		{"--intermediate-lifetime=503h", "--intermediate-lifetime=503h0m0s: use at least 3 times --certificate-lifetime, 504h0m0s"},
+		{"--certificate-lifetime=10m --intermediate-lifetime=29m", "--intermediate-lifetime=29m0s"},
+		{"--root-lifetime=17519h", "--root-lifetime=17519h0m0s: use at least 2 times --intermediate-lifetime, 17520h0m0s"},
+		{"--max-certificates-per-hour=-1", "--max-certificates-per-hour=-1"},
 		{"--namespace=", "--namespace="},
 	} {
 		_, err := parse(strings.Fields(tc.args)...)

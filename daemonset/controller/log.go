@@ -5,11 +5,13 @@ package controller
 
 // Keys of log attributes.
 const (
-	keyError   = "error"
-	keyMode    = "mode"
-	keyNode    = "node"
-	keyReason  = "reason"
-	keyRequest = "request"
-	keySerial  = "serial"
-	keyUntil   = "until"
+	keyAnnotation = "annotation"
+	keyError      = "error"
+	keyMode       = "mode"
+	keyNode       = "node"
+	keyPhase      = "phase"
+	keyReason     = "reason"
+	keyRequest    = "request"
+	keySerial     = "serial"
+	keyUntil      = "until"
 )

@@ -18,6 +18,11 @@ type metrics struct {
 	collected prometheus.Counter
 	notAfter  *prometheus.GaugeVec
 	leader    prometheus.Gauge
+	offline   prometheus.Gauge
+	wanted    prometheus.Gauge
+	phase     *prometheus.GaugeVec
+	since     prometheus.Gauge
+	waiting   prometheus.Gauge
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -40,11 +45,29 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		notAfter: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sealane_controller_ca_not_after_timestamp_seconds", Help: "End of validity of the root and the intermediate certificate.",
 		}, []string{"certificate"}),
+		offline: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sealane_controller_root_offline", Help: "1 while the root's key is not in the cluster, else 0.",
+		}),
+		wanted: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sealane_controller_root_wanted", Help: "1 while the intermediate is due and only the operator, who has the root's key, can renew it, else 0.",
+		}),
+		phase: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sealane_controller_root_rotation_phase", Help: "1 for the phase that a change of roots is in: steady, announced, switched or dropped.",
+		}, []string{"phase"}),
+		since: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sealane_controller_root_rotation_since_timestamp_seconds", Help: "Since when a change of roots has been in its phase, in Unix time; 0: there was none.",
+		}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sealane_controller_root_rotation_waiting_nodes", Help: "Nodes that the next phase of a change of roots waits for.",
+		}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sealane_controller_leader", Help: "1 while this controller is the one that works, else 0.",
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.issued, m.denied, m.pending, m.failures, m.collected, m.notAfter, m.leader} {
+	for _, c := range []prometheus.Collector{
+		m.issued, m.denied, m.pending, m.failures, m.collected, m.notAfter, m.leader,
+		m.offline, m.wanted, m.phase, m.since, m.waiting,
+	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}
@@ -55,4 +78,34 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 func (m *metrics) authority(s ca.Status) {
 	m.notAfter.WithLabelValues("root").Set(float64(s.Root.NotAfter.Unix()))
 	m.notAfter.WithLabelValues("intermediate").Set(float64(s.Intermediate.NotAfter.Unix()))
+}
+
+// rotation shows how a change of roots fares, and what is asked of the operator.
+func (m *metrics) rotation(s ca.Status, waiting int) {
+	m.offline.Set(truth(s.RootOffline))
+	m.wanted.Set(truth(s.RootWanted))
+	m.phase.Reset()
+	m.phase.WithLabelValues(string(s.Stage.Phase)).Set(1)
+	m.since.Set(0)
+	if !s.Since.IsZero() {
+		m.since.Set(float64(s.Since.Unix()))
+	}
+	m.waiting.Set(float64(waiting))
+}
+
+// resign forgets what only the leader may tell.
+func (m *metrics) resign() {
+	m.leader.Set(0)
+	m.phase.Reset()
+	m.notAfter.Reset()
+	for _, g := range []prometheus.Gauge{m.offline, m.wanted, m.since, m.waiting, m.pending} {
+		g.Set(0)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

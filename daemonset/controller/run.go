@@ -92,7 +92,7 @@ func (c *controller) run(ctx context.Context) error {
 	return c.client.Lead(ctx, election, func(ctx context.Context) error {
 		c.metrics.leader.Set(1)
 		c.health.setLeading(true)
-		defer c.metrics.leader.Set(0)
+		defer c.metrics.resign()
 		defer c.health.setLeading(false)
 		return stopped(ctx, c.term(ctx, trustDomain))
 	})
@@ -114,7 +114,7 @@ func (c *controller) term(ctx context.Context, trustDomain string) error {
 		return err
 	}
 	defer func() { stop(); requests.Wait() }()
-	cluster, err := c.client.Watch(ctx, kube.WatchConfig{})
+	cluster, err := c.client.Watch(ctx, kube.WatchConfig{Reports: true})
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (c *controller) worker(a Authority, requests RequestFeed, cluster ClusterFe
 			metrics: c.metrics, log: c.log, clock: time.Now,
 		},
 		collector: &collector{registry: c.client, metrics: c.metrics, log: c.log},
-		ledger:    &ledger{}, health: c.health, metrics: c.metrics, log: c.log, clock: time.Now,
+		ledger:    &ledger{}, health: c.health, metrics: c.metrics, log: c.log, clock: time.Now, mode: c.cfg.CAMode,
 	}
 }
 

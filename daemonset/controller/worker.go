@@ -4,7 +4,6 @@
 package controller
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -24,7 +23,7 @@ const (
 	minPause = time.Second
 	maxPause = time.Minute
 	// renewPeriod is how often the authority is looked after.
-	renewPeriod = 10 * time.Minute
+	renewPeriod = time.Minute
 	// callTimeout bounds what is done for one request or one object.
 	callTimeout = 30 * time.Second
 )
@@ -43,15 +42,16 @@ type ClusterFeed interface {
 	Snapshot() (s kube.Snapshot, complete bool)
 }
 
-// Publisher publishes the trust bundle.
+// Publisher publishes the trust bundle, and what goes with it.
 type Publisher interface {
-	PublishBundle(ctx context.Context, bundle []byte) error
+	PublishTrust(ctx context.Context, t kube.Trust) error
 }
 
 // Authority is the certificate authority as the worker sees it.
 type Authority interface {
 	ca.Issuer
 	Renew(ctx context.Context) error
+	Advance(ctx context.Context, f ca.Fleet) (moved bool, err error)
 	Status() (ca.Status, error)
 }
 
@@ -68,8 +68,11 @@ type worker struct {
 	metrics   *metrics
 	log       *slog.Logger
 	clock     func() time.Time
+	mode      CAMode
 
-	renewed time.Time
+	renewed    time.Time
+	wanted     bool   // the offline root is, and was asked for
+	badRequest string // for a new root, told already
 }
 
 // run waits until everything is known and makes passes until ctx ends: after news, after a pause when something
@@ -130,7 +133,7 @@ func (w *worker) await(ctx context.Context, pause time.Duration, success bool) {
 // others.
 func (w *worker) pass(ctx context.Context) error {
 	snapshot, _ := w.cluster.Snapshot()
-	return errors.Join(w.renew(ctx), w.publish(ctx, snapshot), w.decide(ctx, snapshot), w.collector.collect(ctx, snapshot))
+	return errors.Join(w.renew(ctx), w.advance(ctx, snapshot), w.publish(ctx, snapshot), w.decide(ctx, snapshot), w.collector.collect(ctx, snapshot))
 }
 
 // renew lets the authority replace its intermediate when that is due, long
@@ -150,21 +153,12 @@ func (w *worker) renew(ctx context.Context) error {
 	}
 	w.renewed = w.clock()
 	w.metrics.authority(status)
-	if status.RootOffline && !w.clock().Before(status.RenewAt) {
-		w.log.Error("the intermediate must be renewed by whoever has the root key", keyUntil, status.Intermediate.NotAfter)
+	if status.RootWanted && !w.wanted {
+		w.log.Error("the intermediate is due and the root's key is offline: bring it back with sealane ca import-root, or replace what was handed in",
+			keyUntil, status.Intermediate.NotAfter)
 	}
+	w.wanted = status.RootWanted
 	return nil
-}
-
-// publish keeps the published bundle equal to the authority's, whoever changed it.
-func (w *worker) publish(ctx context.Context, s kube.Snapshot) error {
-	bundle := w.authority.Bundle()
-	if bytes.Equal(bytes.TrimSpace(bundle), s.Bundle) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return w.publisher.PublishBundle(ctx, bundle)
 }
 
 func (w *worker) decide(ctx context.Context, s kube.Snapshot) error {

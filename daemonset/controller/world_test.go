@@ -38,9 +38,12 @@ type world struct {
 	pods      map[string]kube.Pod
 	daemonSet string
 	requests  []kube.Request
+	asked     int
 	keys      map[string]keymgr.Signed
 	claims    map[string]string
 	bundle    []byte
+	trust     kube.Trust // without the bundle
+	reports   map[string]string
 	events    []kube.EventSpec
 	verdicts  map[string]kube.Verdict
 	changed   chan struct{}
@@ -108,7 +111,8 @@ func (w *world) ask(node string, key *ecdsa.PrivateKey) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	name := fmt.Sprintf("sealane-%s.%d", node, len(w.requests))
+	name := fmt.Sprintf("sealane-%s.%d", node, w.asked)
+	w.asked++
 	w.requests = append(w.requests, kube.Request{
 		Name: name, UID: "uid-" + name, Created: w.now, Signer: kube.SignerName,
 		Username: "system:serviceaccount:sealane-system:sealane-agent",
@@ -198,12 +202,14 @@ func (w *world) DeleteNodeKey(_ context.Context, name, nodeUID string) error {
 	return nil
 }
 
-func (w *world) PublishBundle(_ context.Context, bundle []byte) error {
+func (w *world) PublishTrust(_ context.Context, t kube.Trust) error {
 	if err := w.failing(); err != nil {
 		return err
 	}
 	w.writes++
-	w.bundle = slices.Clone(bundle)
+	w.bundle = slices.Clone(t.Bundle)
+	t.Bundle, t.Request = nil, w.trust.Request
+	w.trust = t
 	return nil
 }
 
@@ -211,7 +217,7 @@ func (w *world) Changed() <-chan struct{}         { return w.changed }
 func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), !w.isListing() }
 
 func (w *world) Snapshot() (kube.Snapshot, bool) {
-	s := kube.Snapshot{NodeKeys: w.keys, Claims: w.claims, Bundle: bytes.TrimSpace(w.bundle)}
+	s := kube.Snapshot{NodeKeys: w.keys, Claims: w.claims, Reports: w.reports, Trust: w.trust, Bundle: bytes.TrimSpace(w.bundle)}
 	for _, node := range w.nodes {
 		s.Nodes = append(s.Nodes, node)
 	}
@@ -232,7 +238,9 @@ func (w *world) publish(node string, certificate []byte) {
 func newTestWorker(t *testing.T, w *world) *worker {
 	t.Helper()
 	clock := func() time.Time { return w.now }
-	authority, err := ca.Open(t.Context(), ca.Config{TrustDomain: testDomain, Store: ca.NewMemoryStore(), Clock: clock})
+	authority, err := ca.Open(t.Context(), ca.Config{
+		TrustDomain: testDomain, Store: ca.NewMemoryStore(), RootStore: ca.NewMemoryStore(), Clock: clock,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,6 +259,6 @@ func newTestWorker(t *testing.T, w *world) *worker {
 			metrics: metrics, log: log, clock: clock,
 		},
 		collector: &collector{registry: w, metrics: metrics, log: log},
-		ledger:    &ledger{}, health: newHealth(clock), metrics: metrics, log: log, clock: clock,
+		ledger:    &ledger{}, health: newHealth(clock), metrics: metrics, log: log, clock: clock, mode: CASelf,
 	}
 }

@@ -29,6 +29,11 @@ func TestBadValuesAreRefused(t *testing.T) {
 		{"ca.mode=secret,ca.secretName=sealane-ca", "secretName"},
 		{"cluster.podCIDRs={10.244.0.0}", "podCIDRs"},
 		{"cluster.apiServer=http://10.0.0.1:6443", "apiServer"},
+		{"ca.mode=secret,ca.secretName=sealane-ca-root", "secretName"},
+		{"ca.rootLifetime=10y", "rootLifetime"},
+		{"ca.intermediateLifetime=1", "intermediateLifetime"},
+		{"keys.expiredGrace=7d", "expiredGrace"},
+		{"keys.strictContinuity=maybe", "strictContinuity"},
 		{"keys.certificateLifetime=7", "certificateLifetime"},
 		{"keys.certificateLifetime=7d", "certificateLifetime"},
 		{"logLevel=loud", "logLevel"},
@@ -69,6 +74,11 @@ func TestValuesReachTheManifest(t *testing.T) {
 		"image.pullSecrets[0].name=s":                     "- name: s",
 		"agent.podAnnotations.a=b":                        "a: b",
 		"metrics.podMonitor.enabled=true":                 "kind: PodMonitor",
+		"metrics.prometheusRule.enabled=true":             "kind: PrometheusRule",
+		"ca.rootLifetime=1h":                              "- --root-lifetime=1h",
+		"ca.intermediateLifetime=30m":                     "- --intermediate-lifetime=30m",
+		"keys.expiredGrace=0s":                            "- --expired-grace=0s",
+		"keys.strictContinuity=true":                      "- --strict-continuity",
 		"keys.certificateLifetime=1h30m":                  "- --certificate-lifetime=1h30m",
 	} {
 		t.Run(set, func(t *testing.T) {

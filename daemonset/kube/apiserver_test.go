@@ -163,7 +163,7 @@ func testLeastPrivilege(t *testing.T, r *realCluster, agent *Client) {
 	}
 	_, errSecret := agent.SecretStore("sealane-ca").Load(ctx)
 	_, errConfig := agent.core.CoreV1().ConfigMaps("kube-system").List(ctx, metav1.ListOptions{})
-	errBundle := agent.PublishBundle(ctx, []byte("mine"))
+	errBundle := agent.PublishTrust(ctx, Trust{Bundle: []byte("mine")})
 	errDelete := agent.nodeKeys.Delete(ctx, "n1", metav1.DeleteOptions{})
 	for what, err := range map[string]error{
 		"read the CA": errSecret, "list configmaps": errConfig, "publish a bundle": errBundle, "delete its nodekey": errDelete,
@@ -188,7 +188,7 @@ func testRealWatch(t *testing.T, r *realCluster, agent *Client) {
 	if len(got.LocalPods) != 1 || got.LocalPods[0].Name != "agent-n1" {
 		t.Errorf("got pods %+v, want only those of n1", got.LocalPods)
 	}
-	if err := r.admin.PublishBundle(ctx, []byte("bundle")); err != nil {
+	if err := r.admin.PublishTrust(ctx, Trust{Bundle: []byte("bundle")}); err != nil {
 		t.Fatal(err)
 	}
 	await(ctx, t, w, func(s Snapshot) bool { return string(s.Bundle) == "bundle" })

@@ -30,6 +30,8 @@ const (
 	TrustConfigMap = "sealane-trust"
 	// TrustBundleKey is the key of the bundle (PEM) in TrustConfigMap.
 	TrustBundleKey = "bundle.pem"
+	// RootSecret is the name of the Secret with the root that the controller made.
+	RootSecret = "sealane-ca-root"
 	// AgentServiceAccount is the ServiceAccount of the node agents.
 	AgentServiceAccount = "sealane-agent"
 	// SignerName is the signer that node certificates are requested from.

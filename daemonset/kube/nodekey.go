@@ -149,9 +149,25 @@ func newNodeKey(id keymgr.NodeID, signed keymgr.Signed) (*v1alpha1.NodeKey, erro
 		ObjectMeta: metav1.ObjectMeta{Name: id.Name},
 		Spec: v1alpha1.NodeKeySpec{
 			Payload: signed.Payload, Signature: signed.Signature, CertificateChain: signed.Chain,
-			NodeUID: id.UID, Sequence: sequence,
+			Continuity: linksTo(signed.Continuity), NodeUID: id.UID, Sequence: sequence,
 		},
 	}, nil
+}
+
+func linksTo(links []keymgr.Link) []v1alpha1.ContinuityLink {
+	var out []v1alpha1.ContinuityLink
+	for _, l := range links {
+		out = append(out, v1alpha1.ContinuityLink{Key: l.Key, Signature: l.Signature})
+	}
+	return out
+}
+
+func signedOf(spec v1alpha1.NodeKeySpec) keymgr.Signed {
+	s := keymgr.Signed{Payload: spec.Payload, Signature: spec.Signature, Chain: spec.CertificateChain}
+	for _, l := range spec.Continuity {
+		s.Continuity = append(s.Continuity, keymgr.Link{Key: l.Key, Signature: l.Signature})
+	}
+	return s
 }
 
 // PublishStatus reports the agent's view in the node's NodeKey object. It

@@ -9,7 +9,6 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/keymgr/ca"
@@ -80,27 +79,4 @@ func asStoreError(doing string, err error) error {
 		return fmt.Errorf("%w: %w", ca.ErrConflict, err)
 	}
 	return err
-}
-
-// PublishBundle makes the trust ConfigMap carry the bundle (PEM).
-func (c *Client) PublishBundle(ctx context.Context, bundle []byte) error {
-	doing := fmt.Sprintf("publish configmap %s/%s", c.namespace, TrustConfigMap)
-	api := c.core.CoreV1().ConfigMaps(c.namespace)
-	object, err := api.Get(ctx, TrustConfigMap, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = api.Create(ctx, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: TrustConfigMap, Labels: map[string]string{partOfLabel: partOf}},
-			Data:       map[string]string{TrustBundleKey: string(bundle)},
-		}, metav1.CreateOptions{})
-		return wrap(doing, err)
-	}
-	if err != nil {
-		return wrap(doing, err)
-	}
-	if object.Data[TrustBundleKey] == string(bundle) {
-		return nil
-	}
-	object.Data = map[string]string{TrustBundleKey: string(bundle)}
-	_, err = api.Update(ctx, object, metav1.UpdateOptions{})
-	return wrap(doing, err)
 }

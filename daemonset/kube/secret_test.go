@@ -72,25 +72,3 @@ func TestSecretStoreKeepsWhatOthersPutOnTheSecret(t *testing.T) {
 		t.Errorf("got labels %v and data %v", got.Labels, got.Data)
 	}
 }
-
-func TestPublishBundle(t *testing.T) {
-	ctx, api := testContext(t), newFake(t)
-	for _, bundle := range []string{"one", "one", "two"} {
-		if err := api.PublishBundle(ctx, []byte(bundle)); err != nil {
-			t.Fatal(err)
-		}
-		got, err := api.core.CoreV1().ConfigMaps(DefaultNamespace).Get(ctx, TrustConfigMap, metav1.GetOptions{})
-		if err != nil || got.Data[TrustBundleKey] != bundle {
-			t.Errorf("got %q, error %v, want %q", got.Data[TrustBundleKey], err, bundle)
-		}
-	}
-	var writes int
-	for _, action := range api.core.Actions() {
-		if verb := action.GetVerb(); verb == "create" || verb == "update" {
-			writes++
-		}
-	}
-	if writes != 2 {
-		t.Errorf("got %d writes for two different bundles", writes)
-	}
-}

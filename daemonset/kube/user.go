@@ -4,7 +4,6 @@
 package kube
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -65,9 +64,6 @@ func (c *Client) NodeKey(ctx context.Context, name string) (keymgr.Signed, error
 // TrustBundle returns the published trust bundle (PEM), ErrNotFound if there is
 // none.
 func (c *Client) TrustBundle(ctx context.Context) ([]byte, error) {
-	object, err := c.core.CoreV1().ConfigMaps(c.namespace).Get(ctx, TrustConfigMap, metav1.GetOptions{})
-	if err != nil {
-		return nil, wrap("read configmap "+c.namespace+"/"+TrustConfigMap, err)
-	}
-	return bytes.TrimSpace([]byte(object.Data[TrustBundleKey])), nil
+	trust, err := c.Trust(ctx)
+	return trust.Bundle, err
 }

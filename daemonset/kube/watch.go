@@ -4,7 +4,6 @@
 package kube
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -24,6 +23,9 @@ type WatchConfig struct {
 	// Node is the name of the node whose pods a snapshot lists; empty lists
 	// none.
 	Node string
+	// Reports also follows what the agents report in the status of NodeKeys,
+	// which is news to nobody but the controller.
+	Reports bool
 }
 
 // Snapshot is all that is known at one moment. It belongs to the caller,
@@ -32,8 +34,10 @@ type Snapshot struct {
 	Nodes     []Node                     // by name
 	NodeKeys  map[string]keymgr.Signed   // by the object's name, unverified
 	Claims    map[string]string          // node UID that each NodeKey object claims, by its name
+	Reports   map[string]string          // with WatchConfig.Reports: hash of the bundle in use, by the NodeKey's name
 	Rotations map[string]RotationRequest // by node name; not one for each
 	Bundle    []byte                     // trust bundle, PEM; empty if there is none
+	Trust     Trust                      // what else is published beside the bundle
 	LocalPods []Pod                      // of WatchConfig.Node, by namespace and name
 }
 
@@ -42,13 +46,14 @@ type Watcher struct {
 	*notifier
 	nodes    *feed[Node]
 	nodeKeys *feed[publishedKey]
-	bundles  *feed[[]byte]
+	trust    *feed[Trust]
 	pods     *feed[Pod] // nil if not watched
 }
 
 type publishedKey struct {
 	name, nodeUID string
 	signed        keymgr.Signed
+	bundleHash    string // only with WatchConfig.Reports
 	rotation      RotationRequest
 }
 
@@ -61,10 +66,10 @@ func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 	if w.nodes, err = start(ctx, w.notifier, c.nodeSource()); err != nil {
 		return nil, err
 	}
-	if w.nodeKeys, err = start(ctx, w.notifier, c.nodeKeySource()); err != nil {
+	if w.nodeKeys, err = start(ctx, w.notifier, c.nodeKeySource(cfg.Reports)); err != nil {
 		return nil, err
 	}
-	if w.bundles, err = start(ctx, w.notifier, c.bundleSource()); err != nil {
+	if w.trust, err = start(ctx, w.notifier, c.trustSource()); err != nil {
 		return nil, err
 	}
 	if cfg.Node == "" {
@@ -78,17 +83,20 @@ func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 // until each kind has been listed once.
 func (w *Watcher) Snapshot() (Snapshot, bool) {
 	complete := w.synced()
-	s := Snapshot{Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{}, Rotations: map[string]RotationRequest{}}
+	s := Snapshot{
+		Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{},
+		Reports: map[string]string{}, Rotations: map[string]RotationRequest{},
+	}
 	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, key := range w.nodeKeys.values() {
 		s.NodeKeys[key.name] = key.signed
-		s.Claims[key.name] = key.nodeUID
+		s.Claims[key.name], s.Reports[key.name] = key.nodeUID, key.bundleHash
 		if key.rotation != (RotationRequest{}) {
 			s.Rotations[key.name] = key.rotation
 		}
 	}
-	for _, bundle := range w.bundles.values() {
-		s.Bundle = bundle
+	for _, trust := range w.trust.values() {
+		s.Bundle, s.Trust = trust.Bundle, trust
 	}
 	if w.pods != nil {
 		s.LocalPods = w.pods.values()
@@ -113,7 +121,7 @@ func (c *Client) nodeSource() source[*corev1.Node, Node] {
 	}
 }
 
-func (c *Client) nodeKeySource() source[*v1alpha1.NodeKey, publishedKey] {
+func (c *Client) nodeKeySource(reports bool) source[*v1alpha1.NodeKey, publishedKey] {
 	return source[*v1alpha1.NodeKey, publishedKey]{
 		example: &v1alpha1.NodeKey{},
 		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -123,18 +131,18 @@ func (c *Client) nodeKeySource() source[*v1alpha1.NodeKey, publishedKey] {
 			return c.nodeKeys.Watch(ctx, o)
 		},
 		convert: func(o *v1alpha1.NodeKey) (publishedKey, error) {
-			return publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec), rotation: rotationOf(o.Annotations)}, nil
+			key := publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec), rotation: rotationOf(o.Annotations)}
+			if reports {
+				key.bundleHash = o.Status.BundleHash
+			}
+			return key, nil
 		},
 	}
 }
 
-func signedOf(spec v1alpha1.NodeKeySpec) keymgr.Signed {
-	return keymgr.Signed{Payload: spec.Payload, Signature: spec.Signature, Chain: spec.CertificateChain}
-}
-
-func (c *Client) bundleSource() source[*corev1.ConfigMap, []byte] {
+func (c *Client) trustSource() source[*corev1.ConfigMap, Trust] {
 	api := c.core.CoreV1().ConfigMaps(c.namespace)
-	return source[*corev1.ConfigMap, []byte]{
+	return source[*corev1.ConfigMap, Trust]{
 		example:  &corev1.ConfigMap{},
 		selector: fields.OneTermEqualSelector("metadata.name", TrustConfigMap).String(),
 		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -143,9 +151,7 @@ func (c *Client) bundleSource() source[*corev1.ConfigMap, []byte] {
 		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return api.Watch(ctx, o)
 		},
-		convert: func(o *corev1.ConfigMap) ([]byte, error) {
-			return bytes.TrimSpace([]byte(o.Data[TrustBundleKey])), nil
-		},
+		convert: func(o *corev1.ConfigMap) (Trust, error) { return trustOf(o), nil },
 	}
 }
 

@@ -94,8 +94,10 @@ func TestSnapshotIsComplete(t *testing.T) {
 		}},
 		NodeKeys:  map[string]keymgr.Signed{"n1": statement(3, "")},
 		Claims:    map[string]string{"n1": "u1"},
+		Reports:   map[string]string{"n1": ""},
 		Rotations: map[string]RotationRequest{},
 		Bundle:    []byte("PEM"),
+		Trust:     Trust{Bundle: []byte("PEM"), Renewal: []byte{}, Authority: []byte{}},
 		LocalPods: []Pod{{
 			Namespace: "default", Name: "p", UID: "pu", Node: "n2", ServiceAccount: "sa", Finished: true,
 			ControllerKind: "DaemonSet", ControllerUID: "du",
@@ -147,6 +149,8 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 	key := &v1alpha1.NodeKey{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: v1alpha1.NodeKeySpec{Payload: []byte("a")}}
 	reported := key.DeepCopy()
 	reported.Status.AcceptedPeers = 9
+	rebundled := key.DeepCopy()
+	rebundled.Status.BundleHash = "aa"
 	rotated := key.DeepCopy()
 	rotated.Spec.Payload = []byte("b")
 
@@ -160,8 +164,11 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 	}{
 		{"heartbeat", node, beating, c.nodeSource().toEntry, handler[Node], false},
 		{"new range", node, moved, c.nodeSource().toEntry, handler[Node], true},
-		{"status report", key, reported, c.nodeKeySource().toEntry, handler[publishedKey], false},
-		{"rotation", key, rotated, c.nodeKeySource().toEntry, handler[publishedKey], true},
+		{"status report", key, reported, c.nodeKeySource(false).toEntry, handler[publishedKey], false},
+		{"status report of no concern", key, reported, c.nodeKeySource(true).toEntry, handler[publishedKey], false},
+		{"other bundle", key, rebundled, c.nodeKeySource(true).toEntry, handler[publishedKey], true},
+		{"other bundle, for an agent", key, rebundled, c.nodeKeySource(false).toEntry, handler[publishedKey], false},
+		{"rotation", key, rotated, c.nodeKeySource(false).toEntry, handler[publishedKey], true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before, errBefore := tc.toEntry(tc.before)

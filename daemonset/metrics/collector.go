@@ -73,6 +73,12 @@ func keyMetrics() []metric {
 			func(n status.Node) time.Time { return n.Certificate.RenewAt }),
 		moment("sealane_statement_expiry_timestamp_seconds", "When the node's newest key statement ends, in Unix time.",
 			func(n status.Node) time.Time { return n.Statement.NotAfter }),
+		moment("sealane_peers_certificate_expiry_timestamp_seconds", "When the first certificate of an accepted peer ends, in Unix time.", firstPeerExpiry),
+		{
+			name:    "sealane_continuity_broken_total",
+			help:    "Accepted statements of known nodes whose certificate key the former one does not vouch for.",
+			counter: true, samples: func(n status.Node) []sample { return []sample{{value: discontinuities(n)}} },
+		},
 		gauge("sealane_key_generation", "Generation of the node's own WireGuard key; 0: none.",
 			func(n status.Node) float64 { return float64(n.Key.Generation) }),
 		{
@@ -100,6 +106,24 @@ func keyMetrics() []metric {
 			labels: []string{"reason"}, counter: true, samples: refused,
 		},
 	}
+}
+
+func firstPeerExpiry(n status.Node) time.Time {
+	var first time.Time
+	for _, p := range n.Peers {
+		if end := p.Certificate.NotAfter; !end.IsZero() && (first.IsZero() || end.Before(first)) {
+			first = end
+		}
+	}
+	return first
+}
+
+func discontinuities(n status.Node) float64 {
+	var sum uint64
+	for _, d := range n.Discontinuities {
+		sum += d.Count
+	}
+	return float64(sum)
 }
 
 // pairings gives the exchanges that led to a key, or the others.
@@ -146,6 +170,8 @@ func refused(n status.Node) []sample {
 func addressMetrics() []metric {
 	return []metric{
 		gauge("sealane_pods", "Pods on the node that have addresses.", func(n status.Node) float64 { return float64(n.Pods) }),
+		gauge("sealane_queued_dels", "Ends of pods that could not be carried out and are tried again each minute.",
+			func(n status.Node) float64 { return float64(n.QueuedDels) }),
 		{
 			name: "sealane_ipam_addresses", help: "Pod addresses of the node, by family and by whether a pod has them (state used or free).",
 			labels: []string{"family", "state"},

@@ -45,11 +45,17 @@ type Node struct {
 	PodCIDRs        []netip.Prefix `json:"podCIDRs,omitempty"`
 	Pods            int            `json:"pods"` // pods that have a lease
 	Addresses       []AddressUse   `json:"addresses,omitempty"`
+	// QueuedDels are pods' ends that the daemon has not been able to carry out.
+	QueuedDels int `json:"queuedDels"`
 
 	Peers   []Peer    `json:"peers,omitempty"`   // by name
 	Refused []Refusal `json:"refused,omitempty"` // by node and reason
-	Drops   []Drop    `json:"drops,omitempty"`   // in the order of the reasons' numbers
-	Paths   []Traffic `json:"paths,omitempty"`   // in the order of the paths' numbers
+	// Discontinuities are accepted statements whose certificate key the one before
+	// does not vouch for: an alarm.
+	Discontinuities []Refusal `json:"discontinuities,omitempty"`
+
+	Drops []Drop    `json:"drops,omitempty"` // in the order of the reasons' numbers
+	Paths []Traffic `json:"paths,omitempty"` // in the order of the paths' numbers
 	// LastLeak is the newest packet that the leak guard stopped; nil: none.
 	LastLeak *Leak `json:"lastLeak,omitempty"`
 

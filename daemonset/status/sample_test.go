@@ -75,6 +75,8 @@ func full() Node {
 	n.Rotation = Rotation{State: "published", Since: now.Add(-time.Minute), Reason: "requested", Waiting: []string{"n2"}, Overdue: true}
 	n.Peers[0].Certificate.RenewAt = now
 	n.Refused = []Refusal{{"n2", "signature", "invalid signature", 3, now.Add(-5 * time.Minute)}}
+	n.Discontinuities = []Refusal{{"n2", "continuity", "new key", 1, now.Add(-time.Minute)}}
+	n.QueuedDels = 2
 	n.Drops = []Drop{{"spoofed_source", 7, 700}}
 	n.LastLeak = &Leak{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.2.6"), "eth0", "leak_egress"}
 	return n

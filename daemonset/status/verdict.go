@@ -193,6 +193,10 @@ func (j *judge) warnings(n Node) {
 		j.warn("%s refused %s of %s (%s), last %s: %s",
 			n.Name, plural(r.Count, "statement"), r.Node, r.Reason, Ago(n.Time, r.Last), r.Message)
 	}
+	for _, d := range n.Discontinuities {
+		j.warn("%s accepted a certificate key of %s that its former one does not vouch for, last %s: %s",
+			n.Name, d.Node, Ago(n.Time, d.Last), d.Message)
+	}
 	if r := n.Rotation; r.Overdue {
 		j.warn("%s: its key rotation went on without %s", n.Name, strings.Join(r.Waiting, ", "))
 	}

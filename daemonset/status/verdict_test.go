@@ -106,6 +106,7 @@ func TestJudge(t *testing.T) {
 			"only warnings", func(c *Cluster) {
 				c.Nodes[0].Certificate.RenewAt = now.Add(-11 * time.Minute)
 				c.Nodes[0].Refused = []Refusal{{"n2", "fork", "two statements", 1, now.Add(-time.Minute)}}
+				c.Nodes[0].Discontinuities = []Refusal{{"n3", "continuity", "new key", 1, now.Add(-time.Minute)}}
 				c.Nodes[1].Drops = []Drop{{"no_lane", 4, 400}, {"leak_ingress", 1, 100}}
 				c.Nodes[2].BundleHash = "cdcdcdcdcdcdcdcd"
 			},
@@ -114,6 +115,7 @@ func TestJudge(t *testing.T) {
 				Warnings: []string{
 					"n1: its certificate should have been renewed 11m ago",
 					"n1 refused 1 statement of n2 (fork), last 60s ago: two statements",
+					"n1 accepted a certificate key of n3 that its former one does not vouch for, last 60s ago: new key",
 					"n2: the leak guard stopped 1 packet (leak_ingress)",
 					"trust bundles differ: abababababab on n1, n2; cdcdcdcdcdcd on n3",
 				},

@@ -18,8 +18,12 @@ const (
 	// DefaultLeafLifetime is the longest lifetime of a node certificate unless
 	// configured otherwise.
 	DefaultLeafLifetime = 7 * 24 * time.Hour
-	// DefaultMaxPerHour is how many certificates a node UID gets in an hour.
+	// DefaultMaxPerHour is how many certificates a node UID gets in an hour, or
+	// renewalsPerLife in the longest life of one if that is more.
 	DefaultMaxPerHour = 10
+	// A node renews at half a life that began five minutes before, so that with the
+	// shortest one it asks every two and a half minutes.
+	renewalsPerLife = 5
 )
 
 // ReadClaims reads who made a request out of its extra fields. Each must be there
@@ -91,7 +95,7 @@ func (p Policy) withDefaults() Policy {
 		p.MaxLifetime = DefaultLeafLifetime
 	}
 	if p.MaxPerHour == 0 {
-		p.MaxPerHour = DefaultMaxPerHour
+		p.MaxPerHour = max(DefaultMaxPerHour, int(renewalsPerLife*time.Hour/p.MaxLifetime))
 	}
 	return p
 }

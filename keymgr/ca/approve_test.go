@@ -337,6 +337,11 @@ func TestApproveBounds(t *testing.T) {
 	a.policy.MaxPerHour = 3
 	_, err := ca.Approve(a.request, a.policy, a.facts)
 	wantDenial(t, err, ca.ReasonRateLimit, "at most 3")
+	a.policy.MaxPerHour, a.policy.MaxLifetime = 0, ca.MinLifetime // renewed every few minutes
+	a.facts.Issued = slices.Repeat([]time.Time{a.facts.Now}, 24)
+	if _, err := ca.Approve(a.request, a.policy, a.facts); err != nil {
+		t.Errorf("24 certificates of ten minutes in an hour: %v", err)
+	}
 	a.policy.MaxPerHour, a.policy.SignerName = 0, "example.org/other"
 	_, err = ca.Approve(a.request, a.policy, a.facts)
 	wantDenial(t, err, ca.ReasonSignerName, "example.org/other")

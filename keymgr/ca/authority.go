@@ -19,6 +19,12 @@ const (
 	// DefaultIntermediateLifetime is of the issuing intermediate.
 	DefaultIntermediateLifetime = 365 * 24 * time.Hour
 
+	// LeavesPerIntermediate is how many lifetimes of a leaf an intermediate lasts at
+	// least: it is replaced at two thirds of its life, and must cut no leaf short.
+	LeavesPerIntermediate = 3
+	// IntermediatesPerRoot is the same of a root, which is replaced at 80 %.
+	IntermediatesPerRoot = 2
+
 	// Each conflict means that another controller has got further.
 	maxConflicts = 10
 )
@@ -28,8 +34,11 @@ type Config struct {
 	// TrustDomain is the only one that the intermediate may issue names of.
 	TrustDomain string
 	// Store keeps what the authority makes: the intermediate with its key, and the
-	// root with its key unless they are handed in.
+	// root unless it is handed in.
 	Store Store
+	// RootStore keeps the root's key apart, so that it can be taken away; see
+	// ExportRoot. Nil leaves it in Store.
+	RootStore Store
 	// Root is handed in by the operator; left zero, the authority makes its own.
 	Root Root
 	// Clock is time.Now if nil.
@@ -61,7 +70,8 @@ type Root struct {
 // Authority is a certificate authority: a root, and an intermediate that issues
 // node certificates. It implements Issuer and is safe for concurrent use.
 type Authority struct {
-	cfg Config
+	cfg   Config
+	shelf shelf
 
 	mu  sync.RWMutex // guards now
 	now material
@@ -76,7 +86,10 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if cfg.Store == nil {
 		return nil, errors.New("open authority: no store")
 	}
-	a := &Authority{cfg: cfg.withDefaults()}
+	a := &Authority{cfg: cfg.withDefaults(), shelf: shelf{main: cfg.Store, root: cfg.RootStore}}
+	if a.handedIn() {
+		a.shelf.root = nil
+	}
 	if err := a.Renew(ctx); err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
 	}
@@ -96,27 +109,60 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// handedIn tells whether the root is the operator's, who then changes it too.
+func (a *Authority) handedIn() bool { return len(a.cfg.Root.Certificates) > 0 }
+
 // Renew takes over what another controller has stored meanwhile and makes a new
 // intermediate if one is due. After an error the authority is as before.
 func (a *Authority) Renew(ctx context.Context) error {
-	for range maxConflicts {
-		stored, err := a.cfg.Store.Load(ctx)
-		if err != nil {
-			return fmt.Errorf("load certificate authority: %w", err)
+	return a.change(ctx, func(*material) error { return nil })
+}
+
+// Advance takes a change of roots one phase further if the fleet allows it, and
+// tells whether it did. It begins one on request, or when a root that the authority
+// made has passed 80 % of its life. What it decides is stored before it has an
+// effect, so that it can be called after a crash at any moment.
+func (a *Authority) Advance(ctx context.Context, f Fleet) (moved bool, err error) {
+	m := a.current()
+	if over, err := a.phaseOver(&m, f); err != nil || !over {
+		return false, err
+	}
+	err = a.change(ctx, func(m *material) error {
+		over, err := a.phaseOver(m, f) // another controller may have got further
+		if err != nil || !over {
+			return err
 		}
-		m, err := a.settle(stored.Files)
+		moved = true
+		return a.advance(m, f)
+	})
+	return moved && err == nil, err
+}
+
+// change stores a change and then makes it that of the authority.
+func (a *Authority) change(ctx context.Context, edit func(*material) error) error {
+	for range maxConflicts {
+		stored, err := a.shelf.load(ctx)
 		if err != nil {
 			return err
 		}
-		if m.changed {
-			err = a.cfg.Store.Save(ctx, Stored{Files: m.files, Version: stored.Version})
+		m, err := a.settle(stored.files)
+		if err != nil {
+			return err
 		}
+		if err := edit(&m); err != nil {
+			return err
+		}
+		if err := a.prove(&m); err != nil {
+			return err
+		}
+		err = a.shelf.save(ctx, stored, m.files)
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("save certificate authority: %w", err)
+			return err
 		}
+		m.forgetRootKeys()
 		a.mu.Lock()
 		a.now = m
 		a.mu.Unlock()
@@ -127,25 +173,21 @@ func (a *Authority) Renew(ctx context.Context) error {
 
 // settle makes complete material out of what is configured and stored.
 func (a *Authority) settle(files map[string][]byte) (material, error) {
-	m := material{files: clone(files)}
+	m := material{files: clone(files), rotation: rotation{Phase: PhaseSteady}}
 	if err := a.settleRoot(&m); err != nil {
 		return material{}, err
 	}
-	if err := a.settleIntermediate(&m); err != nil {
-		return material{}, err
-	}
-	return m, a.prove(&m)
+	return m, a.settleIntermediate(&m)
 }
 
 func (a *Authority) settleRoot(m *material) error {
-	certs, key := a.cfg.Root.Certificates, a.cfg.Root.Key
-	if len(certs) == 0 {
-		certs, key = m.files[FileRootCert], m.files[FileRootKey]
+	if a.handedIn() {
+		return m.loadRoot(a.cfg.Root.Certificates, a.cfg.Root.Key)
 	}
-	if len(certs) == 0 {
+	if len(m.files[FileRootCert]) == 0 {
 		return a.makeRoot(m)
 	}
-	return m.loadRoot(certs, key)
+	return m.loadOwnRoots()
 }
 
 func (a *Authority) settleIntermediate(m *material) error {
@@ -219,33 +261,6 @@ func renewAt(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 3 * 
 // unless the root is offline.
 func (a *Authority) NeedsRenewal() bool {
 	return a.due(a.current())
-}
-
-// Status is what an operator wants to know of an authority.
-type Status struct {
-	Root         keymgr.CertificateInfo
-	Intermediate keymgr.CertificateInfo
-	// RenewAt is when the intermediate is due.
-	RenewAt time.Time
-	// RootOffline says that only the operator can renew the intermediate.
-	RootOffline bool
-}
-
-// Status returns which certificates are in use.
-func (a *Authority) Status() (Status, error) {
-	m := a.current()
-	root, err := keymgr.ParseCertificateInfo(m.roots[0].Raw)
-	if err != nil {
-		return Status{}, err
-	}
-	intermediate, err := keymgr.ParseCertificateInfo(m.intermediate.Raw)
-	if err != nil {
-		return Status{}, err
-	}
-	return Status{
-		Root: root, Intermediate: intermediate, RootOffline: m.rootKey == nil,
-		RenewAt: renewAt(m.intermediate.NotBefore, m.intermediate.NotAfter),
-	}, nil
 }
 
 // Bundle implements Issuer.

@@ -16,6 +16,10 @@ var (
 	ErrRootOffline = errors.New("root key is offline")
 	// ErrRoot: the root certificate or key that was handed in cannot serve.
 	ErrRoot = errors.New("unusable root")
+	// ErrRotation: what is stored of a change of roots cannot be understood.
+	ErrRotation = errors.New("unusable rotation of roots")
+	// ErrExport: a file or store with an exported root does not hold what it should.
+	ErrExport = errors.New("unusable export of the root")
 	// ErrIntermediate: the issuing intermediate cannot serve.
 	ErrIntermediate = errors.New("unusable intermediate")
 	// ErrLifetime: a lifetime is out of bounds.

@@ -77,25 +77,33 @@ func (a *Authority) leaf(m material, o Order) (*x509.Certificate, error) {
 	return template, nil
 }
 
-// makeRoot makes a root of the authority's own.
+// makeRoot makes the first root of the authority's own.
 func (a *Authority) makeRoot(m *material) error {
-	key, err := newKey()
+	cert, key, err := a.newRoot()
 	if err != nil {
 		return err
+	}
+	m.roots, m.rootKey = []*x509.Certificate{cert}, key
+	return m.put(FileRootCert, FileRootKey, cert, key)
+}
+
+func (a *Authority) newRoot() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, nil, err
 	}
 	now := a.cfg.Clock()
 	template, err := newCA("Sealane root", key)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	template.NotBefore, template.NotAfter = now.Add(-backdate), now.Add(a.cfg.RootLifetime)
 	template.MaxPathLen = 1
 	cert, err := create(template, template, key, key)
 	if err != nil {
-		return fmt.Errorf("make root: %w", err)
+		return nil, nil, fmt.Errorf("make root: %w", err)
 	}
-	m.roots, m.rootKey = []*x509.Certificate{cert}, key
-	return m.put(FileRootCert, FileRootKey, cert, key)
+	return cert, key, nil
 }
 
 // makeIntermediate makes an intermediate that can issue node certificates of this

@@ -21,18 +21,47 @@ import (
 // changed once it is in use.
 type material struct {
 	roots           []*x509.Certificate // the first one issues
-	rootKey         crypto.Signer       // nil if offline
+	rootKey         crypto.Signer       // nil if offline, and once in use
+	offline         bool                // of the root
 	intermediate    *x509.Certificate
 	intermediateKey crypto.Signer
 
-	files   map[string][]byte // as stored, or to be stored if changed
-	changed bool
+	// A change of roots, of those that the authority makes.
+	rotation rotation
+	old      *x509.Certificate // while switched: what issued before
+	next     *x509.Certificate // while announced: what will issue
+	nextKey  crypto.Signer
+
+	files map[string][]byte // to be stored
 }
 
-// bundle returns the roots in PEM.
+// forgetRootKeys keeps roots' keys in memory no longer than they are needed.
+func (m *material) forgetRootKeys() {
+	m.offline = m.rootKey == nil
+	m.rootKey, m.nextKey = nil, nil
+	for name := range m.files {
+		if isRootKey(name) {
+			delete(m.files, name)
+		}
+	}
+}
+
+// trusted returns all roots, the oldest of the authority's own first.
+func (m *material) trusted() []*x509.Certificate {
+	all := slices.Clone(m.roots)
+	if m.old != nil {
+		all = slices.Insert(all, 0, m.old)
+	}
+	if m.next != nil {
+		all = append(all, m.next)
+	}
+	return all
+}
+
+// bundle returns the trusted roots in PEM.
 func (m *material) bundle() []byte {
-	ders := make([][]byte, 0, len(m.roots))
-	for _, r := range m.roots {
+	var ders [][]byte
+	for _, r := range m.trusted() {
 		ders = append(ders, r.Raw)
 	}
 	return keymgr.EncodeChain(ders)
@@ -46,7 +75,6 @@ func (m *material) put(certFile, keyFile string, cert *x509.Certificate, key *ec
 	}
 	m.files[certFile] = keymgr.EncodeChain([][]byte{cert.Raw})
 	m.files[keyFile] = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	m.changed = true
 	return nil
 }
 
@@ -64,6 +92,71 @@ func (m *material) loadRoot(certs, key []byte) error {
 	}
 	if m.rootKey, err = parseKey(key, roots[0]); err != nil {
 		return fmt.Errorf("%w: key of %s: %w", ErrRoot, roots[0].Subject, err)
+	}
+	return nil
+}
+
+// loadOwnRoots reads the root that the authority made, and what belongs to a
+// change of roots.
+func (m *material) loadOwnRoots() (err error) {
+	if m.rotation, err = parseRotation(m.files[FileRotation]); err != nil {
+		return err
+	}
+	if err := m.loadRoot(m.files[FileRootCert], nil); err != nil {
+		return err
+	}
+	if err := m.matchRootKey(); err != nil {
+		return err
+	}
+	if m.rotation.Phase != PhaseAnnounced { // a crash left it, or it is the root already
+		delete(m.files, FileNextRootCert)
+		delete(m.files, FileNextRootKey)
+	}
+	if m.rotation.Phase != PhaseSwitched {
+		delete(m.files, FileOldRootCert)
+	}
+	if m.old, err = m.readRoot(FileOldRootCert); err != nil {
+		return err
+	}
+	if m.next, err = m.readRoot(FileNextRootCert); err != nil || m.next == nil {
+		return err
+	}
+	if key := m.files[FileNextRootKey]; len(key) > 0 {
+		if m.nextKey, err = parseKey(key, m.next); err != nil {
+			return fmt.Errorf("%w: key of %s: %w", ErrRoot, m.next.Subject, err)
+		}
+	}
+	return nil
+}
+
+func (m *material) readRoot(file string) (*x509.Certificate, error) {
+	if len(m.files[file]) == 0 {
+		return nil, nil
+	}
+	roots, err := keymgr.ParseBundle(m.files[file])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrRoot, file, err)
+	}
+	return roots[0], nil
+}
+
+// matchRootKey finds the root's key. After a crash within a switch of roots it
+// still has the name of the next one's.
+func (m *material) matchRootKey() error {
+	key, err := m.files[FileRootKey], error(nil)
+	if len(key) > 0 {
+		if m.rootKey, err = parseKey(key, m.roots[0]); err == nil {
+			return nil
+		}
+	}
+	if next := m.files[FileNextRootKey]; len(next) > 0 {
+		if found, nextErr := parseKey(next, m.roots[0]); nextErr == nil {
+			m.rootKey, m.files[FileRootKey] = found, next
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: key of %s: %w", ErrRoot, m.roots[0].Subject, err)
 	}
 	return nil
 }

@@ -25,6 +25,12 @@ const (
 	FileRootKey          = "root.key"
 	FileIntermediateCert = "intermediate.crt"
 	FileIntermediateKey  = "intermediate.key"
+	// FileRotation, FileNextRootCert, FileNextRootKey and FileOldRootCert are of a
+	// change of roots.
+	FileRotation     = "rotation.json"
+	FileNextRootCert = "next-root.crt"
+	FileNextRootKey  = "next-root.key"
+	FileOldRootCert  = "old-root.crt"
 )
 
 // Stored is the content of a Store.

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/ca"
+)
+
+func newCA(t terminal, c *connection) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ca",
+		Short: "Looks after the certificate authority that vouches for all nodes",
+	}
+	cmd.AddCommand(newCAStatus(t, c), newCARotate(t, c), newCAExport(t, c), newCAImport(t, c))
+	return cmd
+}
+
+// authority is what is published about the certificate authority, and who has it.
+type authority interface {
+	Trust(ctx context.Context) (kube.Trust, error)
+	Nodes(ctx context.Context) ([]kube.Node, error)
+	NodeKeys(ctx context.Context) ([]v1alpha1.NodeKey, error)
+	RequestRootRotation(ctx context.Context, at time.Time) error
+}
+
+// caReport is the answer of ca status.
+type caReport struct {
+	ca.Account
+	// BundleHash is of the bundle in force; Nodes have published a NodeKey, and
+	// Informed of them verify with that bundle.
+	BundleHash string      `json:"bundleHash"`
+	Nodes      int         `json:"nodes"`
+	Informed   int         `json:"informed"`
+	Waits      []ca.Holdup `json:"waits"` // for the end of the phase
+
+	request string // of a new root, as it was made last
+}
+
+// readAuthority gathers a report.
+func readAuthority(ctx context.Context, from authority) (caReport, error) {
+	trust, err := from.Trust(ctx)
+	if err != nil {
+		return caReport{}, err
+	}
+	if len(trust.Authority) == 0 {
+		return caReport{}, errors.New("the controller has published nothing about its authority yet: is it running, and of this version?")
+	}
+	r := caReport{request: trust.Request, Waits: []ca.Holdup{}}
+	if r.Account, err = ca.ParseAccount(trust.Authority); err != nil {
+		return r, err
+	}
+	hash, err := keymgr.HashBundle(trust.Bundle)
+	if err != nil {
+		return r, err
+	}
+	r.BundleHash = hash.String()
+	reports, err := nodeReports(ctx, from)
+	if err != nil {
+		return r, err
+	}
+	r.Nodes = len(reports)
+	for _, n := range reports {
+		if n.BundleHash == r.BundleHash {
+			r.Informed++
+		}
+	}
+	r.Waits = append(r.Waits, r.Stage(r.BundleHash).Waits(reports, time.Now())...)
+	return r, nil
+}
+
+func nodeReports(ctx context.Context, from authority) ([]ca.NodeReport, error) {
+	nodes, err := from.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := from.NodeKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	published := map[string]v1alpha1.NodeKey{}
+	for _, key := range keys {
+		published[key.Name] = key
+	}
+	var out []ca.NodeReport
+	for _, n := range nodes {
+		key, ok := published[n.Name]
+		if !ok || key.Spec.NodeUID != n.UID {
+			continue
+		}
+		out = append(out, ca.NodeReport{
+			Name: n.Name, Ready: n.Ready, BundleHash: key.Status.BundleHash, Chain: key.Spec.CertificateChain,
+		})
+	}
+	return out, nil
+}
+
+func newCAStatus(t terminal, c *connection) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Shows roots, intermediate, and how far a change of roots has got",
+		Long: "Shows what the controller has published about its authority, and which nodes the next step of a\n" +
+			"change of roots waits for. Exits with 1 if an offline root is wanted.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			r, err := readAuthority(cmd.Context(), client)
+			if err != nil {
+				return err
+			}
+			return showAuthority(t, r, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func showAuthority(t terminal, r caReport, output string) error {
+	var err error
+	switch output {
+	case "text":
+		err = r.write(t.out)
+	case "json":
+		encoder := json.NewEncoder(t.out)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(r)
+	default:
+		return fmt.Errorf("--output=%s: want text or json", output)
+	}
+	if err != nil {
+		return fmt.Errorf("print status: %w", err)
+	}
+	if r.RootWanted {
+		return errBad
+	}
+	return nil
+}
+
+// write prints the report for people. What it prints comes from the API, which is
+// not trusted with a terminal: hence the %q of what is free text.
+func (r caReport) write(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	place := "its key is offline"
+	if r.RootOnline {
+		place = "its key is in the cluster"
+	}
+	fmt.Fprintf(w, "mode %q, root: %s\n\nROOT\tSTATE\tENDS\tKEY ID\n", r.Mode, place)
+	for _, root := range r.Roots {
+		fmt.Fprintf(w, "%q\t%q\t%s\t%q\n", root.Serial, root.State, day(root.NotAfter), root.KeyID)
+	}
+	fmt.Fprintf(w, "\nintermediate %q ends %s, is renewed from %s on\n", r.Issuer.Serial, day(r.Issuer.NotAfter), day(r.Issuer.RenewAt))
+	if r.RootWanted {
+		fmt.Fprintln(w, "THE ROOT IS WANTED: the intermediate is due. sealane ca import-root FILE")
+	}
+	fmt.Fprintf(w, "trust bundle %.12s on %d of %d nodes\n", r.BundleHash, r.Informed, r.Nodes)
+	fmt.Fprintf(w, "change of roots: %q%s\n", r.Phase, since(r.Since))
+	if r.Window != nil {
+		fmt.Fprintf(w, "nodes renew from %s to %s\n", stamp(r.Window.From), stamp(r.Window.To))
+	}
+	for _, h := range r.Waits {
+		fmt.Fprintf(w, "waits for node %q, which %s\n", h.Node, h.Reason)
+	}
+	return w.Flush()
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateTime) }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " since " + stamp(t)
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr/ca"
+)
+
+const standardOutput = "-"
+
+// exportOptions are the flags of ca export-root.
+type exportOptions struct {
+	out  string
+	keep bool
+}
+
+func newCAExport(t terminal, c *connection) *cobra.Command {
+	var o exportOptions
+	cmd := &cobra.Command{
+		Use:   "export-root --out FILE",
+		Short: "Takes the root offline: writes it with its key to a file and removes the key from the cluster",
+		Long: "Writes certificate and private key of the root that the controller has made (ca.mode self) into a new\n" +
+			"file with mode 0600, reads it back, and then removes the key from the Secret " + kube.RootSecret + ". The\n" +
+			"intermediate goes on issuing; when it is due, \"sealane ca status\" asks for the root.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return exportRoot(cmd.Context(), client.SecretStore(kube.RootSecret), t, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.out, "out", "", "file to write, which must not exist; - for standard output, with --keep")
+	cmd.Flags().BoolVar(&o.keep, "keep", false, "leave the key in the cluster, too: a backup")
+	return cmd
+}
+
+func exportRoot(ctx context.Context, roots ca.Store, t terminal, o exportOptions) error {
+	switch {
+	case o.out == "":
+		return errors.New("--out: name the file to write")
+	case o.out == standardOutput && !o.keep:
+		return errors.New("--out=-: what goes to standard output cannot be read back, so the key stays: say --keep")
+	}
+	export, err := ca.ExportRoot(ctx, roots)
+	if err != nil {
+		return err
+	}
+	if o.out == standardOutput {
+		_, err := t.out.Write(export)
+		return err
+	}
+	if err := writeNew(o.out, export); err != nil {
+		return fmt.Errorf("write %s: %w", o.out, err)
+	}
+	back, err := os.ReadFile(o.out)
+	if err != nil {
+		return fmt.Errorf("read back: %w; the key stays in the cluster", err)
+	}
+	root, err := ca.ParseExport(back)
+	if err != nil || !bytes.Equal(back, export) {
+		return fmt.Errorf("read back %s: it is not what was written (%w); the key stays in the cluster", o.out, err)
+	}
+	fmt.Fprintf(t.out, "root %s written to %s and read back\n", root.SerialNumber.Text(16), o.out)
+	if o.keep {
+		return nil
+	}
+	if err := ca.RemoveRootKey(ctx, roots, export); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out, "its key is removed from the cluster: this file is the only one. Backups of etcd may hold it still")
+	return nil
+}
+
+// writeNew writes a file that did not exist, and does not return before it is on
+// disk.
+func writeNew(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func newCAImport(t terminal, c *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import-root FILE",
+		Short: "Brings an exported root's key back, so that the controller can renew the intermediate",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return importRoot(cmd.Context(), client.SecretStore(kube.RootSecret), t, args[0])
+		},
+	}
+}
+
+func importRoot(ctx context.Context, roots ca.Store, t terminal, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const most = 1 << 20
+	export, err := io.ReadAll(io.LimitReader(f, most))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := ca.ImportRoot(ctx, roots, export); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out, "the root's key is in the cluster; what is due is renewed within two minutes (sealane ca status).\n"+
+		"Take it away again with sealane ca export-root")
+	return nil
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/keymgr/ca"
+)
+
+const (
+	// pollPeriod is how often progress is looked at.
+	pollPeriod = time.Second
+	// youngestRoot is by how much a root's validity begins before it was made; a
+	// request must be younger than the root that it wants replaced.
+	youngestRoot = 5*time.Minute + time.Second
+)
+
+// rootRotateOptions are the flags of ca rotate.
+type rootRotateOptions struct {
+	noWait  bool
+	timeout time.Duration
+}
+
+func newCARotate(t terminal, c *connection) *cobra.Command {
+	var o rootRotateOptions
+	cmd := &cobra.Command{
+		Use:   "rotate",
+		Short: "Replaces the root, without a lost packet, and waits until it is done",
+		Long: "Asks the controller for a new root. It is announced to every node, then issues, and the old one is\n" +
+			"dropped when nothing leads to it any more. No node is cut off, also one that sleeps meanwhile.\n" +
+			"Without --no-wait, it ends when the old root is gone; it can be interrupted at any time, the change goes on.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return rotateRoot(cmd.Context(), client, t, o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "ask for it and return")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long to wait")
+	return cmd
+}
+
+func rotateRoot(ctx context.Context, from authority, t terminal, o rootRotateOptions) error {
+	before, err := readAuthority(ctx, from)
+	if err != nil {
+		return err
+	}
+	if before.Mode != "self" {
+		return fmt.Errorf("ca.mode is %q: this root was handed in, and is replaced where it comes from; see docs/operations.md", before.Mode)
+	}
+	old := issuing(before)
+	if before.Phase == ca.PhaseSteady {
+		if err := from.RequestRootRotation(ctx, requestTime(before, old)); err != nil {
+			return err
+		}
+		fmt.Fprintf(t.out, "asked for a new root in place of %s\n", old.Serial)
+	} else {
+		fmt.Fprintln(t.out, "a change of roots is under way already")
+	}
+	if o.noWait {
+		return nil
+	}
+	return awaitRoot(ctx, from, t, rootProgress{old: old.KeyID, begun: before.Phase != ca.PhaseSteady, timeout: o.timeout})
+}
+
+func issuing(r caReport) ca.RootStatus {
+	i := slices.IndexFunc(r.Roots, func(s ca.RootStatus) bool { return s.State == ca.RootIssuing })
+	if i < 0 {
+		return ca.RootStatus{}
+	}
+	return r.Roots[i]
+}
+
+// requestTime is now, or as much later as this clock is behind that of the
+// controller or of who asked before.
+func requestTime(r caReport, root ca.RootStatus) time.Time {
+	at := time.Now()
+	if least := root.NotBefore.Add(youngestRoot); at.Before(least) {
+		at = least
+	}
+	if last, err := time.Parse(time.RFC3339, r.request); err == nil && !at.Truncate(time.Second).After(last) {
+		at = last.Add(time.Second)
+	}
+	return at
+}
+
+// rootProgress is what has been told of a change of roots.
+type rootProgress struct {
+	old     string // key identifier of the root that issued at the start
+	begun   bool
+	timeout time.Duration
+	told    string
+}
+
+var errUnfinished = errors.New("the change of roots is not finished; it goes on without this command")
+
+func awaitRoot(ctx context.Context, from authority, t terminal, p rootProgress) error {
+	limited, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	tick := time.NewTicker(pollPeriod)
+	defer tick.Stop()
+	for {
+		r, err := readAuthority(limited, from)
+		if err == nil && p.tell(t, r) {
+			return nil
+		}
+		select {
+		case <-limited.Done():
+			if ctx.Err() == nil && !p.begun {
+				return fmt.Errorf("%w: the controller has not begun within %v: is it running?", errUnfinished, p.timeout)
+			}
+			return fmt.Errorf("%w: %s", errUnfinished, p.told)
+		case <-tick.C:
+		}
+	}
+}
+
+// tell prints what is new, and tells whether it is done.
+func (p *rootProgress) tell(t terminal, r caReport) bool {
+	if r.Phase != ca.PhaseSteady {
+		p.begun = true
+	}
+	text := fmt.Sprintf("phase %q", r.Phase)
+	if n := len(r.Waits); n > 0 {
+		text += fmt.Sprintf(", waits for %d of %d nodes: %q, which %s", n, r.Nodes, r.Waits[0].Node, r.Waits[0].Reason)
+	}
+	now := issuing(r)
+	done := r.Phase == ca.PhaseSteady && (now.KeyID != p.old || p.begun)
+	if text != p.told && p.begun {
+		fmt.Fprintf(t.out, "%s %s\n", time.Now().UTC().Format(time.TimeOnly), text)
+	}
+	p.told = text
+	if done {
+		fmt.Fprintf(t.out, "the root is %s, until %s\n", now.Serial, day(now.NotAfter))
+	}
+	return done
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/keytest"
+)
+
+func TestNeedsCertificateForRoots(t *testing.T) {
+	c := keytest.NewCluster(t)
+	n := c.Node("a", "10.244.1.0/24")
+	tr := &trust{identity: n.Identity, clock: c.Clock.Now, log: slog.New(slog.DiscardHandler)}
+	w := &wanted{self: kube.Node{PodCIDRs: n.Live.PodCIDRs}, bundle: c.Authority.Bundle(), nodes: 3}
+	check := func(what, why string, least, most time.Duration) {
+		t.Helper()
+		got, rest := tr.needsCertificate(w)
+		if got != why || rest < least || rest > most {
+			t.Errorf("%s: %q, rest %v, want %q and %v to %v", what, got, rest, why, least, most)
+		}
+	}
+	check("all is well", "", identityCheck, identityCheck)
+
+	window := keymgr.Window{Root: "0a", From: c.Clock.Now().Add(20 * time.Second), To: c.Clock.Now().Add(25 * time.Second)}
+	var err error
+	if w.window, err = window.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	check("before the window", "", 20*time.Second, 25*time.Second)
+	c.Clock.Add(25 * time.Second)
+	check("after it", keymgr.NeedRoot, 0, 0)
+	w.window = []byte("spoilt")
+	check("a window that is none", "", identityCheck, identityCheck)
+
+	w.window, w.bundle = nil, keytest.NewCluster(t).Authority.Bundle()
+	check("another authority, few nodes", keymgr.NeedTrusted, 0, 0)
+	w.nodes, tr.distrusted = 5000, time.Time{}
+	_, rest := tr.needsCertificate(w)
+	c.Clock.Add(keymgr.Span(5000))
+	check("another authority, many nodes, in the end", keymgr.NeedTrusted, 0, 0)
+	if rest == 0 {
+		t.Error("all of many nodes would ask at once")
+	}
+}
+
+func TestAlarmOnBrokenContinuity(t *testing.T) {
+	c := keytest.NewCluster(t)
+	a := c.Node("a", "10.244.1.0/24")
+	told := &events{}
+	j := newJudge(c.Verifier("self"), told, slog.New(slog.DiscardHandler), nil)
+	j.clock = c.Clock.Now
+	snap := kube.Snapshot{
+		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
+		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
+	}
+	j.pass(t.Context(), snap, "self")
+	c.Clock.Add(time.Minute)
+	c.Certify(a)
+	snap.NodeKeys["a"] = a.Sign()
+	if j.pass(t.Context(), snap, "self"); len(*told) != 0 {
+		t.Errorf("a plain renewal is an alarm: %+v", *told)
+	}
+	c.Clock.Add(time.Minute)
+	a.Identity = c.Identity(a.Live.ID, t.TempDir())
+	c.Certify(a)
+	snap.NodeKeys["a"] = a.Sign()
+	for range 3 {
+		if got := j.pass(t.Context(), snap, "self")[0]; got.err != nil {
+			t.Fatal(got.err)
+		}
+	}
+	if all := j.alarmsSoFar(); len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
+		t.Errorf("alarms %+v, events %+v; want one of each", all, *told)
+	}
+}
