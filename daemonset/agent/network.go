@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rotation"
@@ -57,8 +58,8 @@ type view struct {
 // network turns snapshots of the cluster into the state of this host.
 type network struct {
 	cfg      Config
-	trust    *trust   // nil: plaintext lanes, no keys
-	rotator  *rotator // nil: the same
+	trust    *trust          // nil: plaintext lanes, no keys
+	rotator  *rotate.Rotator // nil: the same
 	leases   *ipam.Allocator
 	pods     *pods
 	links    *nl.Handle
@@ -84,9 +85,9 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 		return fmt.Errorf("watch devices: %w", err)
 	}
 	var own, paired <-chan struct{}
-	var results <-chan exchanged
+	var results <-chan rotate.Exchanged
 	if n.trust != nil {
-		own, paired, results = n.trust.changed, n.rotator.pairs.changed, n.rotator.pairs.results
+		own, paired, results = n.trust.changed, n.rotator.Changed(), n.rotator.Results()
 	}
 	timer := time.NewTimer(0)
 	for {
@@ -99,7 +100,7 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 		case <-paired:
 			light = true
 		case r := <-results:
-			n.rotator.machine.Exchanged(r.uid, r.ok, time.Now())
+			n.rotator.Take(r)
 			light = true
 		case <-n.restarted:
 		case _, ok := <-links:
@@ -155,7 +156,7 @@ func (n *network) glance(ctx context.Context) (changed bool, next time.Duration)
 	if err != nil {
 		return true, 0
 	}
-	changed, next = n.rotator.glance(ctx, lanes)
+	changed, next = n.rotator.Glance(ctx, lanes)
 	return changed, min(next, left)
 }
 
@@ -191,13 +192,13 @@ func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (t
 		return 0, err
 	}
 	v.peers = n.trust.judge.pass(ctx, snap, v.self.Name)
-	version := n.rotator.pairs.noted()
+	noted := n.rotator.Noted()
 	lanes, err := n.lanes.Observe()
 	if err != nil {
 		return 0, fmt.Errorf("read lanes: %w", err)
 	}
-	d, err := n.rotator.decide(ctx, scene{
-		self: v.self, published: snap.NodeKeys[v.self.Name], request: snap.Rotations[v.self.Name], peers: v.peers,
+	d, err := n.rotator.Decide(ctx, rotate.Scene{
+		Published: snap.NodeKeys[v.self.Name], Request: snap.Rotations[v.self.Name], Peers: verified(v.peers, v.self),
 	}, lanes)
 	if err != nil {
 		return 0, err
@@ -209,10 +210,9 @@ func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (t
 	if err := n.follow(ctx, f); err != nil {
 		return 0, err
 	}
-	n.rotator.pairs.done(version)
 	next := min(d.Next, resync)
-	if newest := slices.Max(f.cfg.Generations); n.rotator.ready != newest {
-		n.rotator.ready, next = newest, 0 // which lets the next step begin
+	if n.rotator.Done(noted, slices.Max(f.cfg.Generations)) {
+		next = 0
 	}
 	n.trust.list(d.Publish, d.Revoke)
 	return next, nil
@@ -293,11 +293,11 @@ func overlayPeers(all []judged, self kube.Node, d rotation.Decision) []overlay.P
 	var peers []overlay.Peer
 	for _, j := range all {
 		p := overlay.Peer{
-			ID: keymgr.NodeID{Name: j.node.Name, UID: j.node.UID}, Keys: allKeys(j.peer),
+			ID: keymgr.NodeID{Name: j.node.Name, UID: j.node.UID}, Keys: rotate.AllKeys(j.peer),
 			Addresses: j.node.Addresses, PodCIDRs: j.node.PodCIDRs,
 		}
 		if pair, ok := d.Peers[j.node.UID]; ok {
-			p.Combinations, p.Active = combinations(pair), overlay.Slot(pair.Active)
+			p.Combinations, p.Active = rotate.Combinations(pair), overlay.Slot(pair.Active)
 		}
 		from := j.node.Addresses
 		if len(p.Keys) > 0 {
@@ -307,6 +307,30 @@ func overlayPeers(all []judged, self kube.Node, d rotation.Decision) []overlay.P
 		peers = append(peers, p)
 	}
 	return peers
+}
+
+// verified are the peers with keys, and where this node reaches them.
+func verified(all []judged, self kube.Node) []rotate.Peer {
+	var peers []rotate.Peer
+	for _, j := range all {
+		if len(j.peer.Keys) > 0 {
+			peers = append(peers, rotate.Peer{Peer: j.peer, Addr: sameFamily(j.peer.Endpoints, self.Addresses)})
+		}
+	}
+	return peers
+}
+
+// lanesAlone tells whether two plans differ in nothing but the peers of devices.
+func lanesAlone(a, b overlay.Plan) bool {
+	devices := func(p overlay.Plan) []overlay.Lane {
+		out := slices.Clone(p.Lanes)
+		for i := range out {
+			out[i].Peers = nil
+		}
+		return out
+	}
+	a.Lanes, b.Lanes = devices(a), devices(b)
+	return a.Equal(b)
 }
 
 // sameFamily picks the address of the first family that both ends have, in the

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
@@ -119,7 +120,7 @@ func (r *reports) lanes(n *status.Node, v *view) {
 
 // livePaths are the lanes in the kernel, and which of them carry traffic.
 type livePaths struct {
-	index  pathIndex
+	index  rotate.Paths
 	active map[string]rotation.Pair // by peer's UID
 }
 
@@ -127,9 +128,9 @@ func (r *reports) livePaths(states []overlay.LaneState) livePaths {
 	if r.network.trust == nil {
 		return livePaths{}
 	}
-	l := livePaths{index: newPathIndex(r.network.trust.identity.WGKeys().All(), states)}
-	if shown := r.network.rotator.shown.Load(); shown != nil {
-		l.active = shown.decision.Peers
+	l := livePaths{index: rotate.NewPaths(r.network.trust.identity.WGKeys().All(), states)}
+	if shown := r.network.rotator.Shown(); shown != nil {
+		l.active = shown.Decision.Peers
 	}
 	return l
 }
@@ -139,10 +140,10 @@ func (r *reports) livePaths(states []overlay.LaneState) livePaths {
 func (l livePaths) of(p keymgr.Peer) (keymgr.PeerKey, *overlay.PeerState) {
 	k := p.Keys[len(p.Keys)-1]
 	slot := l.active[p.ID.UID].Active
-	for _, candidate := range allKeys(p) {
+	for _, candidate := range rotate.AllKeys(p) {
 		for _, s := range l.index[candidate.Key()] {
-			if slot == (rotation.Slot{Own: s.own, Peer: candidate.Generation()}) {
-				return candidate, &s.peer
+			if slot == (rotation.Slot{Own: s.Own, Peer: candidate.Generation()}) {
+				return candidate, &s.Peer
 			}
 		}
 	}
@@ -204,11 +205,11 @@ func (r *reports) identity(n *status.Node, t *trust) {
 		k := all[len(all)-1]
 		n.Key = status.Key{Generation: k.Generation, PublicKey: k.Public.String(), Since: k.Created}
 	}
-	n.PostQuantum, n.Pairings = string(r.cfg.PostQuantum), r.network.rotator.pairs.soFar()
-	if shown := r.network.rotator.shown.Load(); shown != nil {
+	n.PostQuantum, n.Pairings = string(r.cfg.PostQuantum), r.network.rotator.Pairings()
+	if shown := r.network.rotator.Shown(); shown != nil {
 		n.Rotation = status.Rotation{
-			State: string(shown.decision.State), Since: shown.since, Reason: string(shown.reason),
-			Waiting: r.names(shown.decision.Waiting), Overdue: shown.decision.Overdue,
+			State: string(shown.Decision.State), Since: shown.Since, Reason: string(shown.Reason),
+			Waiting: r.names(shown.Decision.Waiting), Overdue: shown.Decision.Overdue,
 		}
 	}
 	if signed, ok := t.identity.Last(); ok {

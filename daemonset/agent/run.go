@@ -21,6 +21,7 @@ import (
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/metrics"
+	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
@@ -91,7 +92,7 @@ func (d *daemon) run(ctx context.Context) error {
 		group.Go(func() error { return d.network.trust.run(ctx) })
 		a := &announcer{node: d.network.trust.identity.Node(), find: d.network.finding, to: d.client, log: d.log, clock: time.Now}
 		group.Go(func() error { return a.run(ctx) })
-		group.Go(func() error { return d.network.rotator.pairs.serve(ctx, d.cfg.PairingPort) })
+		group.Go(func() error { return d.network.rotator.Serve(ctx, d.cfg.PairingPort) })
 	}
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
 	group.Go(func() error { return d.serveCNI(ctx) })
@@ -136,7 +137,12 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 		if d.network.trust, err = d.makeTrust(ctx); err != nil {
 			return err
 		}
-		if d.network.rotator, err = newRotator(d.cfg, d.network.trust, newPairings(d.network.trust)); err != nil {
+		t := d.network.trust
+		d.network.rotator, err = rotate.New(rotate.Config{
+			Identity: t.identity, Authenticate: t.verifier.Authenticate, Period: d.cfg.RotationPeriod, Mode: d.cfg.PostQuantum,
+			Events: t.events, Logger: d.log,
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -148,7 +154,7 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 func (d *daemon) makeLanes(ctx context.Context) error {
 	o := wireguard.Options{Links: d.links, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log}
 	if d.network.trust != nil {
-		o.Key, o.Preshared = d.network.trust.privateKey, d.network.rotator.pairs.preshared
+		o.Key, o.Preshared = d.network.trust.privateKey, d.network.rotator.Preshared
 	}
 	secure, err := wireguard.New(o)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
@@ -43,7 +42,6 @@ type nodeKeyWriter interface {
 	Update(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.UpdateOptions) (*v1alpha1.NodeKey, error)
 	UpdateStatus(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.UpdateOptions) (*v1alpha1.NodeKey, error)
 	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
-	Patch(ctx context.Context, name string, pt types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*v1alpha1.NodeKey, error)
 }
 
 func newNodeKeyClient(base *rest.Config) (nodeKeyClient, error) {

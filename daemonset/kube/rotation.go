@@ -5,11 +5,10 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 )
 
 // Annotations of a NodeKey by which an operator asks its node for a new key.
@@ -43,16 +42,20 @@ func rotationOf(annotations map[string]string) RotationRequest {
 // RequestRotation asks a node for a new WireGuard key. ErrNotFound means that the
 // node has published none yet.
 func (c *Client) RequestRotation(ctx context.Context, node string, r RotationRequest) error {
-	annotations := map[string]string{}
-	for name, at := range map[string]time.Time{RotateAnnotation: r.At, CompromisedAnnotation: r.Compromised} {
-		if !at.IsZero() {
-			annotations[name] = at.UTC().Format(time.RFC3339)
+	return wrap("request rotation of node "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		key, err := c.nodeKeys.Get(ctx, node, metav1.GetOptions{})
+		if err != nil {
+			return err
 		}
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
-	if err != nil {
-		return wrap("request rotation of node "+node, err)
-	}
-	_, err = c.nodeKeys.Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
-	return wrap("request rotation of node "+node, err)
+		if key.Annotations == nil {
+			key.Annotations = map[string]string{}
+		}
+		for name, at := range map[string]time.Time{RotateAnnotation: r.At, CompromisedAnnotation: r.Compromised} {
+			if !at.IsZero() {
+				key.Annotations[name] = at.UTC().Format(time.RFC3339)
+			}
+		}
+		_, err = c.nodeKeys.Update(ctx, key, metav1.UpdateOptions{})
+		return err
+	}))
 }

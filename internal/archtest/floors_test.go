@@ -18,10 +18,11 @@ var floors = []struct {
 	packages []string
 }{
 	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1"}},
-	{"know", []string{"keymgr", "policy", "cni", "cni/ipam"}},
-	{"vouch", []string{"keymgr/ca"}},
+	{"know", []string{"keymgr", "keymgr/rotation", "policy", "cni", "cni/ipam"}},
+	{"vouch", []string{"keymgr/ca", "keymgr/pairing"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
+	{"drive", []string{"daemonset/rotate"}},
 	{"run", []string{"daemonset/agent", "daemonset/controller", "perf"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package rotate
 
 import (
 	"cmp"
@@ -43,8 +43,8 @@ type agreed struct {
 	rotation.Pairing
 }
 
-// exchanged is how an exchange went that this node asked for.
-type exchanged struct {
+// Exchanged is how an exchange went that this node asked for.
+type Exchanged struct {
 	uid string
 	ok  bool
 }
@@ -54,11 +54,11 @@ type exchanged struct {
 type pairings struct {
 	identity pairing.Identity
 	keys     func() []keymgr.WGKey // this node's
-	events   reporter
+	events   Reporter
 	log      *slog.Logger
 
 	changed chan struct{}  // the network loop should look
-	results chan exchanged // of exchanges that this node asked for
+	results chan Exchanged // of exchanges that this node asked for
 	slots   chan struct{}  // bounds them
 
 	mu       sync.Mutex // guards all below
@@ -73,13 +73,13 @@ type pairings struct {
 	told             map[[2]string]bool   // peers and reasons that an Event told of
 }
 
-func newPairings(t *trust) *pairings {
+func newPairings(c Config) *pairings {
 	return &pairings{
 		identity: pairing.Identity{
-			Node: t.identity.Node(), Certificate: t.identity.TLSCertificate, Authenticate: t.verifier.Authenticate,
+			Node: c.Identity.Node(), Certificate: c.Identity.TLSCertificate, Authenticate: c.Authenticate,
 		},
-		keys: t.identity.WGKeys().All, events: t.events, log: t.log,
-		changed: make(chan struct{}, 1), results: make(chan exchanged), slots: make(chan struct{}, maxAsking),
+		keys: c.Identity.WGKeys().All, events: c.Events, log: c.Logger,
+		changed: make(chan struct{}, 1), results: make(chan Exchanged), slots: make(chan struct{}, maxAsking),
 		agreed: map[ends]agreed{}, partners: map[string]partner{}, asking: map[string]bool{},
 		advanced: make(chan struct{}), counts: map[[2]string]uint64{}, told: map[[2]string]bool{},
 	}
@@ -166,7 +166,10 @@ func (p *pairings) agree(ctx context.Context, s pairing.Subject, key keymgr.Pres
 	if err != nil {
 		return err
 	}
-	signal(p.changed)
+	select {
+	case p.changed <- struct{}{}:
+	default: // it is to look already
+	}
 	if err := p.await(ctx, version); err != nil {
 		undo()
 		return err
@@ -266,7 +269,7 @@ func (p *pairings) ask(ctx context.Context, uid string, slot rotation.Slot) {
 		p.mu.Unlock()
 		select {
 		case <-ctx.Done():
-		case p.results <- exchanged{uid, ok}:
+		case p.results <- Exchanged{uid, ok}:
 		}
 	}()
 }

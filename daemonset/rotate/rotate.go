@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package rotate
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
+	"github.com/sealane/sealane/overlay"
+)
+
+// Reporter tells operators, as a Kubernetes Event, what they must know.
+type Reporter interface {
+	Event(context.Context, kube.EventSpec)
+}
+
+// Config is what a Rotator is made of.
+type Config struct {
+	Identity *keymgr.Identity
+	// Authenticate tells whose certificate chain (DER, leaf first) is shown.
+	Authenticate func(chain [][]byte) (keymgr.NodeID, error)
+	Period       time.Duration // of rotation; 0: only when asked for
+	Mode         keymgr.PSKMode
+	Events       Reporter
+	Logger       *slog.Logger
+}
+
+// Rotator asks the rotation machine what should be so, and does what is not the
+// business of lanes: keys on disk, exchanges with peers. But for Serve, Preshared,
+// Shown and Pairings it is for one goroutine.
+type Rotator struct {
+	machine  *rotation.Machine
+	identity *keymgr.Identity
+	pairs    *pairings
+	mode     keymgr.PSKMode
+	boot     time.Time
+	log      *slog.Logger
+
+	// ready is the newest generation whose devices this daemon has made or found.
+	ready uint64
+	scene Scene
+	last  rotation.Decision
+	shown atomic.Pointer[Shown]
+}
+
+// Scene is what a decision is made on besides kernel and disk.
+type Scene struct {
+	Published keymgr.Signed // this node's statement as the API server has it
+	Request   kube.RotationRequest
+	Peers     []Peer
+}
+
+// Peer is a verified peer, and where this node reaches it.
+type Peer struct {
+	keymgr.Peer
+	Addr netip.Addr
+}
+
+// Shown is the newest decision for status.
+type Shown struct {
+	Decision rotation.Decision
+	Since    time.Time // of its state
+	Reason   rotation.Reason
+}
+
+// New returns a Rotator that has decided nothing.
+func New(c Config) (*Rotator, error) {
+	boot, err := bootTime()
+	if err != nil {
+		return nil, err
+	}
+	return &Rotator{
+		machine:  rotation.New(rotation.Config{Self: c.Identity.Node().UID, Times: rotation.TimesFor(c.Period)}),
+		identity: c.Identity, pairs: newPairings(c), mode: c.Mode, boot: boot, log: c.Logger,
+	}, nil
+}
+
+// Serve answers peers that ask for preshared keys, until ctx ends.
+func (r *Rotator) Serve(ctx context.Context, port uint16) error { return r.pairs.serve(ctx, port) }
+
+// Preshared returns what was agreed on for an own generation and a peer's key.
+func (r *Rotator) Preshared(own uint64, theirs keymgr.PublicKey) (keymgr.PresharedKey, bool) {
+	return r.pairs.preshared(own, theirs)
+}
+
+// Changed reports that a peer waits for a preshared key to be in its lane.
+func (r *Rotator) Changed() <-chan struct{} { return r.pairs.changed }
+
+// Results gives the exchanges that have ended; hand each to Take.
+func (r *Rotator) Results() <-chan Exchanged { return r.pairs.results }
+
+// Take lets the next decision know how an exchange went.
+func (r *Rotator) Take(e Exchanged) { r.machine.Exchanged(e.uid, e.ok, time.Now()) }
+
+// Noted marks the preshared keys that a pass which begins now brings to the lanes.
+func (r *Rotator) Noted() uint64 { return r.pairs.noted() }
+
+// Done says that the lanes are as decided: they have the preshared keys up to a
+// mark, and the devices of the newest of the generations. It tells whether that
+// makes a difference to the next decision.
+func (r *Rotator) Done(noted, newest uint64) bool {
+	r.pairs.done(noted)
+	changed := r.ready != newest
+	r.ready = newest
+	return changed
+}
+
+// Shown returns the newest decision, nil before the first.
+func (r *Rotator) Shown() *Shown { return r.shown.Load() }
+
+// Pairings counts the exchanges since the daemon started.
+func (r *Rotator) Pairings() []status.Pairing { return r.pairs.soFar() }
+
+// bootTime is when the machine started, by today's clock.
+func bootTime() (time.Time, error) {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return time.Time{}, fmt.Errorf("read the time since boot: %w", err)
+	}
+	return time.Now().Add(-time.Duration(up.Nano())), nil
+}
+
+// Decide makes a decision on a new scene, makes and removes keys as it says, and
+// begins the exchanges that it asks for.
+func (r *Rotator) Decide(ctx context.Context, s Scene, lanes []overlay.LaneState) (rotation.Decision, error) {
+	r.scene = s
+	partners := map[string]partner{}
+	for _, p := range s.Peers {
+		if len(p.Keys) > 0 {
+			partners[p.ID.UID] = r.partner(p)
+		}
+	}
+	r.pairs.meet(partners)
+	asked := map[string]rotation.Slot{}
+	for {
+		d := r.step(lanes, asked)
+		switch {
+		case d.Create != "":
+			k, err := r.identity.WGKeys().Create()
+			if err != nil {
+				return d, fmt.Errorf("make wireguard key: %w", err)
+			}
+			r.log.Info("new key", "generation", k.Generation, "key", k.Public.String(), "why", d.Create)
+			r.note(d, d.Create)
+			continue
+		case d.Remove != 0:
+			if err := r.identity.WGKeys().Remove(d.Remove); err != nil {
+				return d, fmt.Errorf("remove wireguard key: %w", err)
+			}
+			r.log.Info("old key removed", "generation", d.Remove)
+			continue
+		}
+		r.last = d
+		r.note(d, "")
+		for uid, pair := range d.Peers {
+			p := partners[uid]
+			p.first = pair.First
+			partners[uid] = p
+		}
+		r.pairs.meet(partners)
+		r.ask(ctx, asked)
+		return d, nil
+	}
+}
+
+// Glance looks whether the kernel shows something that changes the last decision.
+// It says so, and how long nothing is expected to happen.
+func (r *Rotator) Glance(ctx context.Context, lanes []overlay.LaneState) (changed bool, next time.Duration) {
+	asked := map[string]rotation.Slot{}
+	d := r.step(lanes, asked)
+	r.ask(ctx, asked)
+	if d.Create != "" || d.Remove != 0 || !sameDecision(d, r.last) {
+		return true, 0
+	}
+	r.note(d, "")
+	return false, d.Next
+}
+
+func (r *Rotator) step(lanes []overlay.LaneState, asked map[string]rotation.Slot) rotation.Decision {
+	d := r.machine.Step(r.input(lanes))
+	for uid, p := range d.Peers {
+		if p.Exchange != nil {
+			asked[uid] = *p.Exchange
+		}
+	}
+	return d
+}
+
+func (r *Rotator) ask(ctx context.Context, asked map[string]rotation.Slot) {
+	for uid, slot := range asked {
+		r.pairs.ask(ctx, uid, slot)
+	}
+}
+
+// sameDecision compares what is done, not what is waited for.
+func sameDecision(a, b rotation.Decision) bool {
+	act := func(p, q rotation.Pair) bool {
+		return p.Active == q.Active && slices.Equal(p.Install, q.Install)
+	}
+	return a.State == b.State && slices.Equal(a.Publish, b.Publish) && slices.Equal(a.Revoke, b.Revoke) && maps.EqualFunc(a.Peers, b.Peers, act)
+}
+
+// note keeps a decision for status. The reason of a new key stays until the next.
+func (r *Rotator) note(d rotation.Decision, why rotation.Reason) {
+	n := &Shown{Decision: d, Since: time.Now(), Reason: why}
+	if old := r.shown.Load(); old != nil {
+		if why == "" {
+			n.Reason = old.Reason
+		}
+		if old.Decision.State == d.State {
+			n.Since = old.Since
+		}
+	}
+	r.shown.Store(n)
+}
+
+// input puts together what the machine is told.
+func (r *Rotator) input(lanes []overlay.LaneState) rotation.Input {
+	s := r.scene
+	in := rotation.Input{
+		Now: time.Now(), Ready: r.ready, Boot: r.boot, Requested: s.Request.At, Compromised: s.Request.Compromised, Own: r.own(s.Published),
+	}
+	own := r.identity.WGKeys().All()
+	index := NewPaths(own, lanes)
+	for _, peer := range s.Peers {
+		if len(peer.Keys) == 0 {
+			continue
+		}
+		p := rotation.Peer{UID: peer.ID.UID, Secrecy: r.secrecy(peer.Peer), Paired: r.pairs.with(own, AllKeys(peer.Peer))}
+		for _, k := range peer.Keys {
+			p.Keys = append(p.Keys, rotation.Key{Generation: k.Generation(), Since: k.Since()})
+		}
+		for _, k := range peer.Withdrawn {
+			p.Keys = append(p.Keys, rotation.Key{Generation: k.Generation(), Since: k.Since(), Withdrawn: true})
+		}
+		for _, k := range AllKeys(peer.Peer) {
+			p.Paths = append(p.Paths, index.paths(k)...)
+		}
+		in.Peers = append(in.Peers, p)
+	}
+	return in
+}
+
+// AllKeys are those of a peer that lanes may be with.
+func AllKeys(p keymgr.Peer) []keymgr.PeerKey { return slices.Concat(p.Keys, p.Withdrawn) }
+
+// own describes this node's keys, as peers know them where they do.
+func (r *Rotator) own(published keymgr.Signed) rotation.Own {
+	var o rotation.Own
+	since := map[uint64]time.Time{}
+	if last, ok := r.identity.Last(); ok {
+		if s, err := keymgr.ParseStatement(last.Payload); err == nil {
+			for _, k := range s.Keys {
+				since[k.Generation] = k.NotBefore.Truncate(time.Second)
+				o.Signed = append(o.Signed, k.Generation)
+			}
+		}
+		if last.Equal(published) {
+			o.Announced = o.Signed
+		}
+	}
+	for _, k := range r.identity.WGKeys().All() {
+		key := rotation.Key{Generation: k.Generation, Since: k.Created.Truncate(time.Second)}
+		if at, ok := since[k.Generation]; ok {
+			key.Since = at
+		}
+		o.Keys = append(o.Keys, key)
+	}
+	return o
+}
+
+// secrecy is what this node's mode and a peer's make of each other; those that
+// exclude each other never get here.
+func (r *Rotator) secrecy(p keymgr.Peer) rotation.Secrecy {
+	switch {
+	case r.mode == keymgr.PSKRequired || p.PSK == keymgr.PSKRequired:
+		return rotation.Required
+	case r.mode == keymgr.PSKPreferred && p.PSK == keymgr.PSKPreferred && p.PSKPort != 0:
+		return rotation.Preferred
+	}
+	return rotation.Classic
+}
+
+func (r *Rotator) partner(p Peer) partner {
+	return partner{
+		id: p.ID, keys: AllKeys(p.Peer), secrecy: r.secrecy(p.Peer), addr: netip.AddrPortFrom(p.Addr, p.PSKPort),
+	}
+}
+
+// Paths finds what the kernel shows of a peer's key.
+type Paths map[keymgr.PublicKey][]Path
+
+// Path is a lane in the kernel, by one of this node's generations.
+type Path struct {
+	Own  uint64
+	Peer overlay.PeerState
+}
+
+// NewPaths sorts what the kernel shows by peers' keys; of lanes with own keys alone.
+func NewPaths(own []keymgr.WGKey, lanes []overlay.LaneState) Paths {
+	index := Paths{}
+	for _, l := range lanes {
+		i := slices.IndexFunc(own, func(k keymgr.WGKey) bool { return k.Public == l.Key })
+		if i < 0 {
+			continue
+		}
+		for _, p := range l.Peers {
+			index[p.Key] = append(index[p.Key], Path{own[i].Generation, p})
+		}
+	}
+	return index
+}
+
+func (x Paths) paths(k keymgr.PeerKey) []rotation.Path {
+	var out []rotation.Path
+	for _, s := range x[k.Key()] {
+		out = append(out, rotation.Path{
+			Slot:      rotation.Slot{Own: s.Own, Peer: k.Generation()},
+			Handshake: s.Peer.LastHandshake, Received: s.Peer.Received, Sent: s.Peer.Sent,
+			Preshared: s.Peer.Preshared, Initiates: s.Peer.Initiates,
+		})
+	}
+	return out
+}
+
+// Combinations gives a decision on a peer to the plan.
+func Combinations(p rotation.Pair) []overlay.Combination {
+	var out []overlay.Combination
+	for _, c := range p.Install {
+		out = append(out, overlay.Combination{Slot: overlay.Slot(c.Slot), Preshared: c.Preshared, Initiate: c.Initiate})
+	}
+	return out
+}
