@@ -17,6 +17,9 @@ var (
 	ErrDowngrade = errors.New("peer offers no X25519MLKEM768")
 	// ErrCertificate is a peer whose certificate is not good.
 	ErrCertificate = errors.New("certificate not accepted")
+	// ErrNotYet is a peer whose statement has not arrived, or not the one that its
+	// present key signed: one of the two is late.
+	ErrNotYet = errors.New("certificate ahead of the statement")
 	// ErrHandshake is a TLS handshake that the peer, or this end, broke off.
 	ErrHandshake = errors.New("TLS handshake failed")
 	// ErrUnreachable is a peer that does not answer.
@@ -70,7 +73,7 @@ func Reason(err error) string {
 		err  error
 		word string
 	}{
-		{ErrDowngrade, "downgrade"}, {ErrCertificate, "certificate"}, {ErrProtocol, "protocol"},
+		{ErrDowngrade, "downgrade"}, {ErrNotYet, "not_yet"}, {ErrCertificate, "certificate"}, {ErrProtocol, "protocol"},
 		{ErrHandshake, "handshake"}, {ErrUnreachable, "unreachable"},
 	} {
 		if errors.Is(err, known.err) {
@@ -83,7 +86,7 @@ func Reason(err error) string {
 // handshakeError tells apart what can be told apart. A server that has no key
 // agreement in common answers with the alert handshake_failure (RFC 8446, 4.1.1).
 func handshakeError(err error) error {
-	if errors.Is(err, ErrDowngrade) || errors.Is(err, ErrCertificate) || errors.Is(err, ErrProtocol) {
+	if errors.Is(err, ErrDowngrade) || errors.Is(err, ErrNotYet) || errors.Is(err, ErrCertificate) || errors.Is(err, ErrProtocol) {
 		return err
 	}
 	// crypto/tls has no exported type for the alert of the other end.

@@ -175,6 +175,9 @@ func (i Identity) verify(cs tls.ConnectionState, peer *keymgr.NodeID) error {
 		chain = append(chain, c.Raw)
 	}
 	id, err := i.Authenticate(chain)
+	if errors.Is(err, keymgr.ErrKeyMismatch) || errors.Is(err, keymgr.ErrUnknownNode) {
+		return fmt.Errorf("%w: %w", ErrNotYet, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
