@@ -44,10 +44,16 @@ type nodeKeyWriter interface {
 	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
 }
 
-func newNodeKeyClient(base *rest.Config) (nodeKeyClient, error) {
+// ownClients are the clients of Sealane's own resources.
+type ownClients struct {
+	nodeKeys    nodeKeyClient
+	revocations revocationClient
+}
+
+func newOwnClients(base *rest.Config) (ownClients, error) {
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return nil, err
+		return ownClients{}, err
 	}
 	group := v1alpha1.GroupVersion()
 	cfg := rest.CopyConfig(base)
@@ -55,13 +61,21 @@ func newNodeKeyClient(base *rest.Config) (nodeKeyClient, error) {
 	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
-		return nil, err
+		return ownClients{}, err
 	}
-	return gentype.NewClientWithList(
-		v1alpha1.NodeKeyResource, client, runtime.NewParameterCodec(scheme), "",
-		func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
-		func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
-	), nil
+	codec := runtime.NewParameterCodec(scheme)
+	return ownClients{
+		nodeKeys: gentype.NewClientWithList(
+			v1alpha1.NodeKeyResource, client, codec, "",
+			func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
+			func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
+		),
+		revocations: gentype.NewClientWithList(
+			v1alpha1.RevocationResource, client, codec, "",
+			func() *v1alpha1.Revocation { return &v1alpha1.Revocation{} },
+			func() *v1alpha1.RevocationList { return &v1alpha1.RevocationList{} },
+		),
+	}, nil
 }
 
 // NodeKeys returns every NodeKey object, from the API server itself.
