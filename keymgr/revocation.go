@@ -287,14 +287,12 @@ func verifyRevocations(s Signed, scene listScene) (RevocationList, error) {
 	if err := issuer.CheckSignature(listAlgorithm(issuer), listBytes(s.Payload), s.Signature); err != nil {
 		return RevocationList{}, fmt.Errorf("%w: issuer %s: %w", ErrSignature, issuer.Subject, err)
 	}
-	if l.IssuedAt.After(scene.now.Add(ClockSkew)) {
-		return RevocationList{}, fmt.Errorf("%w: issued %s, now %s", ErrNotYetValid, stamp(l.IssuedAt), stamp(scene.now))
-	}
 	return l, nil
 }
 
 // verifyIssuer checks that a chain is of a CA that issues node certificates of the
-// trust domain, and returns that CA's certificate.
+// trust domain, and returns that CA's certificate. A reader whose clock is behind
+// must not miss who is revoked, so an issuer may begin in its future.
 func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
 	certs, err := parseChain(chain)
 	if err != nil {
@@ -304,11 +302,8 @@ func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
 	opts := x509.VerifyOptions{
 		Roots:         scene.roots,
 		Intermediates: x509.NewCertPool(),
-		CurrentTime:   scene.now,
+		CurrentTime:   later(scene.now.Add(-ClockSkew), issuer.NotBefore),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	if near := clamp(scene.now, issuer.NotBefore, issuer.NotAfter); near.Sub(scene.now).Abs() <= ClockSkew {
-		opts.CurrentTime = near
 	}
 	for _, c := range certs[1:] {
 		opts.Intermediates.AddCert(c)

@@ -57,6 +57,7 @@ type trust struct {
 	cfg      Config
 	identity *keymgr.Identity
 	verifier *keymgr.Verifier
+	docket   *docket
 	judge    *judge
 	cluster  authority
 	events   reporter
@@ -97,6 +98,7 @@ func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
 			return err
 		}
 	}
+	t.docket.follow(snap.Revoked)
 	t.mu.Lock()
 	next := wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
 	if t.want != nil {
@@ -157,6 +159,9 @@ func (t *trust) run(ctx context.Context) error {
 func (t *trust) refresh(ctx context.Context, w *wanted) error {
 	if len(w.bundle) == 0 {
 		return errNoBundle
+	}
+	if err := t.standing(ctx); err != nil {
+		return err
 	}
 	why, rest := t.needsCertificate(w)
 	if t.rest = rest; why != "" {
