@@ -22,7 +22,11 @@ type RevocationRecord struct {
 	Version string
 }
 
+// recordOf gives the zero value for any other ConfigMap.
 func recordOf(o *corev1.ConfigMap) RevocationRecord {
+	if o.Name != RevocationConfigMap {
+		return RevocationRecord{}
+	}
 	return RevocationRecord{List: []byte(o.Data[RevocationListKey]), CRL: o.BinaryData[CRLKey], Version: o.ResourceVersion}
 }
 
@@ -58,10 +62,16 @@ func (c *Client) WatchRecord(ctx context.Context) (*RecordWatcher, error) {
 // Record returns what is published, the zero value if nothing is or it is not
 // known yet.
 func (w *RecordWatcher) Record() RevocationRecord {
-	for _, r := range w.records.values() {
-		return r
+	return theRecord(w.records)
+}
+
+func theRecord(f *feed[RevocationRecord]) (found RevocationRecord) {
+	for _, r := range f.values() {
+		if r.Version != "" {
+			found = r
+		}
 	}
-	return RevocationRecord{}
+	return found
 }
 
 // PublishRecord replaces what is published, in one request, if r.Version is still

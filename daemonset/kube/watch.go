@@ -110,11 +110,11 @@ func (w *Watcher) Snapshot() (Snapshot, bool) {
 		}
 	}
 	for _, trust := range w.trust.values() {
-		s.Bundle, s.Trust = trust.Bundle, trust
+		if len(trust.Bundle) > 0 {
+			s.Bundle, s.Trust = trust.Bundle, trust
+		}
 	}
-	for _, record := range w.records.values() {
-		s.Revoked = record
-	}
+	s.Revoked = theRecord(w.records)
 	if w.orders != nil {
 		s.Orders = sortedRevocations(w.orders.values())
 	}
