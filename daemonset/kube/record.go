@@ -5,6 +5,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -96,6 +97,18 @@ func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (Revocat
 	}
 	if err != nil {
 		return RevocationRecord{}, wrap(doing, err)
+	}
+	return recordOf(object), nil
+}
+
+// Record returns what is published, from the API server itself; the zero value if
+// nothing is.
+func (c *Client) Record(ctx context.Context) (RevocationRecord, error) {
+	object, err := c.core.CoreV1().ConfigMaps(c.namespace).Get(ctx, RevocationConfigMap, metav1.GetOptions{})
+	if err := wrap("read configmap "+c.namespace+"/"+RevocationConfigMap, err); errors.Is(err, ErrNotFound) {
+		return RevocationRecord{}, nil
+	} else if err != nil {
+		return RevocationRecord{}, err
 	}
 	return recordOf(object), nil
 }

@@ -13,8 +13,11 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/sealane/sealane/api/v1alpha1"
@@ -192,4 +195,38 @@ func (c *Client) ReportRevocation(ctx context.Context, r Revocation) error {
 		_, err = c.revocations.UpdateStatus(ctx, have, metav1.UpdateOptions{})
 		return err
 	}))
+}
+
+// AwaitListed waits until the published list carries an order, as long as ctx
+// lasts.
+func (c *Client) AwaitListed(ctx context.Context, name string) (Revocation, error) {
+	selected := func(o metav1.ListOptions) metav1.ListOptions {
+		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
+		return o
+	}
+	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return c.revocations.List(ctx, selected(o))
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.revocations.Watch(ctx, selected(o))
+		},
+	}, c.core)
+	var found Revocation
+	_, err := watchtools.UntilWithSync(c.withLog(ctx), lw, &v1alpha1.Revocation{}, nil, func(e watch.Event) (bool, error) {
+		object, ok := e.Object.(*v1alpha1.Revocation)
+		if !ok || object.Name != name {
+			return false, nil
+		}
+		if e.Type == watch.Deleted {
+			return false, fmt.Errorf("revocation %s was deleted: %w", name, ErrNotFound)
+		}
+		var err error
+		found, err = revocationOf(object)
+		return found.Status.Listed(), err
+	})
+	if err != nil && ctx.Err() != nil {
+		return found, fmt.Errorf("wait for the list to carry revocation %s: %w", name, context.Cause(ctx))
+	}
+	return found, err
 }
