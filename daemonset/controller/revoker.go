@@ -45,6 +45,7 @@ type Notice interface {
 	PublishRecord(ctx context.Context, r kube.RevocationRecord) (kube.RevocationRecord, error)
 	ReportRevocation(ctx context.Context, r kube.Revocation) error
 	Node(ctx context.Context, name string) (kube.Node, error)
+	DeleteNodeKey(ctx context.Context, name, nodeUID string) error
 }
 
 // revoker keeps the published revocation list as orders and nodes demand. It works
@@ -146,7 +147,25 @@ func (r *revoker) pass(ctx context.Context) error {
 	r.register.publish(after.list, dead)
 	r.metrics.revocations(after.list)
 	r.tell(ctx, news, snapshot)
-	return r.reportOrders(ctx, snapshot.Orders, after.list)
+	return errors.Join(r.reportOrders(ctx, snapshot.Orders, after.list), r.makeRoom(ctx, snapshot, after.list))
+}
+
+// makeRoom removes the NodeKeys of readmitted nodes that a revoked key has signed:
+// nobody takes them, and one with a sequence number that a thief has driven up
+// could keep the node from publishing anew.
+func (r *revoker) makeRoom(ctx context.Context, s kube.Snapshot, l keymgr.RevocationList) error {
+	var errs []error
+	for _, n := range l.Nodes {
+		signed, ok := s.NodeKeys[n.Name]
+		if n.Blocked || !ok || s.Claims[n.Name] != n.UID || len(signed.Chain) == 0 {
+			continue
+		}
+		info, err := keymgr.ParseCertificateInfo(signed.Chain[0])
+		if err == nil && slices.Contains(n.Keys, keymgr.Hash(info.SPKI)) {
+			errs = append(errs, r.notice.DeleteNodeKey(ctx, n.Name, n.UID))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // inForce is the newest list that this leader knows to be real. What cannot be

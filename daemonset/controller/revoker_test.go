@@ -174,6 +174,9 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	if entry, _ = l.list(t, w).Node("u1"); entry.Blocked || len(entry.Keys) != 2 {
 		t.Errorf("readmitted: %+v", entry)
 	}
+	if len(w.keys) != 0 {
+		t.Error("the NodeKey with the revoked key is in the way of the next one")
+	}
 	if diff := cmp.Diff([]string{"NodeReadmitted n1"}, w.reasons()); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
@@ -182,7 +185,9 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	if w.verdicts[old].Reason != string(ca.ReasonKeyRevoked) || len(w.request(fresh).Certificate) == 0 {
 		t.Errorf("verdicts %+v", w.verdicts)
 	}
-	if entry, _ = l.list(t, w).Node("u1"); len(entry.Keys) != 2 {
+	w.publish("n1", w.request(fresh).Certificate)
+	l.rest(t, w)
+	if entry, _ = l.list(t, w).Node("u1"); len(entry.Keys) != 2 || len(w.keys) != 1 {
 		t.Errorf("the new key of a readmitted node is revoked: %+v", entry)
 	}
 }
