@@ -13,11 +13,16 @@ import (
 // register is the revocation list, for those who decide on certificates and on
 // what may be removed.
 type register struct {
+	// changed has a value after publish, for whoever waits for that.
+	changed chan struct{}
+
 	mu      sync.Mutex // guards all below
 	known   bool
 	list    keymgr.RevocationList // as decided
 	settled map[string]bool       // by UID: see isSettled
 }
+
+func newRegister() *register { return &register{changed: make(chan struct{}, 1)} }
 
 // decide says what is revoked from now on.
 func (r *register) decide(list keymgr.RevocationList) {
@@ -35,8 +40,16 @@ func (r *register) publish(list keymgr.RevocationList, dead map[string]bool) {
 		settled[n.UID] = true
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	news := r.settled == nil || !maps.Equal(r.settled, settled)
 	r.list, r.known, r.settled = list, true, settled
+	r.mu.Unlock()
+	if !news {
+		return
+	}
+	select {
+	case r.changed <- struct{}{}:
+	default: // one is waiting already
+	}
 }
 
 // current returns the list, which nobody may change, and whether there is one yet:

@@ -76,7 +76,7 @@ func (l *leader) succeed(w *world) *leader {
 	*next.signer = *l.signer
 	next.collector = &collector{registry: w, metrics: l.metrics, log: l.log}
 	r := &revoker{
-		registrar: l.authority.(*ca.Authority), requests: w, cluster: w, notice: w, report: w, register: &register{}, news: make(chan struct{}, 1),
+		registrar: l.authority.(*ca.Authority), requests: w, cluster: w, notice: w, report: w, register: newRegister(), news: make(chan struct{}, 1),
 		trustDomain: testDomain, lifetime: ca.DefaultLeafLifetime, metrics: l.metrics, log: slog.New(slog.DiscardHandler), clock: l.clock,
 	}
 	next.signer.revoked, next.collector.register = r.register, r.register
@@ -215,6 +215,11 @@ func TestDeletedNodeIsRevokedBeforeItsNodeKeyGoes(t *testing.T) {
 	entry, _ := l.list(t, w).Node("u1")
 	if !entry.Blocked || len(entry.Keys) != 1 || entry.Reason != keymgr.ReasonCessationOfOperation {
 		t.Errorf("entry %+v", entry)
+	}
+	select {
+	case <-l.revoker.register.changed:
+	default:
+		t.Error("the worker is not told that there is something to collect")
 	}
 	if _, listed := l.list(t, w).Node("u9"); listed || len(w.claims) != 0 {
 		t.Errorf("rubbish listed %t, left behind %v", listed, w.claims)

@@ -157,7 +157,7 @@ func (c *controller) worker(a Authority, requests RequestFeed, cluster ClusterFe
 
 func (c *controller) revoker(a Registrar, trustDomain string) *revoker {
 	return &revoker{
-		registrar: a, notice: c.client, report: c.client, register: &register{}, news: make(chan struct{}, 1),
+		registrar: a, notice: c.client, report: c.client, register: newRegister(), news: make(chan struct{}, 1),
 		trustDomain: trustDomain, lifetime: c.cfg.CertificateLifetime, metrics: c.metrics, log: c.log, clock: time.Now,
 	}
 }

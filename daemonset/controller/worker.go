@@ -132,6 +132,7 @@ func (w *worker) await(ctx context.Context, pause time.Duration, success bool) {
 	case <-ctx.Done():
 	case <-w.requests.Changed():
 	case <-w.cluster.Changed():
+	case <-w.signer.revoked.changed:
 	case <-timer.C:
 	}
 }

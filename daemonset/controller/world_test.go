@@ -251,7 +251,7 @@ func newTestWorker(t *testing.T, w *world) *worker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, none := slog.New(slog.DiscardHandler), &register{}
+	log, none := slog.New(slog.DiscardHandler), newRegister()
 	none.decide(keymgr.RevocationList{})
 	return &worker{
 		authority: authority, requests: w, cluster: w, publisher: w,

@@ -18,8 +18,13 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// backdate is how much earlier than they are issued certificates begin.
-const backdate = 5 * time.Minute
+const (
+	// backdate is how much earlier than they are issued certificates begin.
+	backdate = 5 * time.Minute
+	// margin keeps what is issued right after a short revocation out of it. What was
+	// issued right before is in sight: Kubernetes keeps answered requests for an hour.
+	margin = time.Minute
+)
 
 // Order is an order to revoke a node, that stands as long as it is there.
 type Order struct {
@@ -133,7 +138,7 @@ func (b *book) block(id keymgr.NodeID, reason keymgr.RevocationReason) keymgr.Re
 	}
 	b.news.Revoked = append(b.news.Revoked, id)
 	e.Name, e.UID, e.Reason, e.Blocked = id.Name, id.UID, reason, true
-	e.At, e.Before, e.Expires = b.facts.Now, b.facts.Now.Add(-backdate), later(e.Expires, b.facts.Now)
+	e.At, e.Before, e.Expires = b.facts.Now, b.facts.Now.Add(-backdate-margin), later(e.Expires, b.facts.Now)
 	return e
 }
 

@@ -93,7 +93,7 @@ func TestLifeOfAnOrder(t *testing.T) {
 	c.order(n1, keymgr.ReasonKeyCompromise)
 	news := c.next()
 	want := keymgr.RevokedNode{
-		Name: "n1", UID: "u1", Reason: keymgr.ReasonKeyCompromise, At: start, Blocked: true, Before: start.Add(-5 * time.Minute),
+		Name: "n1", UID: "u1", Reason: keymgr.ReasonKeyCompromise, At: start, Blocked: true, Before: start.Add(-6 * time.Minute),
 		Keys: []keymgr.Hash{{1}}, Serials: []keymgr.CertificateSerial{{Issuer: "CN=i", Serial: "1"}},
 		Expires: start.Add(2*week + 2*keymgr.ClockSkew),
 	}
