@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -87,9 +88,17 @@ func hashOf(t *testing.T, id *keymgr.Identity) keymgr.Hash {
 // pass is one look of the network loop, as far as it concerns keys.
 func (k *court) pass() judged {
 	k.t.Helper()
-	if _, err := k.trust.follow(k.snap.Nodes[0], k.snap); err != nil {
+	if _, err := k.trust.identity.WGKeys().Ensure(); err != nil {
 		k.t.Fatal(err)
 	}
+	if err := k.trust.follow(k.snap.Nodes[0], k.snap); err != nil {
+		k.t.Fatal(err)
+	}
+	var own []uint64
+	for _, key := range k.trust.identity.WGKeys().All() {
+		own = append(own, key.Generation)
+	}
+	k.trust.list(own, nil)
 	all := k.trust.judge.pass(k.t.Context(), k.snap, "self")
 	if len(all) != 1 {
 		k.t.Fatalf("judged %+v", all)
@@ -100,7 +109,7 @@ func (k *court) pass() judged {
 // laneOf tells whether the plan has a peer for the judged node.
 func (k *court) laneOf(j judged) bool {
 	k.t.Helper()
-	for _, p := range overlayPeers([]judged{j}, k.snap.Nodes[0]) {
+	for _, p := range overlayPeers([]judged{j}, k.snap.Nodes[0], rotation.Decision{}) {
 		if len(p.Keys) > 0 {
 			return true
 		}
@@ -264,6 +273,9 @@ func TestThisNodeIsRevokedAndReadmitted(t *testing.T) {
 	}
 
 	k.publish(entry(self, false, hash))
+	if err := refresh(); !errors.Is(err, errNoLanes) {
+		t.Fatalf("readmitted, before the network loop has seen the new key: %v", err)
+	}
 	if err := refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +304,7 @@ func TestReportOfARevokedPeer(t *testing.T) {
 	k := newCourt(t)
 	k.publish(entry(k.b.Live.ID, true))
 	r := &reports{cfg: Config{Lane: overlay.WireGuard}}
-	p := r.peer(k.pass(), nil, "some other reason")
+	p := r.peer(k.pass(), livePaths{}, "some other reason")
 	if p.State != status.Revoked || p.Reason != "keyCompromise" {
 		t.Errorf("reported %+v", p)
 	}
