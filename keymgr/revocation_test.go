@@ -363,7 +363,7 @@ func TestParseRevocations(t *testing.T) {
 	if payload, err := l.Encode(); err != nil || string(payload) != goodList {
 		t.Errorf("encoded anew: %s, %v", payload, err)
 	}
-	swap := func(old, new string) string { return strings.Replace(goodList, old, new, 1) }
+	swap := func(before, after string) string { return strings.Replace(goodList, before, after, 1) }
 	keys := strings.Repeat(`"`+strings.Repeat("0", 64)+`",`, keymgr.MaxRevokedKeys+1)
 	for name, tc := range map[string]struct {
 		payload string

@@ -113,6 +113,7 @@ func (c *fakeCluster) Record(context.Context) (kube.RevocationRecord, error) {
 func (c *fakeCluster) TrustBundle(context.Context) ([]byte, error) {
 	return c.keys.Authority.Bundle(), nil
 }
+
 func (c *fakeCluster) TrustDomain(context.Context) (string, error) { return keytest.TrustDomain, nil }
 
 func order(c *fakeCluster, name string, o revokeOptions) (string, error) {

@@ -141,6 +141,7 @@ func newOutcast(t *testing.T) *outcast {
 
 // reached asks the outcast's pod from every other node.
 func (o *outcast) reached(t testing.TB) error {
+	t.Helper()
 	for _, from := range []string{"a", "b"} {
 		out, err := inPod(t, o.namespace, from, "curl -gsS -m 2 http://"+bracketed(o.ips["server"][0])+":8080/hostname")
 		if err != nil || strings.TrimSpace(out) != "server" {
