@@ -42,7 +42,7 @@ func newCourt(t *testing.T) *court {
 	log := slog.New(slog.DiscardHandler)
 	k.trust = &trust{
 		identity: k.c.Identity(keytest.ID("self"), t.TempDir()), verifier: v, docket: &docket{verifier: v},
-		judge: newJudge(v, &k.told, log, nil), events: &k.told, state: newState(partKeys), log: log,
+		judge: newJudge(v, &k.told, log, nil), events: &k.told, state: newState(partKeys), log: log, clock: time.Now,
 		changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 	}
 	for _, id := range []keymgr.NodeID{k.trust.identity.Node(), k.b.Live.ID} {
