@@ -210,7 +210,8 @@ func TestReadmit(t *testing.T) {
 		t.Errorf("not revoked: %v", err)
 	}
 	c.given = []kube.Revocation{
-		{Name: "u-n3", Node: keymgr.NodeID{Name: "n3", UID: "u-n3"}}, {Name: "old", Node: keymgr.NodeID{Name: "n3", UID: "old"}},
+		{Name: "u-n3", Node: keymgr.NodeID{Name: "n3", UID: "u-n3"}},
+		{Name: "old", Node: keymgr.NodeID{Name: "n3", UID: "old"}},
 		{Name: "u-n2", Node: keymgr.NodeID{Name: "n2", UID: "u-n2"}},
 	}
 	if err := readmit(t.Context(), c, terminal{out: &out}, "n3"); err != nil || len(c.given) != 1 || !strings.Contains(out.String(), "new key") {

@@ -219,8 +219,10 @@ func (w *world) Changed() <-chan struct{}         { return w.changed }
 func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), !w.isListing() }
 
 func (w *world) Snapshot() (kube.Snapshot, bool) {
-	s := kube.Snapshot{NodeKeys: w.keys, Claims: w.claims, Reports: w.reports, Trust: w.trust, Bundle: bytes.TrimSpace(w.bundle),
-		Revoked: w.record, Orders: slices.Clone(w.orders)}
+	s := kube.Snapshot{
+		NodeKeys: w.keys, Claims: w.claims, Reports: w.reports, Trust: w.trust, Bundle: bytes.TrimSpace(w.bundle),
+		Revoked: w.record, Orders: slices.Clone(w.orders),
+	}
 	for _, node := range w.nodes {
 		s.Nodes = append(s.Nodes, node)
 	}
