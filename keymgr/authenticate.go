@@ -47,5 +47,5 @@ func (v *Verifier) authenticateLocked(chain [][]byte) (NodeID, error) {
 	if signer.SPKI != leaf.info.SPKI {
 		return NodeID{}, fmt.Errorf("%w: node %s signed its statement with key %x, this is %x", ErrKeyMismatch, leaf.id, signer.SPKI[:8], leaf.info.SPKI[:8])
 	}
-	return leaf.id, nil
+	return leaf.id, v.checkRevoked(leaf.id, leaf.info)
 }

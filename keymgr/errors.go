@@ -38,6 +38,8 @@ var (
 	ErrSignature = reject("signature", "invalid signature")
 	// ErrIdentity: statement, certificate and live Node name different nodes.
 	ErrIdentity = reject("identity", "wrong node")
+	// ErrRevoked: the node, or the key or certificate that it uses, is revoked.
+	ErrRevoked = reject("revoked", "revoked")
 	// ErrNotYetValid: issued further in the future than clocks may differ.
 	ErrNotYetValid = reject("not_yet_valid", "not yet valid")
 	// ErrExpired: statement or certificate has expired and no grace applies.

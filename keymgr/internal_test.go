@@ -17,18 +17,27 @@ import (
 
 // The names against which ParseStatement compares are those of the types.
 func TestStatementFieldsMatchTypes(t *testing.T) {
-	var want []string
-	for _, typ := range []reflect.Type{reflect.TypeFor[Statement](), reflect.TypeFor[StatementKey]()} {
-		for f := range typ.Fields() {
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			want = append(want, name)
-		}
-	}
-	slices.Sort(want)
-	want = slices.Compact(want)
+	want := fieldNames(reflect.TypeFor[Statement](), reflect.TypeFor[StatementKey]())
 	if got := slices.Sorted(slices.Values(statementFields())); !slices.Equal(got, want) {
 		t.Errorf("statementFields are %v, the types have %v", got, want)
 	}
+	want = fieldNames(reflect.TypeFor[RevocationList](), reflect.TypeFor[RevokedNode](), reflect.TypeFor[CertificateSerial]())
+	if got := slices.Sorted(slices.Values(revocationFields())); !slices.Equal(got, want) {
+		t.Errorf("revocationFields are %v, the types have %v", got, want)
+	}
+}
+
+// fieldNames gives the JSON names in types, each once.
+func fieldNames(types ...reflect.Type) []string {
+	var names []string
+	for _, typ := range types {
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // dumbClaims answers the same questions by looking at everything.

@@ -141,9 +141,11 @@ func checkName(name string) error {
 	if name == "" || !only(name, isAlnum) {
 		return fmt.Errorf("field name %q", name)
 	}
-	for _, known := range statementFields() {
-		if name != known && strings.EqualFold(name, known) {
-			return fmt.Errorf("field %q, which is spelled %q", name, known)
+	for _, fields := range [][]string{statementFields(), revocationFields()} {
+		for _, known := range fields {
+			if name != known && strings.EqualFold(name, known) {
+				return fmt.Errorf("field %q, which is spelled %q", name, known)
+			}
 		}
 	}
 	return nil

@@ -31,6 +31,8 @@ type VerifierConfig struct {
 	// Marks keeps the high-water marks; nil keeps them in memory only, for tools
 	// that merely look.
 	Marks MarkStore
+	// Revocations keeps the last revocation list; nil keeps it in memory only.
+	Revocations RevocationStore
 	// Clock is time.Now if nil.
 	Clock func() time.Time
 	// AddressRanges are where endpoints may lie besides the InternalIPs of the Node.
@@ -58,6 +60,8 @@ type Verifier struct {
 	nodes  map[string]*known // by UID
 	names  map[string]string // live node name to UID
 	claims claims
+	// revoked is the list in force, nil if none was ever accepted.
+	revoked *revocations
 }
 
 // known is a node of which a statement was accepted.
@@ -84,6 +88,9 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 		cfg.PSK = PSKOff
 	}
 	v := &Verifier{cfg: cfg, nodes: map[string]*known{}, names: map[string]string{}, claims: newClaims()}
+	if err := v.openRevocations(); err != nil {
+		return nil, fmt.Errorf("create verifier: %w", err)
+	}
 	if cfg.Marks == nil {
 		return v, nil
 	}
@@ -244,6 +251,8 @@ type candidate struct {
 	leaf *nodeCertificate
 	// prev is what was accepted of the node before, nil if nothing.
 	prev *known
+	// revoked is what was accepted of the node before it was revoked and readmitted.
+	revoked *known
 	// repeat is set if the payload is the one that was accepted last.
 	repeat bool
 
@@ -266,10 +275,17 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 			return Peer{}, err
 		}
 	}
+	if err := v.checkRevoked(live.ID, CertificateInfo{}); err != nil {
+		return Peer{}, err
+	}
 	c := &candidate{signed: s, live: live, now: v.cfg.Clock(), prev: v.nodes[live.ID.UID]}
 	if err := v.authenticate(c); err != nil {
 		return Peer{}, err
 	}
+	if err := v.checkRevoked(live.ID, c.leaf.info); err != nil {
+		return Peer{}, err
+	}
+	v.startAnew(c)
 	for _, check := range []func(*candidate) error{
 		v.checkNames, v.checkSequence, v.checkContinuity, v.checkTimes, v.checkGenerations, v.checkKeys,
 		v.checkPorts, v.checkEndpoints, v.checkPodCIDRs, v.checkPSK,
@@ -348,8 +364,10 @@ func (v *Verifier) accept(c *candidate) error {
 			return err
 		}
 	}
-	if c.prev != nil {
-		v.claims.release(c.prev.stmt)
+	for _, old := range []*known{c.prev, c.revoked} {
+		if old != nil {
+			v.claims.release(old.stmt)
+		}
 	}
 	v.claims.hold(c.stmt)
 	v.nodes[c.live.ID.UID] = k

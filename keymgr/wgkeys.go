@@ -167,6 +167,23 @@ func (w *WGKeys) createLocked() (WGKey, error) {
 	return key, nil
 }
 
+// replace makes the next generation and deletes all before it. Whoever uses one of
+// them has to let go of it on the next look.
+func (w *WGKeys) replace() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, err := w.createLocked(); err != nil {
+		return err
+	}
+	for len(w.keys) > 1 {
+		if err := atomicfile.Remove(filepath.Join(w.dir, wgKeyName(w.keys[0].Generation))); err != nil {
+			return err
+		}
+		w.keys = slices.Delete(w.keys, 0, 1)
+	}
+	return nil
+}
+
 // Remove deletes a generation. One that is not there is ErrNoGeneration; the newest
 // cannot be removed, for it would come back with the same number and another key.
 func (w *WGKeys) Remove(generation uint64) error {

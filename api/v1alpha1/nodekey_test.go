@@ -80,11 +80,28 @@ func TestSchemaBoundsEveryListAndString(t *testing.T) {
 		t.Errorf("spec requires %v, want %v", got, want)
 	}
 	for name, field := range s.at(t, "spec").Properties {
-		bounded := field.MaxLength > 0 || field.Pattern != "" || field.Type == "integer" || field.MaxItems > 0 && field.Items.MaxLength > 0
-		if !bounded {
+		if !field.bounded() {
 			t.Errorf("spec.%s has no bound", name)
 		}
 	}
+}
+
+// bounded tells whether what the schema allows has a largest size.
+func (s openAPI) bounded() bool {
+	switch s.Type {
+	case "integer":
+		return true
+	case "array":
+		return s.MaxItems > 0 && s.Items.bounded()
+	case "object":
+		for _, field := range s.Properties {
+			if !field.bounded() {
+				return false
+			}
+		}
+		return len(s.Properties) > 0
+	}
+	return s.MaxLength > 0 || s.Pattern != ""
 }
 
 func example() *NodeKey {

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Names of the API group and of its only resource.
+// Names of the API group and of its resources.
 const (
 	// Group is the API group.
 	Group = "sealane.io"
@@ -17,6 +17,8 @@ const (
 	Version = "v1alpha1"
 	// NodeKeyResource is the plural resource name of NodeKey in URLs and RBAC.
 	NodeKeyResource = "nodekeys"
+	// RevocationResource is the plural resource name of Revocation in URLs and RBAC.
+	RevocationResource = "revocations"
 )
 
 // GroupVersion returns sealane.io/v1alpha1.
@@ -27,7 +29,7 @@ func GroupVersion() schema.GroupVersion {
 // AddToScheme makes s know the types of this package. It never fails; the
 // error is there because runtime.SchemeBuilder wants one.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &NodeKey{}, &NodeKeyList{})
+	s.AddKnownTypes(GroupVersion(), &NodeKey{}, &NodeKeyList{}, &Revocation{}, &RevocationList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

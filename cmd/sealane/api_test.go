@@ -122,6 +122,7 @@ func sampleReport(t *testing.T) status.Node {
 		t.Fatal(err)
 	}
 	n.Lane.Plaintext, n.Refused, n.Drops, n.LastLeak = false, nil, nil, nil
+	n.Revocations.Revoked = ""
 	return n
 }
 

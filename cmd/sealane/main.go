@@ -78,6 +78,7 @@ func newRoot(t terminal, name string) *cobra.Command {
 	flags.StringVar(&c.context, "context", "", "context of the kubeconfig (default: the current one)")
 	flags.StringVarP(&c.config.Namespace, "namespace", "n", kube.DefaultNamespace, "namespace that Sealane runs in")
 	root.AddCommand(newStatus(t, &c), newCertificate(t, &c), newRotate(t, &c), newCA(t, &c), newVersion())
+	root.AddCommand(newRevoke(t, &c), newReadmit(t, &c), newRevocations(t, &c))
 	return root
 }
 

@@ -66,7 +66,7 @@ func newStatus(t terminal, c *connection) *cobra.Command {
 func showStatus(ctx context.Context, from nodes, t terminal, o statusOptions) error {
 	text := status.Text{Color: t.color}
 	render := map[string]func(status.Report) (string, error){
-		"json": toJSON,
+		"json": asJSON[status.Report],
 		"text": func(r status.Report) (string, error) {
 			if o.node != "" {
 				return text.Node(r), nil
@@ -95,10 +95,10 @@ func showStatus(ctx context.Context, from nodes, t terminal, o statusOptions) er
 	return nil
 }
 
-func toJSON(r status.Report) (string, error) {
+func asJSON[T any](r T) (string, error) {
 	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
-		return "", fmt.Errorf("encode status: %w", err)
+		return "", fmt.Errorf("encode answer: %w", err)
 	}
 	return string(raw) + "\n", nil
 }

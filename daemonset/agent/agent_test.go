@@ -102,7 +102,9 @@ func TestStateBecomesReadyOnceAndStaysSo(t *testing.T) {
 // fakeVerifier accepts statements whose payload is "good".
 type fakeVerifier struct{ forgotten []string }
 
-func (f *fakeVerifier) SetRoots([]byte) error { return nil }
+func (f *fakeVerifier) Revoked(keymgr.NodeID, keymgr.CertificateInfo) (keymgr.RevocationReason, bool) {
+	return "", false
+}
 
 func (f *fakeVerifier) Verify(s keymgr.Signed, live keymgr.LiveNode) (keymgr.Peer, error) {
 	if string(s.Payload) != "good" {

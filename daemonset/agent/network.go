@@ -53,6 +53,8 @@ type view struct {
 	peers   []judged
 	uplinks []string
 	cluster []netip.Prefix
+	// revocations is the number of the list that the lanes follow.
+	revocations uint64
 }
 
 // network turns snapshots of the cluster into the state of this host.
@@ -191,6 +193,7 @@ func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (t
 	if err := n.trust.follow(v.self, snap); err != nil {
 		return 0, err
 	}
+	v.revocations = n.trust.docket.number()
 	v.peers = n.trust.judge.pass(ctx, snap, v.self.Name)
 	noted := n.rotator.Noted()
 	lanes, err := n.lanes.Observe()
@@ -243,7 +246,10 @@ func (n *network) follow(ctx context.Context, f follow) (err error) {
 	}
 	n.applied = v.plan
 	if err != nil {
-		n.applied = overlay.Plan{}
+		n.applied, v.revocations = overlay.Plan{}, 0
+		if old := n.seen.Load(); old != nil {
+			v.revocations = old.revocations // the newest is not followed yet
+		}
 	}
 	n.seen.Store(v)
 	return err

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -18,10 +19,10 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// verifier is what the agent needs of keymgr.Verifier.
+// verifier is what the judge needs of keymgr.Verifier.
 type verifier interface {
-	SetRoots(bundlePEM []byte) error
 	Verify(keymgr.Signed, keymgr.LiveNode) (keymgr.Peer, error)
+	Revoked(keymgr.NodeID, keymgr.CertificateInfo) (keymgr.RevocationReason, bool)
 	Forget(keymgr.NodeID) error
 }
 
@@ -43,7 +44,7 @@ type judged struct {
 // judge verifies what the API server says of the other nodes, and counts what
 // it refuses. A statement that is refused, or a NodeKey that is gone, leaves the
 // one accepted before in force: who can write a NodeKey, and no more, cannot
-// cut a node off.
+// cut a node off. Only the revocation list can.
 type judge struct {
 	verifier verifier
 	events   reporter
@@ -56,13 +57,14 @@ type judge struct {
 
 	accepted map[string]keymgr.Peer   // by node UID: newest accepted statement
 	refused  map[string]keymgr.Signed // by node UID: newest refused one, reported already
+	cut      map[string]bool          // UIDs of revoked nodes, reported already
 	known    map[string]keymgr.NodeID // nodes of the last pass, by UID
 }
 
 func newJudge(v verifier, events reporter, log *slog.Logger, restored []keymgr.Peer) *judge {
 	j := &judge{
 		verifier: v, events: events, log: log, clock: time.Now, refusals: tally{}, alarms: tally{},
-		accepted: map[string]keymgr.Peer{}, refused: map[string]keymgr.Signed{}, known: map[string]keymgr.NodeID{},
+		accepted: map[string]keymgr.Peer{}, refused: map[string]keymgr.Signed{}, cut: map[string]bool{}, known: map[string]keymgr.NodeID{},
 	}
 	for _, p := range restored {
 		j.accepted[p.ID.UID], j.known[p.ID.UID] = p, p.ID
@@ -90,6 +92,7 @@ func (j *judge) pass(ctx context.Context, snap kube.Snapshot, self string) []jud
 		}
 		delete(j.accepted, uid)
 		delete(j.refused, uid)
+		delete(j.cut, uid)
 	}
 	j.known = present
 	for _, n := range snap.Nodes {
@@ -101,6 +104,9 @@ func (j *judge) pass(ctx context.Context, snap kube.Snapshot, self string) []jud
 }
 
 func (j *judge) node(ctx context.Context, n kube.Node, snap kube.Snapshot) judged {
+	if err := j.revoked(ctx, n); err != nil {
+		return judged{node: n, err: err}
+	}
 	signed, ok := snap.NodeKeys[n.Name]
 	if !ok {
 		return judged{node: n, peer: j.inForce(n), err: errNoStatement}
@@ -120,6 +126,27 @@ func (j *judge) node(ctx context.Context, n kube.Node, snap kube.Snapshot) judge
 	return judged{node: n, peer: j.inForce(n), err: err}
 }
 
+// revoked takes what was accepted of a node out of force if it is revoked since,
+// whatever the node publishes now or has withdrawn. The error says that the node
+// is blocked altogether.
+func (j *judge) revoked(ctx context.Context, n kube.Node) error {
+	id := keymgr.NodeID{Name: n.Name, UID: n.UID}
+	if reason, ok := j.verifier.Revoked(id, keymgr.CertificateInfo{}); ok {
+		delete(j.accepted, n.UID)
+		err := fmt.Errorf("%w: %s", keymgr.ErrRevoked, reason)
+		if !j.cut[n.UID] {
+			j.cut[n.UID] = true
+			j.refuse(ctx, n, err)
+		}
+		return err
+	}
+	delete(j.cut, n.UID)
+	if _, ok := j.verifier.Revoked(id, j.accepted[n.UID].Certificate); ok {
+		delete(j.accepted, n.UID)
+	}
+	return nil
+}
+
 // inForce is what was accepted of a node before, while it may still be used;
 // the zero Peer has no keys.
 func (j *judge) inForce(n kube.Node) keymgr.Peer {
@@ -131,11 +158,15 @@ func (j *judge) inForce(n kube.Node) keymgr.Peer {
 
 func (j *judge) refuse(ctx context.Context, n kube.Node, err error) {
 	reason := keymgr.RejectReason(err)
-	j.log.Warn("key statement refused", "node", n.Name, "reason", reason, "error", err)
-	j.events.Event(ctx, kube.EventSpec{
+	event := kube.EventSpec{
 		Kind: kube.KindNode, Name: n.Name, UID: n.UID, Type: kube.EventWarning, Reason: "KeyStatementRefused",
 		Message: "key statement refused (" + reason + "): " + err.Error(),
-	})
+	}
+	if j.cut[n.UID] {
+		event.Reason, event.Message = "LanesCut", "lanes to this node cut: "+err.Error()
+	}
+	j.log.Warn("node refused", "node", n.Name, "reason", reason, "error", err)
+	j.events.Event(ctx, event)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.refusals.add(status.Refusal{Node: n.Name, Reason: reason, Message: err.Error(), Last: j.clock()})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sealane/sealane/bpf"
@@ -97,7 +98,7 @@ func (r *reports) counters(n *status.Node) error {
 // lanes fills in what the last pass knew, and what the kernel says of it now.
 func (r *reports) lanes(n *status.Node, v *view) {
 	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks = v.self.UID, v.self.PodCIDRs, v.cluster, v.uplinks
-	n.Lane.MTU = v.plan.MTU
+	n.Lane.MTU, n.Revocations.Number = v.plan.MTU, v.revocations
 	states, err := r.network.lanes.Observe()
 	if err != nil {
 		r.log.Error("lanes not read", "error", err)
@@ -174,6 +175,8 @@ func (r *reports) peer(j judged, live livePaths, refused string) status.Peer {
 		}
 	}
 	switch {
+	case errors.Is(j.err, keymgr.ErrRevoked) && len(j.peer.Keys) == 0:
+		p.State, p.Reason = status.Revoked, strings.TrimPrefix(j.err.Error(), keymgr.ErrRevoked.Error()+": ")
 	case refused != "":
 		p.State, p.Reason = status.Refused, refused
 	case errors.Is(j.err, errNoStatement) || errors.Is(j.err, errNoBundle):
@@ -217,6 +220,10 @@ func (r *reports) identity(n *status.Node, t *trust) {
 			n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
 		}
 	}
+	if l, ok := t.verifier.Revocations(); ok {
+		n.Revocations.IssuedAt = l.IssuedAt
+	}
+	n.Revocations.Revoked = t.revokedFor()
 	n.Refused, n.Discontinuities = t.judge.refusedSoFar(), t.judge.alarmsSoFar()
 }
 

@@ -223,8 +223,9 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 	if err != nil {
 		return nil, err
 	}
+	marks := keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers"))
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
-		TrustDomain: domain, Self: self, Marks: keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers")),
+		TrustDomain: domain, Self: self, Marks: marks, Revocations: marks,
 		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity, PSK: d.cfg.PostQuantum,
 	})
 	if err != nil {
@@ -235,7 +236,7 @@ func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
 		d.log.Warn("some peers start without their last statement", "error", err)
 	}
 	return &trust{
-		cfg: d.cfg, identity: identity, verifier: v, judge: newJudge(v, d.client, d.log, restored), cluster: d.client, events: d.client,
+		cfg: d.cfg, identity: identity, verifier: v, docket: &docket{verifier: v}, judge: newJudge(v, d.client, d.log, restored), cluster: d.client, events: d.client,
 		state: d.state, log: d.log, clock: time.Now, rest: identityCheck, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 	}, nil
 }

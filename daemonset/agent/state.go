@@ -32,6 +32,7 @@ type state struct {
 	waiting map[part]bool   // parts that have not worked yet
 	faults  map[part]string // what is wrong now
 	ready   chan struct{}   // closed when waiting is empty
+	barred  bool            // the node is revoked
 }
 
 func newState(parts ...part) *state {
@@ -96,5 +97,13 @@ func (s *state) reasonsLocked() []string {
 func (s *state) isReady() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.waiting) == 0
+	return len(s.waiting) == 0 && !s.barred
+}
+
+// bar says whether the node is revoked: then it is not ready, though its pods still
+// reach each other.
+func (s *state) bar(barred bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.barred = barred
 }

@@ -37,7 +37,7 @@ var errNoBundle = errors.New("no trust bundle yet: is the sealane-controller run
 type authority interface {
 	RequestCertificate(context.Context, kube.CertificateRequest) ([][]byte, error)
 	PublishNodeKey(context.Context, keymgr.NodeID, keymgr.Signed) error
-	DeleteNodeKey(ctx context.Context, name, nodeUID string) error
+	OverwriteNodeKey(context.Context, keymgr.NodeID, keymgr.Signed) error
 }
 
 // wanted is what the identity should say, as of the newest snapshot.
@@ -57,6 +57,7 @@ type trust struct {
 	cfg      Config
 	identity *keymgr.Identity
 	verifier *keymgr.Verifier
+	docket   *docket
 	judge    *judge
 	cluster  authority
 	events   reporter
@@ -97,6 +98,7 @@ func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
 			return err
 		}
 	}
+	t.docket.follow(snap.Revoked)
 	t.mu.Lock()
 	next := wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
 	if t.want != nil {
@@ -157,6 +159,9 @@ func (t *trust) run(ctx context.Context) error {
 func (t *trust) refresh(ctx context.Context, w *wanted) error {
 	if len(w.bundle) == 0 {
 		return errNoBundle
+	}
+	if err := t.standing(ctx); err != nil {
+		return err
 	}
 	why, rest := t.needsCertificate(w)
 	if t.rest = rest; why != "" {
@@ -225,11 +230,7 @@ func (t *trust) publish(ctx context.Context, w *wanted, in keymgr.StatementInput
 	if last, err = t.identity.Sign(in); err != nil {
 		return err
 	}
-	node := t.identity.Node()
-	if err := t.cluster.DeleteNodeKey(ctx, node.Name, node.UID); err != nil {
-		return fmt.Errorf("replace node key: %w", err)
-	}
-	return t.cluster.PublishNodeKey(ctx, node, last)
+	return t.cluster.OverwriteNodeKey(ctx, t.identity.Node(), last)
 }
 
 func (t *trust) warn(ctx context.Context, reason string, err error) {

@@ -125,6 +125,7 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("other users", func(t *testing.T) { testOtherUsers(t, c, n1) })
 	t.Run("stolen key", func(t *testing.T) { testStolenKey(t, c, n1, n2) })
 	t.Run("node is gone", func(t *testing.T) { testNodeIsGone(t, c) })
+	t.Run("revocation", func(t *testing.T) { testRevocation(t, c) })
 
 	c.controller(t, Config{Identity: "b", CAMode: CASelf})
 	stop()

@@ -22,6 +22,7 @@ type Registry interface {
 // collector removes the NodeKeys of nodes that are gone or were made anew.
 type collector struct {
 	registry Registry
+	register *register
 	metrics  *metrics
 	log      *slog.Logger
 }
@@ -35,7 +36,8 @@ func (c *collector) collect(ctx context.Context, s kube.Snapshot) error {
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(s.Claims)) {
-		if uid := s.Claims[name]; live[name] != uid {
+		// Until the identity is revoked, the NodeKey says what to revoke.
+		if uid := s.Claims[name]; live[name] != uid && c.register.isSettled(uid) {
 			errs = append(errs, c.remove(ctx, name, uid))
 		}
 	}

@@ -100,7 +100,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&c.RootLifetime, "root-lifetime", ca.DefaultRootLifetime, "lifetime of a root that the controller makes; replaced at 80 percent of it; at least 2 times the intermediate's")
 	fs.DurationVar(&c.IntermediateLifetime, "intermediate-lifetime", ca.DefaultIntermediateLifetime, "lifetime of the issuing intermediate, renewed at two thirds of it; at least 3 times --certificate-lifetime")
 	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", 0, "how many certificates one node gets within an hour; 0: 10, or 5 within --certificate-lifetime if that is more")
-	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9755", "address of /metrics, /healthz and /readyz")
+	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9755", "address of /metrics, /crl, /healthz and /readyz")
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 }
 

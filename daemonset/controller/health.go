@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sealane/sealane/daemonset/kube"
 )
 
 // stuckAfter is how long a leader's pass may take before the process is taken
@@ -73,14 +75,28 @@ func (h *health) alive() error {
 	return nil
 }
 
-func pages(h *health, registry prometheus.Gatherer) http.Handler {
+// crlType is the media type of a CRL in DER (RFC 2585, 4.2).
+const crlType = "application/pkix-crl"
+
+// pages serves the same on every replica, whether it leads or not.
+func pages(h *health, registry prometheus.Gatherer, record func() kube.RevocationRecord) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", page(h.alive))
 	mux.HandleFunc("GET /readyz", page(h.ready))
+	mux.HandleFunc("GET /crl", func(w http.ResponseWriter, _ *http.Request) {
+		crl := record().CRL
+		if len(crl) == 0 {
+			http.Error(w, "no CRL yet", http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", crlType)
+		_, _ = w.Write(crl) // as below
+	})
 	return mux
 }
 
+// page answers a probe.
 func page(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/sealane/sealane/daemonset/kube"
 )
 
 func TestPages(t *testing.T) {
@@ -24,7 +26,8 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.denied.WithLabelValues("Pod").Inc()
-	handler := pages(h, registry)
+	var record kube.RevocationRecord
+	handler := pages(h, registry, func() kube.RevocationRecord { return record })
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
@@ -52,6 +55,9 @@ func TestPages(t *testing.T) {
 	expect("/healthz", http.StatusOK, "ok")
 	expect("/metrics", http.StatusOK, `sealane_controller_requests_denied_total{reason="Pod"} 1`)
 
+	expect("/crl", http.StatusServiceUnavailable, "no CRL yet")
+	record.CRL = []byte("DER")
+	expect("/crl", http.StatusOK, "DER") // led or not
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil || len(problems) != 0 {
 		t.Errorf("metrics: %v, error %v", problems, err)

@@ -6,6 +6,7 @@ package controller
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -23,6 +24,8 @@ type metrics struct {
 	phase     *prometheus.GaugeVec
 	since     prometheus.Gauge
 	waiting   prometheus.Gauge
+	revoked   *prometheus.GaugeVec
+	list      prometheus.Gauge
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -63,10 +66,16 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sealane_controller_leader", Help: "1 while this controller is the one that works, else 0.",
 		}),
+		revoked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sealane_controller_revoked_nodes", Help: "Nodes in the revocation list: blocked ones, and readmitted ones whose old certificates stay revoked.",
+		}, []string{"state"}),
+		list: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sealane_controller_revocation_list_number", Help: "Number of the published revocation list.",
+		}),
 	}
 	for _, c := range []prometheus.Collector{
 		m.issued, m.denied, m.pending, m.failures, m.collected, m.notAfter, m.leader,
-		m.offline, m.wanted, m.phase, m.since, m.waiting,
+		m.offline, m.wanted, m.phase, m.since, m.waiting, m.revoked, m.list,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err
@@ -98,7 +107,8 @@ func (m *metrics) resign() {
 	m.leader.Set(0)
 	m.phase.Reset()
 	m.notAfter.Reset()
-	for _, g := range []prometheus.Gauge{m.offline, m.wanted, m.since, m.waiting, m.pending} {
+	m.revoked.Reset()
+	for _, g := range []prometheus.Gauge{m.offline, m.wanted, m.since, m.waiting, m.pending, m.list} {
 		g.Set(0)
 	}
 }
@@ -108,4 +118,16 @@ func truth(b bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+func (m *metrics) revocations(l keymgr.RevocationList) {
+	blocked := 0
+	for _, n := range l.Nodes {
+		if n.Blocked {
+			blocked++
+		}
+	}
+	m.revoked.WithLabelValues("blocked").Set(float64(blocked))
+	m.revoked.WithLabelValues("readmitted").Set(float64(len(l.Nodes) - blocked))
+	m.list.Set(float64(l.Number))
 }

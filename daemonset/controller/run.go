@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,7 +61,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("listen for --metrics-address=%s: %w", cfg.MetricsAddress, err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serve(ctx, listener, pages(c.health, registry)) })
+	records, err := client.WatchRecord(ctx)
+	if err != nil {
+		return err
+	}
+	defer records.Wait()
+	group.Go(func() error { return serve(ctx, listener, pages(c.health, registry, records.Record)) })
 	group.Go(func() error { return c.run(ctx) })
 	return group.Wait()
 }
@@ -114,13 +120,22 @@ func (c *controller) term(ctx context.Context, trustDomain string) error {
 		return err
 	}
 	defer func() { stop(); requests.Wait() }()
-	cluster, err := c.client.Watch(ctx, kube.WatchConfig{Reports: true})
+	cluster, err := c.client.Watch(ctx, kube.WatchConfig{Reports: true, Revocations: true})
 	if err != nil {
 		return err
 	}
 	defer func() { stop(); cluster.Wait() }()
 	c.log.Info("leader works", keyMode, c.cfg.CAMode)
-	c.worker(authority, requests, cluster, trustDomain).run(ctx)
+	r := c.revoker(authority, trustDomain)
+	r.requests, r.cluster = requests, cluster
+	requests.Notify(r.news)
+	cluster.Notify(r.news)
+	var work sync.WaitGroup
+	work.Go(func() { r.run(ctx) })
+	w := c.worker(authority, requests, cluster, trustDomain)
+	w.signer.revoked, w.collector.register = r.register, r.register
+	w.run(ctx)
+	work.Wait()
 	return ctx.Err()
 }
 
@@ -137,6 +152,13 @@ func (c *controller) worker(a Authority, requests RequestFeed, cluster ClusterFe
 		},
 		collector: &collector{registry: c.client, metrics: c.metrics, log: c.log},
 		ledger:    &ledger{}, health: c.health, metrics: c.metrics, log: c.log, clock: time.Now, mode: c.cfg.CAMode,
+	}
+}
+
+func (c *controller) revoker(a Registrar, trustDomain string) *revoker {
+	return &revoker{
+		registrar: a, notice: c.client, report: c.client, register: newRegister(), news: make(chan struct{}, 1),
+		trustDomain: trustDomain, lifetime: c.cfg.CertificateLifetime, metrics: c.metrics, log: c.log, clock: time.Now,
 	}
 }
 

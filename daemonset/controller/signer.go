@@ -53,6 +53,7 @@ type signer struct {
 	issuer  ca.Issuer
 	policy  ca.Policy // without the DaemonSet's UID
 	history *history
+	revoked *register
 	metrics *metrics
 	log     *slog.Logger
 	clock   func() time.Time
@@ -139,7 +140,11 @@ func aboutRefusal(r kube.Request, d *ca.Denial) kube.EventSpec {
 // judge reads the facts for a request and lets ca.Approve decide.
 func (s *signer) judge(ctx context.Context, r kube.Request, owners owners) (ca.Order, error) {
 	request, policy := asked(r), s.policy
-	facts := ca.Facts{Now: s.clock(), KeyOwners: owners}
+	revoked, known := s.revoked.current()
+	if !known {
+		return ca.Order{}, errNoRegister
+	}
+	facts := ca.Facts{Now: s.clock(), KeyOwners: owners, Revoked: revoked}
 	claims, err := ca.ReadClaims(request)
 	if err != nil {
 		return ca.Approve(request, policy, facts) // it knows which check comes first

@@ -28,7 +28,10 @@ const (
 	callTimeout = 30 * time.Second
 )
 
-var errListing = errors.New("waiting for the first lists of requests, nodes, nodekeys and the trust bundle")
+var (
+	errListing    = errors.New("waiting for the first lists of requests, nodes, nodekeys, revocations and the trust bundle")
+	errNoRegister = errors.New("waiting to learn which nodes are revoked")
+)
 
 // RequestFeed follows the certificate requests.
 type RequestFeed interface {
@@ -104,11 +107,15 @@ func (w *worker) awaitLists(ctx context.Context) {
 	for ctx.Err() == nil {
 		_, requests := w.requests.Requests()
 		_, cluster := w.cluster.Snapshot()
+		_, revoked := w.signer.revoked.current()
 		w.health.pass()
-		if requests && cluster {
+		if requests && cluster && revoked {
 			return
 		}
 		w.health.report(errListing)
+		if requests && cluster {
+			w.health.report(errNoRegister)
+		}
 		w.await(ctx, minPause, false)
 	}
 }
@@ -125,6 +132,7 @@ func (w *worker) await(ctx context.Context, pause time.Duration, success bool) {
 	case <-ctx.Done():
 	case <-w.requests.Changed():
 	case <-w.cluster.Changed():
+	case <-w.signer.revoked.changed:
 	case <-timer.C:
 	}
 }

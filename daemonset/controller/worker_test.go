@@ -300,6 +300,7 @@ func TestCollect(t *testing.T) {
 	w.addNode("n2", "u2-new", "10.244.2.0/24")
 	w.claims = map[string]string{"n1": "u1", "n2": "u2-old", "n3": "u3"}
 	worker := newTestWorker(t, w)
+	worker.collector.register.publish(keymgr.RevocationList{}, map[string]bool{"u1": true, "u2-old": true, "u3": true})
 	settle(t, w, worker)
 	if diff := cmp.Diff(map[string]string{"n1": "u1"}, w.claims); diff != "" {
 		t.Errorf("nodekeys (-want +got):\n%s", diff)
@@ -314,6 +315,7 @@ func TestCollectBelievesTheAPIServerNotTheSnapshot(t *testing.T) {
 	w.addNode("n1", "u1", "10.244.1.0/24")
 	w.claims = map[string]string{"n1": "u1"}
 	c := newTestWorker(t, w).collector
+	c.register.publish(keymgr.RevocationList{}, map[string]bool{"u1": true})
 	late := kube.Snapshot{Claims: map[string]string{"n1": "u1"}} // without the node
 	if err := c.collect(t.Context(), late); err != nil {
 		t.Fatal(err)

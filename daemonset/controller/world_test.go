@@ -48,6 +48,8 @@ type world struct {
 	verdicts  map[string]kube.Verdict
 	changed   chan struct{}
 	writes    int
+	orders    []kube.Revocation
+	record    kube.RevocationRecord
 
 	mu      sync.Mutex // guards what tests change while a worker runs
 	fail    error      // of every call, if set
@@ -217,7 +219,10 @@ func (w *world) Changed() <-chan struct{}         { return w.changed }
 func (w *world) Requests() ([]kube.Request, bool) { return slices.Clone(w.requests), !w.isListing() }
 
 func (w *world) Snapshot() (kube.Snapshot, bool) {
-	s := kube.Snapshot{NodeKeys: w.keys, Claims: w.claims, Reports: w.reports, Trust: w.trust, Bundle: bytes.TrimSpace(w.bundle)}
+	s := kube.Snapshot{
+		NodeKeys: w.keys, Claims: w.claims, Reports: w.reports, Trust: w.trust, Bundle: bytes.TrimSpace(w.bundle),
+		Revoked: w.record, Orders: slices.Clone(w.orders),
+	}
 	for _, node := range w.nodes {
 		s.Nodes = append(s.Nodes, node)
 	}
@@ -248,17 +253,18 @@ func newTestWorker(t *testing.T, w *world) *worker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.DiscardHandler)
+	log, none := slog.New(slog.DiscardHandler), newRegister()
+	none.decide(keymgr.RevocationList{})
 	return &worker{
 		authority: authority, requests: w, cluster: w, publisher: w,
 		signer: &signer{
-			facts: w, desk: w, report: w, issuer: authority, history: newHistory(),
+			facts: w, desk: w, report: w, issuer: authority, history: newHistory(), revoked: none,
 			policy: ca.Policy{
 				TrustDomain: testDomain, Namespace: kube.DefaultNamespace, ServiceAccount: kube.AgentServiceAccount, MaxPerHour: 3,
 			},
 			metrics: metrics, log: log, clock: clock,
 		},
-		collector: &collector{registry: w, metrics: metrics, log: log},
+		collector: &collector{registry: w, register: none, metrics: metrics, log: log},
 		ledger:    &ledger{}, health: newHealth(clock), metrics: metrics, log: log, clock: clock, mode: CASelf,
 	}
 }

@@ -32,6 +32,7 @@ metadata: {name: test-all}
 rules:
 - {apiGroups: [sealane.io], resources: ["*"], verbs: ["*"]}
 - {apiGroups: [certificates.k8s.io], resources: ["*"], verbs: ["*"]}
+- {apiGroups: [""], resources: [configmaps], verbs: ["*"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -90,8 +91,11 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("token says who asks", func(t *testing.T) { testToken(t, r, agent1) })
 	t.Run("least privilege", func(t *testing.T) { testLeastPrivilege(t, r, agent1) })
 	t.Run("watch", func(t *testing.T) { testRealWatch(t, r, agent1) })
+	t.Run("rights on revocations", func(t *testing.T) { testRevocationRights(t, r, agent1) })
 	r.Apply(t, allowAll)
 	awaitPolicy(t, r)
+	t.Run("rights on revocations, by policy", func(t *testing.T) { testRevocationRights(t, r, agent1) })
+	t.Run("revocations", func(t *testing.T) { testRealRevocation(t, r) })
 	t.Run("nodekey policy", func(t *testing.T) { testNodeKeyPolicy(t, r, agent1, agent2) })
 	t.Run("unbound tokens", func(t *testing.T) { testUnboundTokens(t, r) })
 	t.Run("request policy", func(t *testing.T) { testRequestPolicy(t, r, agent1) })

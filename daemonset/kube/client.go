@@ -34,6 +34,12 @@ const (
 	RootSecret = "sealane-ca-root"
 	// AgentServiceAccount is the ServiceAccount of the node agents.
 	AgentServiceAccount = "sealane-agent"
+	// RevocationConfigMap is the name of the ConfigMap with the revocation list.
+	RevocationConfigMap = "sealane-revocations"
+	// RevocationListKey is the key of the signed list (JSON) in its data.
+	RevocationListKey = "list.json"
+	// CRLKey is the key of the X.509 CRL (DER) in its binaryData.
+	CRLKey = "crl.der"
 	// SignerName is the signer that node certificates are requested from.
 	SignerName = ca.SignerName
 )
@@ -71,11 +77,12 @@ type Config struct {
 
 // Client talks to one API server. It is safe for concurrent use.
 type Client struct {
-	core      kubernetes.Interface
-	nodeKeys  nodeKeyClient
-	namespace string
-	log       *slog.Logger
-	events    *eventRecorder
+	core        kubernetes.Interface
+	nodeKeys    nodeKeyClient
+	revocations revocationClient
+	namespace   string
+	log         *slog.Logger
+	events      *eventRecorder
 }
 
 // NewClient makes a Client. It reads the credentials but does not connect.
@@ -99,16 +106,16 @@ func connect(base *rest.Config, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make api client: %w", err)
 	}
-	nodeKeys, err := newNodeKeyClient(base)
+	ours, err := newOwnClients(base)
 	if err != nil {
-		return nil, fmt.Errorf("make api client for nodekeys: %w", err)
+		return nil, fmt.Errorf("make api client for sealane.io: %w", err)
 	}
-	return newClient(core, nodeKeys, cfg), nil
+	return newClient(core, ours, cfg), nil
 }
 
-func newClient(core kubernetes.Interface, nodeKeys nodeKeyClient, cfg Config) *Client {
+func newClient(core kubernetes.Interface, ours ownClients, cfg Config) *Client {
 	cfg = cfg.withDefaults()
-	c := &Client{core: core, nodeKeys: nodeKeys, namespace: cfg.Namespace, log: cfg.Logger}
+	c := &Client{core: core, nodeKeys: ours.nodeKeys, revocations: ours.revocations, namespace: cfg.Namespace, log: cfg.Logger}
 	c.events = newEventRecorder(core, cfg)
 	return c
 }

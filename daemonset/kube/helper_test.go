@@ -29,7 +29,7 @@ const patience = 20 * time.Second
 type fakeAPI struct {
 	*Client
 	core *fake.Clientset
-	keys *clienttesting.Fake // for reactors on nodekeys
+	keys *clienttesting.Fake // for reactors on nodekeys and revocations
 	// watches gets the resource of each watch that is established. The fake
 	// server does not replay what happens between a list and its watch, so
 	// tests must not change anything there.
@@ -49,16 +49,26 @@ func newFake(t *testing.T, objects ...runtime.Object) *fakeAPI {
 	keys := &clienttesting.Fake{}
 	keys.AddReactor("*", "*", clienttesting.ObjectReaction(tracker))
 	keys.AddWatchReactor("*", watchReactor(tracker, watches))
-	resource := v1alpha1.GroupVersion().WithResource(v1alpha1.NodeKeyResource)
+	group := v1alpha1.GroupVersion()
 	client := gentype.NewFakeClientWithList(
-		keys, "", resource, v1alpha1.GroupVersion().WithKind("NodeKey"),
+		keys, "", group.WithResource(v1alpha1.NodeKeyResource), group.WithKind("NodeKey"),
 		func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
 		func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
 		func(to, from *v1alpha1.NodeKeyList) { to.ListMeta = from.ListMeta },
 		func(l *v1alpha1.NodeKeyList) []*v1alpha1.NodeKey { return gentype.ToPointerSlice(l.Items) },
 		func(l *v1alpha1.NodeKeyList, items []*v1alpha1.NodeKey) { l.Items = gentype.FromPointerSlice(items) },
 	)
-	c := newClient(core, client, Config{})
+	revocations := gentype.NewFakeClientWithList(
+		keys, "", group.WithResource(v1alpha1.RevocationResource), group.WithKind("Revocation"),
+		func() *v1alpha1.Revocation { return &v1alpha1.Revocation{} },
+		func() *v1alpha1.RevocationList { return &v1alpha1.RevocationList{} },
+		func(to, from *v1alpha1.RevocationList) { to.ListMeta = from.ListMeta },
+		func(l *v1alpha1.RevocationList) []*v1alpha1.Revocation { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.RevocationList, items []*v1alpha1.Revocation) {
+			l.Items = gentype.FromPointerSlice(items)
+		},
+	)
+	c := newClient(core, ownClients{nodeKeys: client, revocations: revocations}, Config{})
 	t.Cleanup(c.Close)
 	return &fakeAPI{Client: c, core: core, keys: keys, watches: watches}
 }

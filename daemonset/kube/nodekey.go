@@ -44,10 +44,16 @@ type nodeKeyWriter interface {
 	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
 }
 
-func newNodeKeyClient(base *rest.Config) (nodeKeyClient, error) {
+// ownClients are the clients of Sealane's own resources.
+type ownClients struct {
+	nodeKeys    nodeKeyClient
+	revocations revocationClient
+}
+
+func newOwnClients(base *rest.Config) (ownClients, error) {
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return nil, err
+		return ownClients{}, err
 	}
 	group := v1alpha1.GroupVersion()
 	cfg := rest.CopyConfig(base)
@@ -55,13 +61,21 @@ func newNodeKeyClient(base *rest.Config) (nodeKeyClient, error) {
 	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
-		return nil, err
+		return ownClients{}, err
 	}
-	return gentype.NewClientWithList(
-		v1alpha1.NodeKeyResource, client, runtime.NewParameterCodec(scheme), "",
-		func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
-		func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
-	), nil
+	codec := runtime.NewParameterCodec(scheme)
+	return ownClients{
+		nodeKeys: gentype.NewClientWithList(
+			v1alpha1.NodeKeyResource, client, codec, "",
+			func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
+			func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
+		),
+		revocations: gentype.NewClientWithList(
+			v1alpha1.RevocationResource, client, codec, "",
+			func() *v1alpha1.Revocation { return &v1alpha1.Revocation{} },
+			func() *v1alpha1.RevocationList { return &v1alpha1.RevocationList{} },
+		),
+	}, nil
 }
 
 // NodeKeys returns every NodeKey object, from the API server itself.
@@ -86,11 +100,23 @@ func (c *Client) PublishNodeKey(ctx context.Context, id keymgr.NodeID, signed ke
 	}
 	again := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
 	return wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
-		return c.putNodeKey(ctx, want)
+		return c.putNodeKey(ctx, want, checkSuccession)
 	}))
 }
 
-func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey) error {
+// OverwriteNodeKey does the same whatever the object carries: for a node that finds
+// there what it never signed.
+func (c *Client) OverwriteNodeKey(ctx context.Context, id keymgr.NodeID, signed keymgr.Signed) error {
+	doing := "overwrite nodekey " + id.Name
+	want, err := newNodeKey(id, signed)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	anyway := func(_, _ v1alpha1.NodeKeySpec) error { return nil }
+	return wrap(doing, retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.putNodeKey(ctx, want, anyway) }))
+}
+
+func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey, check func(have, want v1alpha1.NodeKeySpec) error) error {
 	have, err := c.nodeKeys.Get(ctx, want.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = c.nodeKeys.Create(ctx, want, metav1.CreateOptions{})
@@ -99,7 +125,7 @@ func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey) error {
 	if err != nil {
 		return err
 	}
-	if err := checkSuccession(have.Spec, want.Spec); err != nil {
+	if err := check(have.Spec, want.Spec); err != nil {
 		return err
 	}
 	if equality.Semantic.DeepEqual(have.Spec, want.Spec) {

@@ -206,3 +206,24 @@ func TestDeleteNodeKey(t *testing.T) {
 		t.Error("nodekey is still there")
 	}
 }
+
+// Whoever wrote a higher number into a node's object keeps the node from nothing.
+func TestOverwriteNodeKey(t *testing.T) {
+	api := newFake(t)
+	id := keymgr.NodeID{Name: "n1", UID: "u1"}
+	if err := api.OverwriteNodeKey(t.Context(), id, statement(3, "")); err != nil {
+		t.Fatal(err)
+	}
+	if err := api.PublishNodeKey(t.Context(), id, statement(1<<50, "forged")); err != nil {
+		t.Fatal(err)
+	}
+	if err := api.PublishNodeKey(t.Context(), id, statement(4, "")); !errors.Is(err, ErrNewer) {
+		t.Fatalf("publish over a higher number: %v, want ErrNewer", err)
+	}
+	if err := api.OverwriteNodeKey(t.Context(), id, statement(4, "")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := api.NodeKey(t.Context(), "n1"); err != nil || !got.Equal(statement(4, "")) {
+		t.Errorf("object carries %s, %v", got.Payload, err)
+	}
+}

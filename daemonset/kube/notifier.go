@@ -19,8 +19,9 @@ type notifier struct {
 	changed chan struct{} // holds at most one signal
 	running sync.WaitGroup
 
-	mu      sync.Mutex
-	pending int // informers that have not had their first list; guarded by mu
+	mu      sync.Mutex // guards all below
+	pending int        // informers that have not had their first list
+	others  []chan<- struct{}
 }
 
 func newNotifier(c *Client) *notifier {
@@ -35,10 +36,22 @@ func (n *notifier) Changed() <-chan struct{} { return n.changed }
 // the context that the watch was started with.
 func (n *notifier) Wait() { n.running.Wait() }
 
+// Notify sends to c, too, what Changed gets. c must have room for one value.
+func (n *notifier) Notify(c chan<- struct{}) {
+	n.mu.Lock()
+	n.others = append(n.others, c)
+	n.mu.Unlock()
+	n.notify() // what came before c was known
+}
+
 func (n *notifier) notify() {
-	select {
-	case n.changed <- struct{}{}:
-	default: // the reader has not yet taken the last one
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range append(n.others, n.changed) {
+		select {
+		case c <- struct{}{}:
+		default: // the reader has not yet taken the last one
+		}
 	}
 }
 

@@ -26,6 +26,8 @@ type WatchConfig struct {
 	// Reports also follows what the agents report in the status of NodeKeys,
 	// which is news to nobody but the controller.
 	Reports bool
+	// Revocations lists the orders to revoke, too. Agents may not read them.
+	Revocations bool
 }
 
 // Snapshot is all that is known at one moment. It belongs to the caller,
@@ -39,6 +41,8 @@ type Snapshot struct {
 	Bundle    []byte                     // trust bundle, PEM; empty if there is none
 	Trust     Trust                      // what else is published beside the bundle
 	LocalPods []Pod                      // of WatchConfig.Node, by namespace and name
+	Revoked   RevocationRecord           // what is published of revocations, unverified
+	Orders    []Revocation               // oldest first, if WatchConfig asks for them
 }
 
 // Watcher follows what the API server has. See Client.Watch.
@@ -47,7 +51,9 @@ type Watcher struct {
 	nodes    *feed[Node]
 	nodeKeys *feed[publishedKey]
 	trust    *feed[Trust]
-	pods     *feed[Pod] // nil if not watched
+	records  *feed[RevocationRecord]
+	pods     *feed[Pod]        // nil if not watched
+	orders   *feed[Revocation] // nil if not watched
 }
 
 type publishedKey struct {
@@ -57,8 +63,8 @@ type publishedKey struct {
 	rotation      RotationRequest
 }
 
-// Watch follows nodes, NodeKeys, the trust bundle and one node's pods until
-// ctx ends. While the API server is away the last snapshot stays.
+// Watch follows nodes, NodeKeys, the trust bundle, the revocation list and what
+// cfg asks for until ctx ends. While the API server is away the last snapshot stays.
 func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 	ctx = c.withLog(ctx)
 	w := &Watcher{notifier: newNotifier(c)}
@@ -71,6 +77,14 @@ func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 	}
 	if w.trust, err = start(ctx, w.notifier, c.trustSource()); err != nil {
 		return nil, err
+	}
+	if w.records, err = start(ctx, w.notifier, c.recordSource()); err != nil {
+		return nil, err
+	}
+	if cfg.Revocations {
+		if w.orders, err = start(ctx, w.notifier, c.revocationSource()); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Node == "" {
 		return w, nil
@@ -96,7 +110,13 @@ func (w *Watcher) Snapshot() (Snapshot, bool) {
 		}
 	}
 	for _, trust := range w.trust.values() {
-		s.Bundle, s.Trust = trust.Bundle, trust
+		if len(trust.Bundle) > 0 {
+			s.Bundle, s.Trust = trust.Bundle, trust
+		}
+	}
+	s.Revoked = theRecord(w.records)
+	if w.orders != nil {
+		s.Orders = sortedRevocations(w.orders.values())
 	}
 	if w.pods != nil {
 		s.LocalPods = w.pods.values()

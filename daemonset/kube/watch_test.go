@@ -47,9 +47,12 @@ func watching(t *testing.T, api *fakeAPI, cfg WatchConfig) (context.Context, *Wa
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); w.Wait() })
-	informers := 3
+	informers := 4
 	if cfg.Node != "" {
-		informers = 4
+		informers++
+	}
+	if cfg.Revocations {
+		informers++
 	}
 	api.awaitWatches(ctx, t, informers)
 	return ctx, w

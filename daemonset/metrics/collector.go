@@ -81,6 +81,11 @@ func keyMetrics() []metric {
 		},
 		gauge("sealane_key_generation", "Generation of the node's own WireGuard key; 0: none.",
 			func(n status.Node) float64 { return float64(n.Key.Generation) }),
+		gauge("sealane_revocation_list_number", "Number of the revocation list that the node's lanes follow; 0: none.",
+			func(n status.Node) float64 { return float64(n.Revocations.Number) }),
+		gauge("sealane_node_revoked", "Whether this very node is revoked (1).",
+			func(n status.Node) float64 { return truth(n.Revocations.Revoked != "") }),
+		gauge("sealane_peers_revoked", "Nodes that have no lane because they are revoked.", revokedPeers),
 		{
 			name: "sealane_rotation_state_seconds", help: "How long the rotation of the node's key has been in the state it is in.", labels: []string{"state"},
 			samples: func(n status.Node) []sample {
@@ -138,6 +143,14 @@ func pairings(n status.Node, agreed bool) []sample {
 		}
 	}
 	return out
+}
+
+func revokedPeers(n status.Node) float64 {
+	var sum float64
+	for _, p := range n.Peers {
+		sum += truth(p.State == status.Revoked)
+	}
+	return sum
 }
 
 // moment is a point in time; no sample while there is none.

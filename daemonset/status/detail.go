@@ -36,6 +36,10 @@ func detailTable(n Node) table {
 	add("rotation", rotation(n), plain)
 	add("post-quantum", postQuantum(n), plain)
 	add("statement", statement(n), plain)
+	if n.Revocations.Revoked != "" {
+		add("REVOKED", n.Revocations.Revoked, bad)
+	}
+	add("revocations", revocations(n), plain)
 	add("cluster pods", prefixes(n.ClusterPodCIDRs), plain)
 	add("node's pods", prefixes(n.PodCIDRs), plain)
 	add("pods", fmt.Sprintf("%d, addresses %s", n.Pods, addresses(n)), plain)
@@ -110,6 +114,14 @@ func statement(n Node) string {
 		return ""
 	}
 	return fmt.Sprintf("sequence %d, issued %s, ends %s", s.Sequence, Ago(n.Time, s.IssuedAt), Ago(n.Time, s.NotAfter))
+}
+
+func revocations(n Node) string {
+	r := n.Revocations
+	if r.Number == 0 {
+		return ""
+	}
+	return fmt.Sprintf("list %d, newest issued %s", r.Number, Ago(n.Time, r.IssuedAt))
 }
 
 func prefixes(all []netip.Prefix) string {

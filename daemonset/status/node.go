@@ -41,6 +41,9 @@ type Node struct {
 	PostQuantum string    `json:"postQuantum,omitempty"`
 	Pairings    []Pairing `json:"pairings,omitempty"` // by role and result
 
+	// Revocations is the revocation list in use; zero: none, as with VXLAN.
+	Revocations Revocations `json:"revocations,omitzero"`
+
 	ClusterPodCIDRs []netip.Prefix `json:"clusterPodCIDRs,omitempty"`
 	PodCIDRs        []netip.Prefix `json:"podCIDRs,omitempty"`
 	Pods            int            `json:"pods"` // pods that have a lease
@@ -132,6 +135,15 @@ type Statement struct {
 	NotAfter time.Time `json:"notAfter,omitzero"`
 }
 
+// Revocations says which revocation list a node follows.
+type Revocations struct {
+	// Number is of the list that the node's lanes follow: what it revokes is cut.
+	Number   uint64    `json:"number"`
+	IssuedAt time.Time `json:"issuedAt,omitzero"` // of the newest list accepted
+	// Revoked is why this very node is revoked, one word; empty if it is not.
+	Revoked string `json:"revoked,omitempty"`
+}
+
 // AddressUse says how many pod addresses of a family are taken.
 type AddressUse struct {
 	Family string `json:"family"` // "ipv4" or "ipv6"
@@ -154,6 +166,8 @@ const (
 	NoLane PeerState = "no_lane"
 	// Refused is a node whose statement was not accepted; see Peer.Reason.
 	Refused PeerState = "refused"
+	// Revoked is a node that is revoked: it has no lane, whatever it publishes.
+	Revoked PeerState = "revoked"
 )
 
 // Peer is another node, as seen from the node of the report.

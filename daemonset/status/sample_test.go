@@ -70,6 +70,7 @@ func full() Node {
 	n := healthy(1, 2)
 	n.NotReadyReasons = []string{"no certificate"}
 	n.Lane.Plaintext = true
+	n.Revocations = Revocations{1787400000123, now.Add(-30 * time.Minute), "keyCompromise"}
 	n.Peers[0].Reason = "no answer"
 	n.Peers[0].Grace = true
 	n.Rotation = Rotation{State: "published", Since: now.Add(-time.Minute), Reason: "requested", Waiting: []string{"n2"}, Overdue: true}
@@ -104,11 +105,14 @@ func troubled() Cluster {
 	a.Peers[0].State, a.Peers[0].Reason = HandshakePending, "no answer for 3m"
 	a.Peers[1].PublicKey = publicKey(25)
 	a.Refused = []Refusal{{"n2", "signature", "invalid signature\x1b[2J", 3, now.Add(-5 * time.Minute)}}
+	a.Revocations = Revocations{Number: 1787400000123, IssuedAt: now.Add(-time.Minute)}
 	b.Ready, b.NotReadyReasons = false, []string{"no certificate yet", "waiting for the controller"}
 	b.Uplinks = nil
 	b.Peers[1].Grace = true
 	b.Certificate.NotAfter = now.Add(-3 * time.Hour)
 	b.Statement.NotAfter = now.Add(-time.Minute)
+	d.Revocations = Revocations{1787400000123, now.Add(-time.Minute), "keyCompromise"}
+	b.Peers[0].State, b.Peers[0].Reason = Revoked, "keyCompromise"
 	d.Certificate.RenewAt = now.Add(-5 * time.Hour)
 	d.BundleHash = strings.Repeat("cd", 32)
 	d.Drops = []Drop{{"no_lane", 4, 4096}, {"leak_egress", 2, 168}}

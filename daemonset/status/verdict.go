@@ -106,6 +106,9 @@ func (j *judge) node(n Node) {
 	} else {
 		j.problem("%s: not ready: %s", n.Name, reasons(n.NotReadyReasons))
 	}
+	if n.Revocations.Revoked != "" {
+		j.problem("%s: is revoked: %s", n.Name, n.Revocations.Revoked)
+	}
 	if len(n.Uplinks) == 0 {
 		j.problem("%s: the leak guard watches no device", n.Name)
 	}

@@ -19,7 +19,7 @@ var floors = []struct {
 }{
 	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1"}},
 	{"know", []string{"keymgr", "keymgr/rotation", "policy", "cni", "cni/ipam"}},
-	{"vouch", []string{"keymgr/ca", "keymgr/pairing"}},
+	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
 	{"drive", []string{"daemonset/rotate"}},

@@ -36,10 +36,11 @@ var widePackages = map[string]struct {
 	lines int
 	why   string
 }{
-	"daemonset/kube":  {2500, "the only door to client-go, one file for each thing asked of it"},
-	"daemonset/agent": {3000, "wires everything, and has nobody above it but main"},
-	"keymgr/ca":       {2500, "the private keys of the authority stay in one package, from their making to their end"},
-	"keymgr":          {4000, "a PeerKey can be made here only, so whoever makes one has to live here"},
+	"daemonset/kube":       {2500, "the only door to client-go, one file for each thing asked of it"},
+	"daemonset/agent":      {3000, "wires everything, and has nobody above it but main"},
+	"daemonset/controller": {2500, "what one leader does, on watches that its parts share"},
+	"keymgr/ca":            {2500, "the private keys of the authority stay in one package, from their making to their end"},
+	"keymgr":               {4600, "a PeerKey can be made here only, so whoever makes one has to live here"},
 }
 
 func lines(src []byte) int { return bytes.Count(src, []byte("\n")) }

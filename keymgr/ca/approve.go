@@ -66,8 +66,14 @@ func Approve(r Request, p Policy, f Facts) (Order, error) {
 	if err := checkPod(claims, p, f.Pod); err != nil {
 		return Order{}, err
 	}
+	if n, found := f.Revoked.Node(claims.Node.UID); found && n.Blocked {
+		return Order{}, deny(ReasonNodeRevoked, "node %s is revoked (%s); sealane readmit %s brings it back", claims.Node, n.Reason, claims.Node.Name)
+	}
 	key, err := checkCSR(r.CSR, claims.Node.URI(p.TrustDomain).String())
 	if err != nil {
+		return Order{}, err
+	}
+	if err := checkKeyRevoked(key, f.Revoked); err != nil {
 		return Order{}, err
 	}
 	lifetime, err := checkTerms(r, p)
@@ -138,6 +144,16 @@ func checkPod(c Claims, p Policy, pod *Pod) error {
 	case p.DaemonSetUID == "" || pod.ControllerKind != "DaemonSet" || pod.ControllerUID != p.DaemonSetUID:
 		return deny(ReasonPod, "pod %s is controlled by %s %q, want the agent's DaemonSet %q",
 			pod.Name, pod.ControllerKind, pod.ControllerUID, p.DaemonSetUID)
+	}
+	return nil
+}
+
+func checkKeyRevoked(key csrKey, l keymgr.RevocationList) error {
+	for _, n := range l.Nodes {
+		if slices.Contains(n.Keys, keymgr.Hash(key.hash)) {
+			return deny(ReasonKeyRevoked, "spec.request: public key %x of node %s is revoked (%s); "+
+				"its agent makes another by itself, or delete the key directory and restart it", key.hash[:8], n.ID(), n.Reason)
+		}
 	}
 	return nil
 }

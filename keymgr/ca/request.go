@@ -71,6 +71,8 @@ type Facts struct {
 	Issued []time.Time
 	// KeyOwners maps the hash of every known node key (CertificateInfo.SPKI) to its node.
 	KeyOwners map[[32]byte]keymgr.NodeID
+	// Revoked holds the revoked nodes and keys.
+	Revoked keymgr.RevocationList
 }
 
 // Node is a live Node object.

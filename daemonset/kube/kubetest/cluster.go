@@ -19,6 +19,16 @@ const Namespace = "sealane-system"
 // Kubectl runs kubectl as the administrator and returns what it prints.
 func (s *Server) Kubectl(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
+	out, err := s.TryKubectl(t, stdin, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TryKubectl is Kubectl for what may fail; the error has what it says.
+func (s *Server) TryKubectl(t testing.TB, stdin string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(s.bin, "kubectl"), append([]string{"--kubeconfig=" + s.AdminKubeconfig}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Env = append(os.Environ(), "HOME="+s.dir)
@@ -26,9 +36,9 @@ func (s *Server) Kubectl(t testing.TB, stdin string, args ...string) string {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("kubectl %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.String())
+		return "", fmt.Errorf("kubectl %s: %w\n%s%s", strings.Join(args, " "), err, out, stderr.String())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), nil
 }
 
 // Apply applies manifests.
@@ -46,8 +56,10 @@ type Values map[string]any
 func (s *Server) Install(t testing.TB, values Values) {
 	t.Helper()
 	chart := filepath.Join(repository(t), "daemonset/deploy/chart")
-	s.Apply(t, read(t, filepath.Join(chart, "crds/sealane.io_nodekeys.yaml")))
-	s.Kubectl(t, "", "wait", "--for=condition=Established", "crd/nodekeys.sealane.io")
+	for _, resource := range []string{"nodekeys", "revocations"} {
+		s.Apply(t, read(t, filepath.Join(chart, "crds/sealane.io_"+resource+".yaml")))
+		s.Kubectl(t, "", "wait", "--for=condition=Established", "crd/"+resource+".sealane.io")
+	}
 	s.Apply(t, fmt.Sprintf(accounts, Namespace))
 	for _, name := range []string{"agent-rbac.yaml", "controller-rbac.yaml", "admission-policy.yaml"} {
 		s.Apply(t, render(t, filepath.Join(chart, "templates", name), values))

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/keymgr"
+)
+
+// pardons is what readmit needs of the cluster.
+type pardons interface {
+	Revocations(ctx context.Context) ([]kube.Revocation, error)
+	DeleteRevocation(ctx context.Context, name string) error
+}
+
+func newReadmit(t terminal, c *connection) *cobra.Command {
+	return &cobra.Command{
+		Use:   "readmit NAME",
+		Short: "Takes the revocation of a node back; the node comes back with a new key",
+		Long: "Deletes the revocation. The node's agent makes a new key, asks for a certificate and\n" +
+			"publishes anew. The keys that the node had before stay revoked.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return readmit(cmd.Context(), client, t, args[0])
+		},
+	}
+}
+
+func readmit(ctx context.Context, c pardons, t terminal, name string) error {
+	all, err := c.Revocations(ctx)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(r kube.Revocation) bool { return r.Node.Name != name })
+	if len(all) == 0 {
+		return fmt.Errorf("node %s: it is not revoked; sealane revocations lists who is", name)
+	}
+	for _, r := range all {
+		if err := c.DeleteRevocation(ctx, r.Name); err != nil && !errors.Is(err, kube.ErrNotFound) {
+			return err
+		}
+		if err := say(t, "node %s (UID %s) is readmitted; it comes back with a new key\n", name, r.Node.UID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// published is what revocations needs of the cluster.
+type published interface {
+	Revocations(ctx context.Context) ([]kube.Revocation, error)
+	Record(ctx context.Context) (kube.RevocationRecord, error)
+	TrustBundle(ctx context.Context) ([]byte, error)
+	TrustDomain(ctx context.Context) (string, error)
+}
+
+func newRevocations(t terminal, c *connection) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "revocations",
+		Short: "Lists the nodes that are revoked, and those whose old keys are",
+		Long: "Reads the signed list that every node follows, verifies it, and adds revocations that it\n" +
+			"does not carry yet.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return showRevocations(cmd.Context(), client, t, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func showRevocations(ctx context.Context, from published, t terminal, output string) error {
+	now := time.Now()
+	render := map[string]func(status.RevocationReport) (string, error){
+		"json": asJSON[status.RevocationReport],
+		"text": func(r status.RevocationReport) (string, error) {
+			return status.Text{Color: t.color}.Revocations(r, now), nil
+		},
+	}[output]
+	if render == nil {
+		return fmt.Errorf("--output=%s: want text or json", output)
+	}
+	list, err := readList(ctx, from, now)
+	if err != nil {
+		return err
+	}
+	given, err := from.Revocations(ctx)
+	if err != nil {
+		return err
+	}
+	text, err := render(revocationReport(list, given))
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(t.out, text); err != nil {
+		return fmt.Errorf("print revocations: %w", err)
+	}
+	return nil
+}
+
+// readList reads the published list as a node does, the zero list if there is none.
+func readList(ctx context.Context, from published, now time.Time) (keymgr.RevocationList, error) {
+	record, err := from.Record(ctx)
+	if err != nil || len(record.List) == 0 {
+		return keymgr.RevocationList{}, err
+	}
+	bundle, err := from.TrustBundle(ctx)
+	if err != nil {
+		return keymgr.RevocationList{}, err
+	}
+	domain, err := from.TrustDomain(ctx)
+	if err != nil {
+		return keymgr.RevocationList{}, err
+	}
+	signed, err := keymgr.DecodeSigned(record.List)
+	if err != nil {
+		return keymgr.RevocationList{}, err
+	}
+	list, err := keymgr.VerifyRevocations(signed, bundle, domain, now)
+	if err != nil {
+		return list, fmt.Errorf("the published revocation list does not verify, and nodes keep the one before: %w", err)
+	}
+	return list, nil
+}
+
+func revocationReport(list keymgr.RevocationList, given []kube.Revocation) status.RevocationReport {
+	out := status.RevocationReport{Number: list.Number, IssuedAt: list.IssuedAt, Revocations: []status.Revocation{}}
+	pending := map[string]kube.Revocation{}
+	for _, r := range given {
+		pending[r.Node.UID] = r
+	}
+	for _, n := range list.Nodes {
+		v := status.Revocation{Node: n.Name, UID: n.UID, State: status.NodeGone, Reason: string(n.Reason), At: n.At, Expires: n.Expires}
+		if r, ordered := pending[n.UID]; ordered {
+			v.State, v.Message = status.InForce, r.Message
+			if !n.Blocked {
+				v.State = status.Ordered // anew, after it was readmitted
+			}
+			delete(pending, n.UID)
+		} else if !n.Blocked {
+			v.State = status.Readmitted
+		}
+		for _, k := range n.Keys {
+			v.Keys = append(v.Keys, k.String())
+		}
+		for _, s := range n.Serials {
+			v.Serials = append(v.Serials, s.Serial)
+		}
+		out.Revocations = append(out.Revocations, v)
+	}
+	for _, r := range given {
+		if _, left := pending[r.Node.UID]; left {
+			out.Revocations = append(out.Revocations, status.Revocation{
+				Node: r.Node.Name, UID: r.Node.UID, State: status.Ordered, Reason: string(r.Reason), Message: r.Message,
+			})
+			delete(pending, r.Node.UID)
+		}
+	}
+	return out
+}

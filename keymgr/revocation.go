@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// RevocationsType is the type and version of revocation lists. What an old reader
+// must not ignore gets another version, as with statements.
+const RevocationsType = "revocations/v1"
+
+// revocationContext separates the signatures of revocation lists from everything
+// else that an issuer's key signs: a certificate begins with another byte.
+const revocationContext = "sealane-revocations-v1\x00"
+
+// Bounds of a revocation list. Encoded, the largest fits into a ConfigMap with
+// room for a CRL of the same certificates.
+const (
+	MaxRevocations = 512 << 10 // bytes of payload
+	// MaxRevokedKeys bounds the keys, and as many serial numbers, of one node.
+	MaxRevokedKeys = 64
+
+	maxListSignature = 1 << 10 // an RSA key of 8192 bits
+	maxSignedList    = 2 * MaxRevocations
+	maxReason        = 64
+	maxIssuer        = 512
+	maxSerial        = 64
+)
+
+// RevocationReason is why a node is revoked, in the words of RFC 5280, 5.3.1.
+type RevocationReason string
+
+// The reasons that make sense for a node.
+const (
+	ReasonUnspecified          RevocationReason = "unspecified"
+	ReasonKeyCompromise        RevocationReason = "keyCompromise"
+	ReasonAffiliationChanged   RevocationReason = "affiliationChanged"
+	ReasonSuperseded           RevocationReason = "superseded"
+	ReasonCessationOfOperation RevocationReason = "cessationOfOperation"
+	ReasonPrivilegeWithdrawn   RevocationReason = "privilegeWithdrawn"
+)
+
+// RevocationReasons lists the reasons, in the order of their codes.
+func RevocationReasons() []RevocationReason {
+	return []RevocationReason{
+		ReasonUnspecified, ReasonKeyCompromise, ReasonAffiliationChanged, ReasonSuperseded,
+		ReasonCessationOfOperation, ReasonPrivilegeWithdrawn,
+	}
+}
+
+// Code returns the reason's CRLReason (RFC 5280, 5.3.1), 0 for one that is unknown.
+func (r RevocationReason) Code() int {
+	return map[RevocationReason]int{
+		ReasonKeyCompromise: 1, ReasonAffiliationChanged: 3, ReasonSuperseded: 4,
+		ReasonCessationOfOperation: 5, ReasonPrivilegeWithdrawn: 9,
+	}[r]
+}
+
+// CertificateSerial names a certificate as CertificateInfo does.
+type CertificateSerial struct {
+	Issuer string `json:"issuer"`
+	Serial string `json:"serial"`
+}
+
+// RevokedNode is what a list says of one life of a node.
+type RevokedNode struct {
+	Name   string           `json:"name"`
+	UID    string           `json:"uid"`
+	Reason RevocationReason `json:"reason"`
+	At     time.Time        `json:"at"`
+	// Blocked refuses the node whatever its key. It ends when the node is
+	// readmitted; what follows stays until Expires.
+	Blocked bool `json:"blocked"`
+	// Before refuses every certificate of the node that begins at or before it:
+	// those that were issued before it was revoked, known to the controller or not.
+	Before time.Time `json:"before,omitzero"`
+	// Keys and Serials are the node's certificates that the controller knows of.
+	Keys    []Hash              `json:"keys,omitempty"`
+	Serials []CertificateSerial `json:"serials,omitempty"`
+	// Expires is when none of those certificates can be valid any more.
+	Expires time.Time `json:"expires"`
+}
+
+// ID returns the node that is revoked.
+func (n RevokedNode) ID() NodeID { return NodeID{Name: n.Name, UID: n.UID} }
+
+// RevocationList says which identities are out of force. An issuing CA signs its
+// JSON form.
+type RevocationList struct {
+	Type        string `json:"type"`
+	TrustDomain string `json:"trustDomain"`
+	// Number grows with every list: max(previous+1, Unix time in milliseconds).
+	Number   uint64    `json:"number"`
+	IssuedAt time.Time `json:"issuedAt"`
+	// Nodes are sorted by name and UID.
+	Nodes []RevokedNode `json:"nodes"`
+}
+
+// Node returns the entry of a node UID.
+func (l RevocationList) Node(uid string) (RevokedNode, bool) {
+	i := slices.IndexFunc(l.Nodes, func(n RevokedNode) bool { return n.UID == uid })
+	if i < 0 {
+		return RevokedNode{}, false
+	}
+	return l.Nodes[i], true
+}
+
+// Encode returns the bytes to sign.
+func (l RevocationList) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(l); err != nil {
+		return nil, fmt.Errorf("encode revocation list: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// ParseRevocations reads a list as strictly as ParseStatement reads a statement.
+func ParseRevocations(payload []byte) (RevocationList, error) {
+	if len(payload) > MaxRevocations {
+		return RevocationList{}, fmt.Errorf("%w: list of %d bytes, at most %d", ErrTooLarge, len(payload), MaxRevocations)
+	}
+	if err := checkJSON(payload); err != nil {
+		return RevocationList{}, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	var l RevocationList
+	if err := json.Unmarshal(payload, &l); err != nil {
+		return RevocationList{}, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if l.Type != RevocationsType {
+		return RevocationList{}, fmt.Errorf("%w: %q instead of %q", ErrType, l.Type, RevocationsType)
+	}
+	if err := l.check(); err != nil {
+		return RevocationList{}, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return l, nil
+}
+
+func (l RevocationList) check() error {
+	if err := ValidateTrustDomain(l.TrustDomain); err != nil {
+		return err
+	}
+	if l.Number == 0 {
+		return errors.New("number is 0")
+	}
+	seen := map[string]bool{}
+	for _, n := range l.Nodes {
+		if err := n.check(); err != nil {
+			return fmt.Errorf("node %q: %w", n.Name, err)
+		}
+		if seen[n.UID] {
+			return fmt.Errorf("node %s twice", n.ID())
+		}
+		seen[n.UID] = true
+	}
+	return nil
+}
+
+// check takes reasons that it does not know: a newer controller may have more, and
+// a list that is refused would cut nobody.
+func (n RevokedNode) check() error {
+	if err := n.ID().Validate(); err != nil {
+		return err
+	}
+	if n.Reason == "" || len(n.Reason) > maxReason || !only(string(n.Reason), isAlnum) {
+		return fmt.Errorf("reason %q is no word", n.Reason)
+	}
+	if len(n.Keys) > MaxRevokedKeys || len(n.Serials) > MaxRevokedKeys {
+		return fmt.Errorf("%d keys and %d serial numbers, at most %d", len(n.Keys), len(n.Serials), MaxRevokedKeys)
+	}
+	for _, s := range n.Serials {
+		if s.Serial == "" || len(s.Serial) > maxSerial || !only(s.Serial, isAlnum) || len(s.Issuer) > maxIssuer {
+			return fmt.Errorf("serial number %q of issuer %q", s.Serial, s.Issuer)
+		}
+	}
+	return nil
+}
+
+// revocationFields are the JSON names in RevocationList and what it holds.
+func revocationFields() []string {
+	return []string{
+		"type", "trustDomain", "number", "issuedAt", "nodes", "name", "uid", "reason", "at",
+		"blocked", "before", "keys", "serials", "issuer", "serial", "expires",
+	}
+}
+
+// EncodeSigned writes a signed list for a ConfigMap.
+func EncodeSigned(s Signed) ([]byte, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode signed list: %w", err)
+	}
+	return data, nil
+}
+
+// DecodeSigned is the inverse of EncodeSigned. It verifies nothing.
+func DecodeSigned(data []byte) (Signed, error) {
+	if len(data) > maxSignedList {
+		return Signed{}, fmt.Errorf("decode signed list: %w: %d bytes, at most %d", ErrTooLarge, len(data), maxSignedList)
+	}
+	var s Signed
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Signed{}, fmt.Errorf("decode signed list: %w: %w", ErrFormat, err)
+	}
+	return s, nil
+}
+
+// SignRevocations signs a list with the key of an issuing CA. The chain begins with
+// that CA's certificate (DER) and leaves the root out.
+func SignRevocations(l RevocationList, key crypto.Signer, chain [][]byte) (Signed, error) {
+	payload, err := l.Encode()
+	if err != nil {
+		return Signed{}, fmt.Errorf("sign revocation list: %w", err)
+	}
+	// Whatever a reader would not understand must not be signed.
+	if _, err := ParseRevocations(payload); err != nil {
+		return Signed{}, fmt.Errorf("sign revocation list: %w", err)
+	}
+	message, options := listBytes(payload), crypto.SignerOpts(crypto.SHA256)
+	if _, whole := key.Public().(ed25519.PublicKey); whole {
+		options = crypto.Hash(0)
+	} else {
+		hash := sha256.Sum256(message)
+		message = hash[:]
+	}
+	signature, err := key.Sign(rand.Reader, message, options)
+	if err != nil {
+		return Signed{}, fmt.Errorf("sign revocation list: %w", err)
+	}
+	return Signed{Payload: payload, Signature: signature, Chain: slices.Clone(chain)}, nil
+}
+
+// listBytes is what is signed, before it is hashed.
+func listBytes(payload []byte) []byte { return append([]byte(revocationContext), payload...) }
+
+// VerifyRevocations checks who signed a list and reads it: an issuer of node
+// certificates of the trust domain that leads to a root of the bundle, at a time.
+// Whether there is a newer list, it cannot know; Verifier.SetRevocations does.
+func VerifyRevocations(s Signed, bundlePEM []byte, trustDomain string, at time.Time) (RevocationList, error) {
+	pool, err := parsePool(bundlePEM)
+	if err != nil {
+		return RevocationList{}, err
+	}
+	return verifyRevocations(s, listScene{roots: pool, trustDomain: trustDomain, now: at})
+}
+
+// listScene is what a list is verified against.
+type listScene struct {
+	roots       *x509.CertPool
+	trustDomain string
+	now         time.Time
+}
+
+func verifyRevocations(s Signed, scene listScene) (RevocationList, error) {
+	if scene.roots == nil {
+		return RevocationList{}, ErrNoRoots
+	}
+	if n := len(s.Signature); n > maxListSignature {
+		return RevocationList{}, fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxListSignature)
+	}
+	l, err := ParseRevocations(s.Payload)
+	if err != nil {
+		return RevocationList{}, err
+	}
+	if l.TrustDomain != scene.trustDomain {
+		return RevocationList{}, fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, l.TrustDomain, scene.trustDomain)
+	}
+	issuer, err := verifyIssuer(s.Chain, scene)
+	if err != nil {
+		return RevocationList{}, err
+	}
+	if err := issuer.CheckSignature(listAlgorithm(issuer), listBytes(s.Payload), s.Signature); err != nil {
+		return RevocationList{}, fmt.Errorf("%w: issuer %s: %w", ErrSignature, issuer.Subject, err)
+	}
+	return l, nil
+}
+
+// verifyIssuer checks that a chain is of a CA that issues node certificates of the
+// trust domain, and returns that CA's certificate. A reader whose clock is behind
+// must not miss who is revoked, so an issuer may begin in its future.
+func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
+	certs, err := parseChain(chain)
+	if err != nil {
+		return nil, err
+	}
+	issuer := certs[0]
+	opts := x509.VerifyOptions{
+		Roots:         scene.roots,
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   later(scene.now.Add(-ClockSkew), issuer.NotBefore),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, c := range certs[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	found, err := issuer.Verify(opts)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrChain, err)
+	}
+	if !issuer.BasicConstraintsValid || !issuer.IsCA || !isNodeIssuer(issuer) {
+		return nil, fmt.Errorf("%w: signer %s is no issuer of node certificates", ErrCertificate, issuer.Subject)
+	}
+	if !slices.ContainsFunc(found, func(c []*x509.Certificate) bool { return permits(c, scene.trustDomain) }) {
+		return nil, fmt.Errorf("%w: issuer %s is constrained to others than %q", ErrTrustDomain, issuer.Subject, scene.trustDomain)
+	}
+	return issuer, nil
+}
+
+// permits tells whether the name constraints of a chain leave room for nodes of a
+// trust domain, so that the issuer of one cluster cannot revoke in another that
+// has the same root.
+func permits(chain []*x509.Certificate, trustDomain string) bool {
+	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
+		return len(c.PermittedURIDomains) > 0 && !slices.Contains(c.PermittedURIDomains, trustDomain) ||
+			slices.Contains(c.ExcludedURIDomains, trustDomain)
+	})
+}
+
+func listAlgorithm(issuer *x509.Certificate) x509.SignatureAlgorithm {
+	switch issuer.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		return x509.ECDSAWithSHA256
+	case *rsa.PublicKey:
+		return x509.SHA256WithRSA
+	case ed25519.PublicKey:
+		return x509.PureEd25519
+	}
+	return x509.UnknownSignatureAlgorithm
+}

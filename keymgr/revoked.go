@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package keymgr
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sealane/sealane/internal/atomicfile"
+)
+
+// RevocationStore keeps the last accepted revocation list. Save must be durable
+// when it returns.
+type RevocationStore interface {
+	// LoadRevocations returns what was saved, the zero Signed if nothing was.
+	LoadRevocations() (Signed, error)
+	SaveRevocations(Signed) error
+}
+
+// fileRevocations lies beside the marks, and is none of them by its suffix.
+const fileRevocations = "revocations.list"
+
+// LoadRevocations implements RevocationStore.
+func (f *FileMarks) LoadRevocations() (Signed, error) {
+	path := filepath.Join(f.dir, fileRevocations)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Signed{}, nil
+	}
+	if err != nil {
+		return Signed{}, fmt.Errorf("load revocation list: %w", err)
+	}
+	s, err := DecodeSigned(data)
+	if err == nil {
+		_, err = ParseRevocations(s.Payload)
+	}
+	if err != nil {
+		return Signed{}, fmt.Errorf("load revocation list %s: %w: %w (delete it to take the cluster's)", path, ErrCorrupt, err)
+	}
+	return s, nil
+}
+
+// SaveRevocations implements RevocationStore.
+func (f *FileMarks) SaveRevocations(s Signed) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("save revocation list: %w", err)
+	}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("save revocation list: %w", err)
+	}
+	return atomicfile.Write(filepath.Join(f.dir, fileRevocations), data, 0o600)
+}
+
+// revocations is the list in force, ready to look things up in.
+type revocations struct {
+	list    RevocationList
+	hash    Hash
+	nodes   map[string]*RevokedNode // by UID
+	keys    map[Hash]*RevokedNode
+	serials map[CertificateSerial]*RevokedNode
+}
+
+func newRevocations(l RevocationList, hash Hash) *revocations {
+	r := &revocations{
+		list: l, hash: hash,
+		nodes: map[string]*RevokedNode{}, keys: map[Hash]*RevokedNode{}, serials: map[CertificateSerial]*RevokedNode{},
+	}
+	for i := range l.Nodes {
+		n := &l.Nodes[i]
+		r.nodes[n.UID] = n
+		for _, k := range n.Keys {
+			r.keys[k] = n.longer(r.keys[k])
+		}
+		for _, s := range n.Serials {
+			r.serials[s] = n.longer(r.serials[s])
+		}
+	}
+	return r
+}
+
+// longer returns which of two entries speaks against certificates for longer.
+func (n *RevokedNode) longer(o *RevokedNode) *RevokedNode {
+	if o != nil && (o.Blocked || !n.Blocked && o.Expires.After(n.Expires)) {
+		return o
+	}
+	return n
+}
+
+// find returns the entry that speaks against a node, or against a certificate.
+// Either may be zero.
+func (r *revocations) find(id NodeID, cert CertificateInfo, now time.Time) *RevokedNode {
+	if r == nil {
+		return nil
+	}
+	entry := r.nodes[id.UID]
+	if entry != nil && entry.Blocked {
+		return entry
+	}
+	if cert.SPKI == [32]byte{} {
+		return nil
+	}
+	for _, n := range []*RevokedNode{r.keys[cert.SPKI], r.serials[CertificateSerial{Issuer: cert.Issuer, Serial: cert.Serial}]} {
+		if n != nil && n.lasts(now) {
+			return n
+		}
+	}
+	if entry != nil && entry.lasts(now) && !cert.NotBefore.IsZero() && !cert.NotBefore.After(entry.Before) {
+		return entry
+	}
+	return nil
+}
+
+// lasts tells whether the entry still speaks against certificates.
+func (n *RevokedNode) lasts(now time.Time) bool { return n.Blocked || !now.After(n.Expires) }
+
+// openRevocations goes on from the stored list, which was verified before it was
+// stored. That of another cluster is none of ours.
+func (v *Verifier) openRevocations() error {
+	if v.cfg.Revocations == nil {
+		return nil
+	}
+	s, err := v.cfg.Revocations.LoadRevocations()
+	if err != nil || len(s.Payload) == 0 {
+		return err
+	}
+	l, err := ParseRevocations(s.Payload)
+	if err != nil {
+		return err
+	}
+	if l.TrustDomain == v.cfg.TrustDomain {
+		v.revoked = newRevocations(l, HashPayload(s.Payload))
+	}
+	return nil
+}
+
+// SetRevocations puts a signed revocation list into force, durably, if an issuer of
+// node certificates signed it and it is not older than the one in force. After an
+// error the one before stays: who can write where the list is kept, and no more,
+// can neither revoke nor readmit.
+func (v *Verifier) SetRevocations(s Signed) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	hash := HashPayload(s.Payload)
+	if v.revoked != nil && v.revoked.hash == hash {
+		return nil
+	}
+	l, err := verifyRevocations(s, listScene{roots: v.roots, trustDomain: v.cfg.TrustDomain, now: v.cfg.Clock()})
+	if err != nil {
+		return fmt.Errorf("set revocations: %w", err)
+	}
+	if old := v.revoked; old != nil && l.Number < old.list.Number {
+		return fmt.Errorf("set revocations: %w: %d after %d", ErrReplay, l.Number, old.list.Number)
+	} else if old != nil && l.Number == old.list.Number {
+		return fmt.Errorf("set revocations: %w: %d with hash %s and %s", ErrFork, l.Number, old.hash, hash)
+	}
+	if v.cfg.Revocations != nil {
+		if err := v.cfg.Revocations.SaveRevocations(s); err != nil {
+			return fmt.Errorf("set revocations: %w: %w", ErrStore, err)
+		}
+	}
+	v.revoked = newRevocations(l, hash)
+	return nil
+}
+
+// Revocations returns the list in force, false if none was ever accepted.
+func (v *Verifier) Revocations() (RevocationList, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.revoked == nil {
+		return RevocationList{}, false
+	}
+	return v.revoked.list, true
+}
+
+// Revoked tells whether a node is blocked, or a certificate of it is revoked, and
+// why. Leave the certificate zero to ask about the node alone, or all but its SPKI
+// to ask about a key.
+func (v *Verifier) Revoked(id NodeID, cert CertificateInfo) (RevocationReason, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if n := v.revoked.find(id, cert, v.cfg.Clock()); n != nil {
+		return n.Reason, true
+	}
+	return "", false
+}
+
+// checkRevoked refuses a node that is blocked, and a certificate that is revoked.
+// The zero certificate asks about the node alone.
+func (v *Verifier) checkRevoked(id NodeID, cert CertificateInfo) error {
+	n := v.revoked.find(id, cert, v.cfg.Clock())
+	switch {
+	case n == nil:
+		return nil
+	case n.Blocked && n.UID == id.UID:
+		return fmt.Errorf("%w: %s, at %s", ErrRevoked, n.Reason, stamp(n.At))
+	}
+	return fmt.Errorf("%w: certificate %s with key %x of node %s: %s, at %s", ErrRevoked, cert.Serial, cert.SPKI[:8], n.ID(), n.Reason, stamp(n.At))
+}
+
+// startAnew lets a readmitted node begin a new history: the one before was signed
+// with a key that is revoked, so nobody can replay it, and whoever had that key may
+// have driven sequence numbers and generations to where the node cannot follow.
+func (v *Verifier) startAnew(c *candidate) {
+	if v.revoked == nil || c.prev == nil {
+		return
+	}
+	old, err := c.prev.certificate()
+	if err == nil && v.checkRevoked(c.live.ID, old) != nil {
+		c.revoked, c.prev = c.prev, nil
+	}
+}
+
+// certificate is what vouched for the node's last statement.
+func (k *known) certificate() (CertificateInfo, error) {
+	switch {
+	case k.leaf != nil:
+		return k.leaf.info, nil
+	case len(k.rec.Statement.Chain) == 0:
+		return CertificateInfo{}, ErrNoCertificate
+	}
+	return ParseCertificateInfo(k.rec.Statement.Chain[0])
+}
