@@ -40,20 +40,13 @@ const (
 // family holds the words in which the two address families differ.
 type family struct {
 	suffix, addr, match, multicast string
-	tooBig                         string
 	is4                            bool
 }
 
 func families() []family {
 	return []family{
-		{
-			suffix: "4", addr: "ipv4_addr", match: "ip", multicast: "224.0.0.0/4",
-			tooBig: "icmp type destination-unreachable icmp code frag-needed", is4: true,
-		},
-		{
-			suffix: "6", addr: "ipv6_addr", match: "ip6", multicast: "ff00::/8",
-			tooBig: "icmpv6 type packet-too-big",
-		},
+		{suffix: "4", addr: "ipv4_addr", match: "ip", multicast: "224.0.0.0/4", is4: true},
+		{suffix: "6", addr: "ipv6_addr", match: "ip6", multicast: "ff00::/8"},
 	}
 }
 
@@ -106,7 +99,7 @@ func (t table) rule(chain, comment, text string, f family) {
 		"$lanes", fmt.Sprintf("%q", overlay.LanePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
 		"$out_of_lane", fmt.Sprintf("%#x", outOfLane), "$into_lane", fmt.Sprintf("%#x", intoLane),
 		"$answer", fmt.Sprintf("%#x", answerMark),
-		"$ip", f.match, "$multicast", f.multicast, "$too_big", f.tooBig, "$f", f.suffix,
+		"$ip", f.match, "$multicast", f.multicast, "$f", f.suffix,
 	).Replace(text)
 	t.tx.Add(&knftables.Rule{Chain: chain, Comment: &comment, Rule: text})
 }
@@ -119,6 +112,8 @@ func (t table) connections() {
 	both := family{}
 	t.rule(arriveChain, "connections out of lanes",
 		"iifname $lanes ct direction original ct mark & $out_of_lane == 0 ct mark set ct mark | $out_of_lane", both)
+	// Also what this host would tell itself of an answer too large for the lane: that
+	// would narrow its path to the whole node, which the lane's own packets take.
 	t.rule(arriveChain, "out of a lane, and then past it",
 		"iifname != $lanes ct direction original ct mark & $out_of_lane == $out_of_lane drop", both)
 	t.rule(arriveChain, "into a lane, answered past it",
@@ -141,9 +136,6 @@ func (t table) confine(f family) {
 		"oifname $lanes ct direction original ct original $ip saddr @pods$f $ip daddr @peers$f ct mark & $into_lane == 0 ct mark set ct mark | $into_lane", f)
 	// Of a segment outside of its window nobody knows whether it is a pod's.
 	t.rule(ownChain, "segments without a connection", "meta l4proto tcp ct state invalid $ip daddr @peers$f meta mark set meta mark | $out_of_lane", f)
-	// An answer too large for the lane: the error would narrow this host's path to
-	// the whole node, the lane's outer packets among them.
-	t.rule(ownChain, "errors that would narrow the lane", "oifname lo $too_big ct mark & $out_of_lane == $out_of_lane drop", f)
 }
 
 // sources: what a pod sends to the outside takes the node's address, and so does
