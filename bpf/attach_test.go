@@ -94,10 +94,17 @@ func (n *node) awaitBare(name string) {
 	}
 }
 
-const (
-	rate = 2000 // datagrams a second of a stream
-	last = ^uint32(0)
-)
+const last = ^uint32(0)
+
+// streaming is how many datagrams a second a stream has, and how often programs
+// are replaced meanwhile. An emulated machine that had more to carry than it can
+// would never get to the end.
+func streaming() (rate, times int) {
+	if testing.Short() {
+		return 100, 3
+	}
+	return 2000, 10
+}
 
 // stream sends numbered datagrams while during runs, and gives how many were sent
 // and how many different ones arrived. What a pause of the machine holds up is
@@ -118,6 +125,7 @@ func stream(send func(number []byte) error, next func() (uint32, error), during 
 	go func() {
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
+		rate, _ := streaming()
 		began, n := time.Now(), 0
 		for stopped := false; !stopped; {
 			select {
@@ -125,7 +133,7 @@ func stream(send func(number []byte) error, next func() (uint32, error), during 
 				stopped = true
 			case <-tick.C:
 			}
-			for due := int(time.Since(began) * rate / time.Second); n < due; n++ {
+			for due := int(time.Since(began) * time.Duration(rate) / time.Second); n < due; n++ {
 				if send(binary.BigEndian.AppendUint32(nil, uint32(n))) != nil {
 					stopped = true
 					break
@@ -209,10 +217,11 @@ func TestPrivilegedReplaceLosesNothing(t *testing.T) {
 			before[name] = n.attached(name)
 		}
 		var sent, arrived [3]int
+		rate, times := streaming()
 		sent[0], arrived[0] = stream(write(local), b.receiver(port(b.addrs[0], 1000)), func() {
 			sent[1], arrived[1] = stream(write(out), outOfLane, func() {
 				sent[2], arrived[2] = stream(intoPod, b.receiver(port(b.addrs[0], 3000)), func() {
-					for range 10 {
+					for range times {
 						n.again(devices)
 					}
 				})
