@@ -212,6 +212,9 @@ func (n *node) plan(peers ...*node) overlay.Plan {
 		}
 		ps = append(ps, overlay.Peer{
 			ID: p.id, Keys: []keymgr.PeerKey{p.key}, Endpoint: p.address[0], Addresses: p.address, PodCIDRs: n.lab.podCIDRs(p.n),
+			Combinations: []overlay.Combination{{
+				Slot: overlay.Slot{Own: n.key.Generation(), Peer: p.key.Generation()}, Initiate: n.n < p.n,
+			}},
 		})
 	}
 	plan, err := overlay.Compute(cfg, ps)
