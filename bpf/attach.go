@@ -41,8 +41,22 @@ type Device struct {
 
 // AttachPod puts the programs on the host side of a pod's device. It may be
 // called again, to replace them by this daemon's, without a gap.
+//
+// It does so by clsact on every kernel. What tcx has for it, a place beside the
+// programs of others, is worth nothing on a device that is ours alone; and for each
+// program that comes or goes, tcx waits for an RCU grace period (10 ms and more) with
+// the lock held that every change of a device in the system needs.
 func (d *Datapath) AttachPod(dev Device) error {
-	return d.attachBoth(dev, podProgPodEgress, podProgPodIngress)
+	for dir, name := range map[nl.Direction]string{nl.Ingress: podProgPodEgress, nl.Egress: podProgPodIngress} {
+		err := d.links.AttachClsact(dev.Index, dir, d.programs[name].FD(), "sealane")
+		if err == nil && d.tcx {
+			err = removeIfPresent(d.linkPin(dev.Name, dir)) // a daemon before this one had it so
+		}
+		if err != nil {
+			return fmt.Errorf("attach %s to %s: %w", name, dev.Name, err)
+		}
+	}
+	return nil
 }
 
 // AttachLane puts the programs on a tunnel device. It may be called again.
@@ -115,17 +129,29 @@ func attachType(dir nl.Direction) ebpf.AttachType {
 	return ebpf.AttachTCXEgress
 }
 
-// Detach takes the programs off a device, or forgets one that is gone.
+// Detach takes the programs off a device, or forgets one that is gone, which has
+// no Index any more.
 func (d *Datapath) Detach(dev Device) error {
 	var errs []error
 	for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
-		if d.tcx {
-			errs = append(errs, removeIfPresent(d.linkPin(dev.Name, dir)))
-		} else {
-			errs = append(errs, d.links.DetachClsact(dev.Index, dir))
-		}
+		errs = append(errs, d.detach(dev, dir))
 	}
 	return errors.Join(errs...)
+}
+
+// detach takes the program off by the way that it was put on: a pin tells of tcx.
+func (d *Datapath) detach(dev Device, dir nl.Direction) error {
+	err := fs.ErrNotExist
+	if d.tcx {
+		err = os.Remove(d.linkPin(dev.Name, dir))
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if dev.Index == 0 {
+		return nil // the filter went with the device
+	}
+	return d.links.DetachClsact(dev.Index, dir)
 }
 
 // Keep forgets the pinned links of every device that is not in names: devices

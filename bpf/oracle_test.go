@@ -26,9 +26,13 @@ type verdict struct {
 	Action uint32
 	Drop   Reason // 0: none
 	Path   string // "": not counted
+	Answer bool   // marked as a pod's answer to a node
 }
 
 const (
+	answerMark = 0x80000000
+	laneMark   = 0x20000000
+
 	actOK       = 0
 	actShot     = 2
 	actRedirect = 7
@@ -88,6 +92,16 @@ func (o *oracle) goesOnFast(p testPacket) bool {
 	return o.flows[flowOf(p)] == "fast"
 }
 
+// answers says whether a packet to a node that goes by the stack is part of a flow
+// that the node began on the short way.
+func (o *oracle) answers(p testPacket) bool {
+	if p.fragment == 2 || p.quoted != nil || p.isSYN() {
+		return false
+	}
+	known := o.flows[flowOf(p)]
+	return known == "fast" || known == "" && p.proto == protoTCP
+}
+
 func (o *oracle) stack(p testPacket) {
 	if p.fragment == 2 || p.quoted != nil {
 		return
@@ -125,7 +139,7 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 	case f.Kind == PodRemote && o.fast(p), f.Kind == NodeRemote && o.goesOnFast(p):
 		return verdict{Action: actRedirect, Path: "lane_out"}
 	}
-	return verdict{Action: actOK, Path: "stack_out"}
+	return verdict{Action: actOK, Path: "stack_out", Answer: f.Kind == NodeRemote && o.answers(p)}
 }
 
 func (o *oracle) podIngress(p testPacket) verdict {

@@ -33,8 +33,31 @@ func Compute(cfg Config, peers []Peer) (Plan, error) {
 	p.Routes = cfg.routes(a, guard, mtu)
 	p.Rules = cfg.rules()
 	p.Forward = cfg.forward(a, guard)
-	p.Masquerade = Masquerade{Pods: cfg.PodCIDRs, Cluster: guard, Nodes: p.Addresses}
+	p.Masquerade = Masquerade{
+		Pods: cfg.PodCIDRs, Cluster: guard, Nodes: p.Addresses, Peers: a.peerAddresses(), Sources: cfg.sources(),
+	}
 	return p, nil
+}
+
+// peerAddresses returns the addresses of all other nodes, with and without a lane.
+func (a *admission) peerAddresses() []netip.Prefix {
+	var all []netip.Addr
+	for _, p := range slices.Concat(a.admitted, a.known) {
+		all = append(all, p.Addresses...)
+	}
+	return slices.Compact(hosts(all))
+}
+
+// sources returns this node's first address of each family.
+func (c Config) sources() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range c.Addresses {
+		if a == c.sourceFor(a) {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 // guard returns the ranges of all pods that this node knows of.
@@ -139,6 +162,12 @@ func (c Config) rules() []Rule {
 	var out []Rule
 	for _, p := range c.PodCIDRs {
 		out = append(out, Rule{Priority: RulePriority, From: p, Table: RouteTable})
+	}
+	// Answers to what came out of a lane: their addresses are those of nodes, which
+	// the main table leads past the lanes.
+	for _, a := range c.sources() {
+		all := netip.PrefixFrom(a, 0).Masked()
+		out = append(out, Rule{Priority: RulePriority, From: all, Mark: LaneMark, Table: RouteTable})
 	}
 	return out
 }

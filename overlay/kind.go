@@ -26,6 +26,9 @@ const (
 	RouteProtocol = 94         // routes of Sealane's
 	RouteTable    = 5154       // where pods' packets to remote nodes find their lane
 	RulePriority  = 5154
+	// LaneMark is the bit of a packet's mark that says: this answers what came out
+	// of a lane, and has to go into one. RouteTable has the way.
+	LaneMark = 0x20000000
 	// GuardMetric is the metric of the unreachable routes behind the lanes' routes.
 	GuardMetric = 4278198272
 )

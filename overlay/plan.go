@@ -56,7 +56,8 @@ type Route struct {
 // Rule is a policy-routing rule.
 type Rule struct {
 	Priority int
-	From     netip.Prefix
+	From     netip.Prefix // 0.0.0.0/0 or ::/0 for all of a family
+	Mark     uint32       // bits that a packet's mark must have; 0: any mark
 	Table    int
 }
 
@@ -109,6 +110,12 @@ type Masquerade struct {
 	// Nodes are this node's addresses. With Pods they are all the sources that a
 	// peer accepts from this node; anything else that enters a lane is masqueraded.
 	Nodes []netip.Prefix
+	// Peers are the addresses of all other nodes: what a pod begins with one of
+	// them takes the node's address.
+	Peers []netip.Prefix
+	// Sources is what is masqueraded into a lane takes as its source: one address
+	// of this node for each family that it has.
+	Sources []netip.Addr
 }
 
 // Refusal is a peer, or one address of a peer, that the Plan leaves out.

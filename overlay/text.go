@@ -5,7 +5,6 @@ package overlay
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 )
 
@@ -84,7 +83,11 @@ func (r Route) String() string {
 
 // String gives the rule in the manner of ip-rule(8).
 func (r Rule) String() string {
-	return fmt.Sprintf("rule %d: from %s lookup %d", r.Priority, r.From, r.Table)
+	mark := ""
+	if r.Mark != 0 {
+		mark = fmt.Sprintf(" fwmark %#x/%#[1]x", r.Mark)
+	}
+	return fmt.Sprintf("rule %d: from %s%s lookup %d", r.Priority, r.From, mark, r.Table)
 }
 
 // String gives the entry in one line.
@@ -99,10 +102,10 @@ func (f Forward) String() string {
 	return s
 }
 
-// String gives three lines.
+// String gives five lines.
 func (m Masquerade) String() string {
-	return fmt.Sprintf("masquerade pods %s\nmasquerade cluster %s\nmasquerade nodes %s\n",
-		join(m.Pods), join(m.Cluster), join(m.Nodes))
+	return fmt.Sprintf("masquerade pods %s\nmasquerade cluster %s\nmasquerade nodes %s\nmasquerade peers %s\nmasquerade sources %s\n",
+		join(m.Pods), join(m.Cluster), join(m.Nodes), join(m.Peers), join(m.Sources))
 }
 
 // String gives the refusal in one line.
@@ -114,13 +117,13 @@ func (r Refusal) String() string {
 	return fmt.Sprintf("%s %s: %s", what, r.ID, r.Reason)
 }
 
-func join(ps []netip.Prefix) string {
-	if len(ps) == 0 {
+func join[T fmt.Stringer](things []T) string {
+	if len(things) == 0 {
 		return "-"
 	}
-	s := make([]string, 0, len(ps))
-	for _, p := range ps {
-		s = append(s, p.String())
+	s := make([]string, 0, len(things))
+	for _, t := range things {
+		s = append(s, t.String())
 	}
 	return strings.Join(s, ",")
 }

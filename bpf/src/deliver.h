@@ -11,6 +11,13 @@
  */
 #define FAST_MARK 0x5ea1fa57
 
+/*
+ * Bits of marks that netfilter's rules of ours know (overlay/hostnet): a pod's
+ * answer to a node, not to be translated; an answer that has to go into a lane.
+ */
+#define ANSWER_MARK 0x80000000
+#define LANE_MARK 0x20000000
+
 #define VNI 5154
 
 /* The host side's fixed address; the Go side sets it on every device. */

@@ -117,6 +117,24 @@ static __always_inline int stays_on_fast_path(struct __sk_buff *skb, struct pack
 	return flow_find(&f) == FLOW_FAST;
 }
 
+/*
+ * Does this packet, that the stack gets, go on with what a node began with a pod
+ * on the short way? Connection tracking has not seen that beginning, and would
+ * translate the packet as one. A fragment knows by its ports, so that the first
+ * speaks for the datagram.
+ */
+static __always_inline int answers_node(const struct packet *p)
+{
+	struct flow f = {};
+	__u8 class;
+
+	if (p->error || p->later || p->syn)
+		return 0;
+	flow_key(p, &f);
+	class = flow_find(&f);
+	return class == FLOW_FAST || (class == FLOW_NONE && p->proto == IPPROTO_TCP);
+}
+
 /* The stack has sent this packet to a pod: its replies go by the stack too. */
 static __always_inline void came_by_stack(struct packet *p)
 {

@@ -67,6 +67,8 @@ int pod_egress(struct __sk_buff *skb)
 	 */
 	if (f->kind == FORWARD_NODE_REMOTE ? stays_on_fast_path(skb, &p) : takes_fast_path(skb, &p))
 		return into_lane(skb, &p, f);
+	if (f->kind == FORWARD_NODE_REMOTE && answers_node(&p))
+		skb->mark |= ANSWER_MARK;
 	return pass(skb, PATH_STACK_OUT);
 }
 

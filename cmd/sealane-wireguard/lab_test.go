@@ -57,6 +57,8 @@ type lab struct {
 	nodes    []*node
 	leaks    atomic.Int64 // packets with a pod's address in the clear
 	carried  atomic.Int64 // packets between the lanes' ports
+	segments atomic.Int64 // of TCP in the clear
+	marked   atomic.Int64 // packets with the marker in the clear
 }
 
 type node struct {
@@ -210,6 +212,9 @@ func (n *node) plan(peers ...*node) overlay.Plan {
 		}
 		ps = append(ps, overlay.Peer{
 			ID: p.id, Keys: []keymgr.PeerKey{p.key}, Endpoint: p.address[0], Addresses: p.address, PodCIDRs: n.lab.podCIDRs(p.n),
+			Combinations: []overlay.Combination{{
+				Slot: overlay.Slot{Own: n.key.Generation(), Peer: p.key.Generation()}, Initiate: n.n < p.n,
+			}},
 		})
 	}
 	plan, err := overlay.Compute(cfg, ps)
@@ -354,8 +359,14 @@ func (l *lab) count(frame []byte) {
 			return
 		}
 	}
-	if proto == unix.IPPROTO_UDP {
+	if bytes.Contains(ip, []byte(marker)) {
+		l.marked.Add(1)
+	}
+	switch proto {
+	case unix.IPPROTO_UDP:
 		l.carried.Add(1)
+	case unix.IPPROTO_TCP:
+		l.segments.Add(1)
 	}
 }
 

@@ -277,7 +277,7 @@ func TestPrivilegedMasquerade(t *testing.T) {
 		}{
 			{"pod to the outside", outside, l.pods(a.n)[i], l.nodeAddresses(99)[i], a.address[i]},
 			{"pod to pod", b.ns, l.pods(a.n)[i], l.pods(b.n)[i], l.pods(a.n)[i]},
-			{"pod to node", b.ns, l.pods(a.n)[i], b.address[i], l.pods(a.n)[i]},
+			{"pod to node", b.ns, l.pods(a.n)[i], b.address[i], a.address[i]},
 			{"node to pod", b.ns, a.address[i], l.pods(b.n)[i], a.address[i]},
 			{"foreign source to pod", b.ns, foreign[i], l.pods(b.n)[i], a.address[i]},
 		} {

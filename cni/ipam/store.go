@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/sealane/sealane/internal/atomicfile"
 )
@@ -30,8 +31,9 @@ const (
 // at any time an address is in at most one stored lease that has not outlived
 // its reuse delay.
 type Store interface {
-	// Put keeps the lease, and is durable when it returns nil. After an error
-	// the lease may be kept or not.
+	// Put keeps the lease, and is durable when it returns nil; a release need not
+	// be: a lease that a loss of power brings back blocks its addresses until it is
+	// found to be stale. After an error the lease may be kept or not.
 	Put(Lease) error
 	// Delete forgets the lease with these addresses; none is no error. It need
 	// not be durable: a released lease that comes back is released still.
@@ -68,7 +70,12 @@ func (s *FileStore) Put(l Lease) error {
 	if err != nil {
 		return fmt.Errorf("encode lease of %s: %w", l.Owner, err)
 	}
-	return atomicfile.Write(filepath.Join(s.dir, fileName(l.Addresses)), data, 0o600)
+	// Either way power may be lost with an empty file in place: see Load.
+	write := atomicfile.WriteThenSync
+	if !l.Released.IsZero() {
+		write = atomicfile.WriteUnsynced
+	}
+	return write(filepath.Join(s.dir, fileName(l.Addresses)), data, 0o600)
 }
 
 // Delete implements Store. It does not sync the directory: see Store.
@@ -82,7 +89,9 @@ func (s *FileStore) Delete(addrs []netip.Addr) error {
 
 // Load implements Store. A file that cannot be understood is renamed to
 // <name>.corrupt, and the addresses in its name stay blocked until an operator
-// deletes it. Remains of a crash are swept.
+// deletes it. Remains of a crash are swept. An empty file is what a loss of power
+// leaves of a lease that was just being given or released: as its pod is gone with
+// all others, its addresses rest from now on.
 func (s *FileStore) Load() (Contents, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -132,6 +141,10 @@ func (s *FileStore) readLease(name string) (Lease, error) {
 	data, err := os.ReadFile(filepath.Join(s.dir, name))
 	if err != nil {
 		return Lease{}, fmt.Errorf("read lease: %w", err)
+	}
+	if addrs, ok := parseFileName(name); ok && len(data) == 0 {
+		// A time to come becomes the time at which the allocator takes it over.
+		return Lease{Addresses: addrs, Released: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}, nil
 	}
 	lease, err := ParseLease(data)
 	if err != nil {

@@ -57,6 +57,33 @@ func TestFileStoreQuarantinesWhatItCannotRead(t *testing.T) {
 	}
 }
 
+// TestFileStoreLetsRemainsRest: a loss of power may leave an empty file of a lease
+// that nobody was told of yet, or whose release was under way.
+func TestFileStoreLetsRemainsRest(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ipam")
+	clock := newClock()
+	a := open(t, dir, clock, "10.244.1.0/28", "fd00:1::/120")
+	kept, lost := allocate(t, a, "kept"), allocate(t, a, "lost")
+	if err := os.Truncate(filepath.Join(dir, "10.244.1.3_fd00:1::3.json"), 0); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	a = openLogged(t, dir, clock, &log)
+	if got, want := a.Leases(), []ipam.Lease{kept}; !cmp.Equal(got, want, equateLeases()) {
+		t.Errorf("leases = %v, want %v", got, want)
+	}
+	clock.advance(ipam.DefaultReuseDelay - time.Second)
+	wantNeverGiven(t, a, lost.Addresses)
+	clock.advance(10 * time.Minute)
+	allocate(t, a, "next") // sweeps
+	if s := a.Stats()[0]; s.InUse != 2 {
+		t.Errorf("%d addresses in use, want 2", s.InUse)
+	}
+	if log.Len() != 0 {
+		t.Errorf("nothing is wrong, but the log says:\n%s", log.String())
+	}
+}
+
 func TestFileStoreIgnoresWhatIsNotALease(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{".sealane-tmp-77", "notes.txt"} {

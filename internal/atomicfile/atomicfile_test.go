@@ -15,7 +15,20 @@ import (
 	"github.com/sealane/sealane/internal/atomicfile"
 )
 
+// ways are the functions that replace a file.
+func ways() map[string]func(string, []byte, fs.FileMode) error {
+	return map[string]func(string, []byte, fs.FileMode) error{
+		"synced": atomicfile.Write, "then synced": atomicfile.WriteThenSync, "unsynced": atomicfile.WriteUnsynced,
+	}
+}
+
 func TestWriteReplacesContentAndPermissions(t *testing.T) {
+	for name, write := range ways() {
+		t.Run(name, func(t *testing.T) { replaces(t, write) })
+	}
+}
+
+func replaces(t *testing.T, write func(string, []byte, fs.FileMode) error) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	for _, step := range []struct {
 		data string
@@ -25,7 +38,7 @@ func TestWriteReplacesContentAndPermissions(t *testing.T) {
 		{"second", 0o600},
 		{"", 0o666},
 	} {
-		if err := atomicfile.Write(path, []byte(step.data), step.perm); err != nil {
+		if err := write(path, []byte(step.data), step.perm); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -41,18 +54,24 @@ func TestWriteReplacesContentAndPermissions(t *testing.T) {
 }
 
 func TestWriteLeavesNothingWhenItFails(t *testing.T) {
+	for name, write := range ways() {
+		t.Run(name, func(t *testing.T) { fails(t, write) })
+	}
+}
+
+func fails(t *testing.T, write func(string, []byte, fs.FileMode) error) {
 	dir := t.TempDir()
 	// A directory that is not empty cannot be replaced by a file: the rename fails.
 	target := filepath.Join(dir, "target")
 	if err := os.MkdirAll(filepath.Join(target, "child"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := atomicfile.Write(target, []byte("x"), 0o600); err == nil {
+	if err := write(target, []byte("x"), 0o600); err == nil {
 		t.Fatal("a directory was replaced by a file")
 	}
 	wantNames(t, dir, "target")
 
-	err := atomicfile.Write(filepath.Join(dir, "absent", "file"), nil, 0o600)
+	err := write(filepath.Join(dir, "absent", "file"), nil, 0o600)
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("write into an absent directory: %v; want fs.ErrNotExist", err)
 	}

@@ -6,6 +6,7 @@ package nl_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -143,6 +144,9 @@ func TestPrivilegedRules(t *testing.T) {
 		{Priority: 5154, To: p("10.9.0.0/24"), Table: 5154},
 		{Priority: 5154, From: p("fd00:1::/64"), Table: 5154},
 		{Priority: 5154, From: p("::/0"), Table: 77},
+		{Priority: 5154, From: p("0.0.0.0/0"), Mark: 0x20000000, Mask: 0x20000000, Table: 5154},
+		{Priority: 5154, From: p("0.0.0.0/0"), Mark: 0, Mask: 0x20000000, Table: 5154},
+		{Priority: 5154, From: p("::/0"), Mark: 0x20000000, Mask: 0x20000000, Table: 5154},
 	}
 	for range 2 {
 		for _, r := range want {
@@ -158,6 +162,11 @@ func TestPrivilegedRules(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("rules = %v, want %v", got, want)
 	}
+	for _, r := range want {
+		if !slices.Contains(got, r) {
+			t.Errorf("rules = %v lack %v", got, r)
+		}
+	}
 	for _, r := range got {
 		if err := h.DeleteRule(r); err != nil {
 			t.Errorf("delete %v: %v", r, err)
@@ -169,7 +178,7 @@ func TestPrivilegedRules(t *testing.T) {
 	if left, err := h.Rules(5154); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	for _, bad := range []nl.Rule{{Table: 5}, {From: p("10.0.0.0/8"), To: p("fd00::/8")}} {
+	for _, bad := range []nl.Rule{{Table: 5}, {From: p("10.0.0.0/8"), To: p("fd00::/8")}, {From: p("10.0.0.0/8"), Mark: 3, Mask: 1}} {
 		if err := h.AddRule(bad); !errors.Is(err, nl.ErrInvalid) {
 			t.Errorf("AddRule(%v) = %v, want ErrInvalid", bad, err)
 		}

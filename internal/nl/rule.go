@@ -19,7 +19,10 @@ import (
 type Rule struct {
 	Priority int
 	From, To netip.Prefix
-	Table    int
+	// Mark selects packets whose mark, of which only the bits of Mask count, is
+	// this. Without a Mask the mark does not matter.
+	Mark, Mask uint32
+	Table      int
 }
 
 // String gives the rule in the manner of ip-rule(8).
@@ -34,12 +37,15 @@ func (r Rule) String() string {
 			fmt.Fprintf(&b, " %s %s", part.word, part.p)
 		}
 	}
+	if r.Mask != 0 {
+		fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
+	}
 	fmt.Fprintf(&b, " lookup %d", r.Table)
 	return b.String()
 }
 
-// Rules returns the rules of one priority, IPv4 before IPv6, sorted. A rule that
-// selects nothing reads as From "all" of its family.
+// Rules returns the rules of one priority, IPv4 before IPv6, sorted. A rule
+// without addresses reads as From "all" of its family.
 func (h *Handle) Rules(priority int) ([]Rule, error) {
 	var out []Rule
 	filter := &netlink.Rule{Priority: priority}
@@ -62,7 +68,10 @@ func (h *Handle) Rules(priority int) ([]Rule, error) {
 }
 
 func toRule(r netlink.Rule) Rule {
-	out := Rule{Priority: r.Priority, From: toPrefix(r.Src), To: toPrefix(r.Dst), Table: r.Table}
+	out := Rule{Priority: r.Priority, From: toPrefix(r.Src), To: toPrefix(r.Dst), Mark: r.Mark, Table: r.Table}
+	if r.Mask != nil {
+		out.Mask = *r.Mask
+	}
 	if !out.From.IsValid() && !out.To.IsValid() {
 		out.From = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		if r.Family == unix.AF_INET6 {
@@ -101,6 +110,9 @@ func (h *Handle) DeleteRule(r Rule) error {
 func toNetlinkRule(r Rule) (*netlink.Rule, error) {
 	out := netlink.NewRule()
 	out.Priority, out.Table = r.Priority, r.Table
+	if r.Mask != 0 {
+		out.Mark, out.Mask = r.Mark, &r.Mask
+	}
 	for _, p := range []netip.Prefix{r.From, r.To} {
 		if p.IsValid() {
 			out.Family = family(p.Addr())
@@ -108,6 +120,9 @@ func toNetlinkRule(r Rule) (*netlink.Rule, error) {
 	}
 	if out.Family == 0 {
 		return nil, fmt.Errorf("rule %s: %w: neither from nor to is set", r, ErrInvalid)
+	}
+	if r.Mark&^r.Mask != 0 {
+		return nil, fmt.Errorf("rule %s: %w: mark %#x has bits outside of mask %#x", r, ErrInvalid, r.Mark, r.Mask)
 	}
 	if r.From.IsValid() && r.To.IsValid() && r.From.Addr().Is4() != r.To.Addr().Is4() {
 		return nil, fmt.Errorf("rule %s: %w: from and to are of different families", r, ErrInvalid)

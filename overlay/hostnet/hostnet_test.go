@@ -39,10 +39,13 @@ func example() overlay.Plan {
 		Rules: []overlay.Rule{
 			{Priority: overlay.RulePriority, From: netip.MustParsePrefix("10.0.1.0/24"), Table: overlay.RouteTable},
 			{Priority: overlay.RulePriority, From: netip.MustParsePrefix("fd00:0:0:1::/64"), Table: overlay.RouteTable},
+			{Priority: overlay.RulePriority, From: netip.MustParsePrefix("0.0.0.0/0"), Mark: overlay.LaneMark, Table: overlay.RouteTable},
+			{Priority: overlay.RulePriority, From: netip.MustParsePrefix("::/0"), Mark: overlay.LaneMark, Table: overlay.RouteTable},
 		},
 		Masquerade: overlay.Masquerade{
 			Pods: prefixes("10.0.1.0/24", "fd00:0:0:1::/64"), Cluster: prefixes("10.0.0.0/16", "fd00::/48"),
-			Nodes: prefixes("192.0.2.1/32", "2001:db8::1/128"),
+			Nodes: prefixes("192.0.2.1/32", "2001:db8::1/128"), Peers: prefixes("192.0.2.2/32", "2001:db8::2/128"),
+			Sources: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		},
 	}
 }
@@ -55,24 +58,45 @@ func TestMasqueradeTable(t *testing.T) {
 		}
 	}
 	want := strings.TrimLeft(`
-add table inet sealane { comment "source addresses of what pods send out of the overlay, and into it" ; }
+add table inet sealane { comment "what pods send out of the overlay, and what must stay in it" ; }
+add chain inet sealane confine { type filter hook postrouting priority 0 ; }
 add chain inet sealane forward { type filter hook forward priority 0 ; }
-add chain inet sealane postrouting { type nat hook postrouting priority 100 ; }
+add chain inet sealane output { type route hook output priority -150 ; }
+add chain inet sealane postrouting { type nat hook postrouting priority 99 ; }
+add chain inet sealane prerouting { type filter hook prerouting priority -150 ; }
 add set inet sealane cluster4 { type ipv4_addr ; flags interval ; }
 add set inet sealane cluster6 { type ipv6_addr ; flags interval ; }
 add set inet sealane nodes4 { type ipv4_addr ; flags interval ; }
 add set inet sealane nodes6 { type ipv6_addr ; flags interval ; }
+add set inet sealane peers4 { type ipv4_addr ; flags interval ; }
+add set inet sealane peers6 { type ipv6_addr ; flags interval ; }
 add set inet sealane pods4 { type ipv4_addr ; flags interval ; }
 add set inet sealane pods6 { type ipv6_addr ; flags interval ; }
+add rule inet sealane confine meta mark & 0x20000000 == 0x20000000 meta oifgroup != 24225 drop comment "answers that missed their lane"
+add rule inet sealane confine ip saddr @pods4 ip daddr @peers4 meta oifgroup != 24225 drop comment "pods to nodes past lanes"
+add rule inet sealane confine oifname "sealane-*" ct direction original ct original ip saddr @pods4 ip daddr @peers4 ct mark & 0x1000000 == 0 ct mark set ct mark | 0x1000000 comment "connections into lanes"
+add rule inet sealane confine ip6 saddr @pods6 ip6 daddr @peers6 meta oifgroup != 24225 drop comment "pods to nodes past lanes"
+add rule inet sealane confine oifname "sealane-*" ct direction original ct original ip6 saddr @pods6 ip6 daddr @peers6 ct mark & 0x1000000 == 0 ct mark set ct mark | 0x1000000 comment "connections into lanes"
 add rule inet sealane forward meta l4proto tcp ct state invalid meta oifgroup 24225 drop comment "segments that cannot be translated"
+add rule inet sealane output ct direction reply ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000 comment "answers into lanes"
+add rule inet sealane output meta l4proto tcp ct state invalid ip daddr @peers4 meta mark set meta mark | 0x20000000 comment "segments without a connection"
+add rule inet sealane output meta l4proto tcp ct state invalid ip6 daddr @peers6 meta mark set meta mark | 0x20000000 comment "segments without a connection"
 add rule inet sealane postrouting ip saddr @pods4 ip daddr != @cluster4 ip daddr != 224.0.0.0/4 meta oifgroup != 24225 masquerade fully-random comment "pods to the outside"
-add rule inet sealane postrouting meta oifname "sealane-*" ip saddr != @pods4 ip saddr != @nodes4 masquerade fully-random comment "foreign sources into lanes"
+add rule inet sealane postrouting oifname "sealane-*" ip saddr @pods4 ip daddr @peers4 meta mark & 0x80000000 == 0 snat ip to 192.0.2.1 fully-random comment "pods to other nodes"
+add rule inet sealane postrouting oifname "sealane-*" ip saddr != @pods4 ip saddr != @nodes4 snat ip to 192.0.2.1 fully-random comment "foreign sources into lanes"
 add rule inet sealane postrouting ip6 saddr @pods6 ip6 daddr != @cluster6 ip6 daddr != ff00::/8 meta oifgroup != 24225 masquerade fully-random comment "pods to the outside"
-add rule inet sealane postrouting meta oifname "sealane-*" ip6 saddr != @pods6 ip6 saddr != @nodes6 masquerade fully-random comment "foreign sources into lanes"
+add rule inet sealane postrouting oifname "sealane-*" ip6 saddr @pods6 ip6 daddr @peers6 meta mark & 0x80000000 == 0 snat ip6 to 2001:db8::1 fully-random comment "pods to other nodes"
+add rule inet sealane postrouting oifname "sealane-*" ip6 saddr != @pods6 ip6 saddr != @nodes6 snat ip6 to 2001:db8::1 fully-random comment "foreign sources into lanes"
+add rule inet sealane prerouting iifname "sealane-*" ct direction original ct mark & 0x20000000 == 0 ct mark set ct mark | 0x20000000 comment "connections out of lanes"
+add rule inet sealane prerouting iifname != "sealane-*" ct direction original ct mark & 0x20000000 == 0x20000000 drop comment "out of a lane, and then past it"
+add rule inet sealane prerouting iifname != "sealane-*" ct direction reply ct mark & 0x1000000 == 0x1000000 drop comment "into a lane, answered past it"
+add rule inet sealane prerouting ct direction reply ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000 comment "answers into lanes"
 add element inet sealane cluster4 { 10.0.0.0/16 }
 add element inet sealane cluster6 { fd00::/48 }
 add element inet sealane nodes4 { 192.0.2.1/32 }
 add element inet sealane nodes6 { 2001:db8::1/128 }
+add element inet sealane peers4 { 192.0.2.2/32 }
+add element inet sealane peers6 { 2001:db8::2/128 }
 add element inet sealane pods4 { 10.0.1.0/24 }
 add element inet sealane pods6 { fd00:0:0:1::/64 }
 `, "\n")

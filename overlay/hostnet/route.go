@@ -6,7 +6,6 @@ package hostnet
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -123,7 +122,7 @@ func (h *Host) applyRules(want []overlay.Rule) error {
 		}
 	}
 	for _, r := range want {
-		rule := nl.Rule{Priority: r.Priority, From: r.From, To: netip.Prefix{}, Table: r.Table}
+		rule := nl.Rule{Priority: r.Priority, From: r.From, Mark: r.Mark, Mask: r.Mark, Table: r.Table}
 		if extra[rule] {
 			delete(extra, rule)
 			continue

@@ -137,7 +137,7 @@ type pod struct {
 	Name, Node string
 	Labels     string // YAML flow map, may be empty
 	Ports      string // YAML flow list of the container's ports, may be empty
-	Extra      string // more containers, each a line "  - {…}"
+	Extra      string // more lines of the spec: containers, each "  - {…}", then other fields
 	Args       string // YAML flow list; empty: an HTTP and UDP server on 8080 and 8081
 }
 

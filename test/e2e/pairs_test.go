@@ -85,14 +85,17 @@ func TestEveryPairOfPods(t *testing.T) {
 }
 
 // TestPodToNode goes from pods to every node's own address, and keeps the
-// node's address as source on the way from node to pod.
+// node's address as source on the way from node to pod. To other nodes a pod has
+// its node's address, and is in the lane both ways.
 func TestPodToNode(t *testing.T) {
 	ns := namespace(t, "e2e-nodes")
 	all := nodes(t)
-	ips := start(t, ns, pod{Name: "client", Node: all[0]}, pod{Name: "server", Node: all[len(all)-1]})
+	host := "  hostNetwork: true\n"
+	ips := start(t, ns, pod{Name: "client", Node: all[0]}, pod{Name: "server", Node: all[len(all)-1]},
+		pod{Name: "host", Node: all[1%len(all)], Args: "[netexec, --http-port=18090, --udp-port=18091]", Extra: host})
+	t.Run("host network", func(t *testing.T) { seenAsNode(t, ns, nodeIPs(t, all[0]), ips["host"]) })
 	for _, n := range all {
-		addr := kubectl(t, "get", "node", n, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`)
-		for a := range strings.FieldsSeq(addr) {
+		for _, a := range nodeIPs(t, n) {
 			if out, err := inPod(t, ns, "client", "ping -c1 -W3 "+a+" && curl -gsSk -m 5 -o /dev/null https://"+bracketed(a)+":10250/healthz"); err != nil {
 				t.Errorf("client to node %s (%s): %v\n%s", n, a, err, out)
 			}
@@ -106,5 +109,29 @@ func TestPodToNode(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// seenAsNode has the pod "client" speak to a server on another node's host
+// network, by TCP and by UDP, and looks at what is on the wire meanwhile.
+func seenAsNode(t *testing.T, ns string, own, servers []string) {
+	wire, err := listen(filepath.Join(t.TempDir(), "wire.pcap"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, server := range servers {
+		http := "http://" + bracketed(server) + ":18090/"
+		out, err := inPod(t, ns, "client", fmt.Sprintf(`curl -gsS -m 5 '%[1]secho?msg=%[2]s'; echo; curl -gsS -m 5 %[1]sclientip; echo
+for i in 1 2 3; do r=$(echo 'echo %[2]s' | nc -u -w1 -W1 %[3]s 18091); [ "$r" = %[2]s ] && break; done; echo "$r"`, http, marker, server))
+		got := strings.Fields(out)
+		if err != nil || len(got) != 3 || got[0] != marker || got[2] != marker || !strings.HasPrefix(got[1], bracketed(own[i])+":") {
+			t.Errorf("to %s: %q, want the node's address %s between two echoes: %v", server, out, own[i], err)
+		}
+	}
+	if _, err := wire.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := wire.contains(marker); err != nil || found {
+		t.Errorf("payload in clear on the wire: %v, %v", found, err)
 	}
 }

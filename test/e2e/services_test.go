@@ -51,7 +51,13 @@ func serviceIPs(t testing.TB, ns, name string) []string {
 
 func nodeIP(t testing.TB, node string) string {
 	t.Helper()
-	return strings.Fields(kubectl(t, "get", "node", node, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`))[0]
+	return nodeIPs(t, node)[0]
+}
+
+// nodeIPs are the node's own addresses, of every family.
+func nodeIPs(t testing.TB, node string) []string {
+	t.Helper()
+	return strings.Fields(kubectl(t, "get", "node", node, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`))
 }
 
 func TestServices(t *testing.T) {
@@ -83,7 +89,10 @@ func TestServices(t *testing.T) {
 	for _, n := range all {
 		targets = append(targets, nodeIP(t, n)+":30080")
 	}
-	targets = append(targets, nodeIP(t, all[len(all)-1])+":18080", nodeIP(t, all[len(all)-1])+":30081")
+	targets = append(targets, nodeIP(t, all[len(all)-1])+":18080")
+	for _, n := range all {
+		targets = append(targets, nodeIP(t, n)+":30081")
+	}
 	for name, run := range sources {
 		for _, target := range targets {
 			t.Run(name+"/"+target, func(t *testing.T) {

@@ -75,6 +75,18 @@ func talk(t *testing.T, kind overlay.Kind) {
 			})
 		}
 	}
+	for i, address := range a.addresses {
+		// What a pod begins with another node has its node's address; what a node
+		// begins with a pod comes back from the pod, in fragments too.
+		for _, size := range []int{100, 3000} {
+			if seen, err := ask(a.ns, n2.ns, n2.id.Live.Addresses[i], size); err != nil || seen != n1.id.Live.Addresses[i] {
+				t.Errorf("pod asks the other node for %d bytes: seen as %s: %v", size, seen, err)
+			}
+			if seen, err := ask(n2.ns, a.ns, address, size); err != nil || seen != n2.id.Live.Addresses[i] {
+				t.Errorf("node asks the other node's pod for %d bytes: seen as %s: %v", size, seen, err)
+			}
+		}
+	}
 	for _, n := range []*node{n1, n2} {
 		got := n.counted()
 		for _, way := range []bpf.Path{bpf.PathLaneOut, bpf.PathLaneIn} {
@@ -209,6 +221,47 @@ func sendUDP(from, to *nettest.NS, address netip.Addr) error {
 		return fmt.Errorf("UDP: %q came", got[:n])
 	}
 	return nil
+}
+
+// ask sends a datagram and wants one of so many bytes in answer, twice; it gives
+// the address that it was seen as.
+func ask(from, to *nettest.NS, address netip.Addr, size int) (netip.Addr, error) {
+	var server *net.UDPConn
+	var err error
+	to.Do(func() { server, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(address, 0))) })
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer server.Close()
+	var client net.Conn
+	from.Do(func() { client, err = net.Dial("udp", server.LocalAddr().String()) })
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer client.Close()
+	deadline := time.Now().Add(patience)
+	if err := errors.Join(client.SetDeadline(deadline), server.SetDeadline(deadline)); err != nil {
+		return netip.Addr{}, err
+	}
+	var seen netip.AddrPort
+	data := bytes.Repeat([]byte(marker), size/len(marker)+1)[:size]
+	for range 2 {
+		got := make([]byte, size+1)
+		if _, err := client.Write([]byte(marker)); err != nil {
+			return netip.Addr{}, err
+		}
+		if _, seen, err = server.ReadFromUDPAddrPort(got); err != nil {
+			return netip.Addr{}, err
+		}
+		if _, err := server.WriteToUDPAddrPort(data, seen); err != nil {
+			return netip.Addr{}, err
+		}
+		n, err := client.Read(got)
+		if err != nil || !bytes.Equal(got[:n], data) {
+			return netip.Addr{}, fmt.Errorf("%d bytes in answer: %w", n, err)
+		}
+	}
+	return seen.Addr().Unmap(), nil
 }
 
 // wire is a capture on a node's uplink.

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package hostnet
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+
+	"github.com/sealane/sealane/overlay"
+)
+
+// The chains of the table.
+const (
+	translateChain = "postrouting" // sources
+	confineChain   = "confine"     // what may leave by which device
+	forwardChain   = "forward"
+	arriveChain    = "prerouting"
+	ownChain       = "output"
+)
+
+// A connection between a node and a pod of another one has the addresses of two
+// nodes, which lead past the lanes. So connection tracking remembers which
+// connections go by lanes. The bits are ours alone: kube-proxy has 0x4000 and
+// 0x8000, the portmap plugin 0x2000.
+const (
+	// outOfLane: the connection's first packet came out of a lane. Its answers get
+	// the same bit as a mark, by which a rule sends them into the lanes' table.
+	outOfLane = overlay.LaneMark
+	// intoLane: a pod of this node began it with another node.
+	intoLane = 0x01000000
+	// answerMark is what eBPF gives to packets of a pod that answer a node, and
+	// that connection tracking may take for a beginning; see bpf/src/flow.h.
+	answerMark = 0x80000000
+)
+
+// family holds the words in which the two address families differ.
+type family struct {
+	suffix, addr, match, multicast string
+	is4                            bool
+}
+
+func families() []family {
+	return []family{
+		{suffix: "4", addr: "ipv4_addr", match: "ip", multicast: "224.0.0.0/4", is4: true},
+		{suffix: "6", addr: "ipv6_addr", match: "ip6", multicast: "ff00::/8"},
+	}
+}
+
+// transaction replaces the whole table at once, chains of another version's too.
+func transaction(nft knftables.Interface, m overlay.Masquerade) *knftables.Transaction {
+	t := table{nft.NewTransaction()}
+	comment := "what pods send out of the overlay, and what must stay in it"
+	t.tx.Add(&knftables.Table{}) // deleting what is not there is an error
+	t.tx.Delete(&knftables.Table{})
+	t.tx.Add(&knftables.Table{Comment: &comment})
+	// Before kube-proxy, whose masquerade ends a connection when its lane changes.
+	t.chain(translateChain, knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority+"-1")
+	t.chain(confineChain, knftables.FilterType, knftables.PostroutingHook, knftables.FilterPriority)
+	t.chain(forwardChain, knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority)
+	t.chain(arriveChain, knftables.FilterType, knftables.PreroutingHook, knftables.ManglePriority)
+	t.chain(ownChain, knftables.RouteType, knftables.OutputHook, knftables.ManglePriority)
+	t.connections()
+	for _, f := range families() {
+		t.set(f, "pods", m.Pods)
+		t.set(f, "cluster", m.Cluster)
+		t.set(f, "nodes", m.Nodes)
+		t.set(f, "peers", m.Peers)
+		t.confine(f)
+		t.sources(f, m.Sources)
+	}
+	return t.tx
+}
+
+// table writes a transaction.
+type table struct{ tx *knftables.Transaction }
+
+func (t table) chain(name string, kind knftables.BaseChainType, hook knftables.BaseChainHook, priority knftables.BaseChainPriority) {
+	t.tx.Add(&knftables.Chain{Name: name, Type: &kind, Hook: &hook, Priority: &priority})
+}
+
+func (t table) set(f family, name string, prefixes []netip.Prefix) {
+	name += f.suffix
+	t.tx.Add(&knftables.Set{Name: name, Type: f.addr, Flags: []knftables.SetFlag{knftables.IntervalFlag}})
+	for _, p := range prefixes {
+		if p.Addr().Is4() == f.is4 {
+			t.tx.Add(&knftables.Element{Set: name, Key: []string{p.String()}})
+		}
+	}
+}
+
+// rule adds a rule. Its text names lanes' devices, our bits and the family's words
+// by a dollar sign.
+func (t table) rule(chain, comment, text string, f family) {
+	text = strings.NewReplacer(
+		"$lanes", fmt.Sprintf("%q", overlay.LanePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
+		"$out_of_lane", fmt.Sprintf("%#x", outOfLane), "$into_lane", fmt.Sprintf("%#x", intoLane),
+		"$answer", fmt.Sprintf("%#x", answerMark),
+		"$ip", f.match, "$multicast", f.multicast, "$f", f.suffix,
+	).Replace(text)
+	t.tx.Add(&knftables.Rule{Chain: chain, Comment: &comment, Rule: text})
+}
+
+// connections keeps what came out of a lane, or went into one, in lanes: answers
+// find their way back, and a packet that comes another way is none of theirs. Only
+// answers get the mark, so that the lanes' own outer packets never have it.
+func (t table) connections() {
+	const answer = "ct direction reply ct mark & $out_of_lane == $out_of_lane meta mark set meta mark | $out_of_lane"
+	both := family{}
+	t.rule(arriveChain, "connections out of lanes",
+		"iifname $lanes ct direction original ct mark & $out_of_lane == 0 ct mark set ct mark | $out_of_lane", both)
+	// Also what this host would tell itself of an answer too large for the lane: that
+	// would narrow its path to the whole node, which the lane's own packets take.
+	t.rule(arriveChain, "out of a lane, and then past it",
+		"iifname != $lanes ct direction original ct mark & $out_of_lane == $out_of_lane drop", both)
+	t.rule(arriveChain, "into a lane, answered past it",
+		"iifname != $lanes ct direction reply ct mark & $into_lane == $into_lane drop", both)
+	t.rule(arriveChain, "answers into lanes", answer, both)
+	t.rule(ownChain, "answers into lanes", answer, both)
+	t.rule(confineChain, "answers that missed their lane",
+		"meta mark & $out_of_lane == $out_of_lane meta oifgroup != $group drop", both)
+	// A segment outside of its connection's window is not translated, so that it
+	// would reach the pod from an address that the pod never spoke to, and the
+	// pod's RST would end a connection that is well.
+	t.rule(forwardChain, "segments that cannot be translated", "meta l4proto tcp ct state invalid meta oifgroup $group drop", both)
+}
+
+// confine: what a pod sends to another node goes by a lane, and so does what this
+// node's own processes send to a pod in the guise of its node.
+func (t table) confine(f family) {
+	t.rule(confineChain, "pods to nodes past lanes", "$ip saddr @pods$f $ip daddr @peers$f meta oifgroup != $group drop", f)
+	t.rule(confineChain, "connections into lanes",
+		"oifname $lanes ct direction original ct original $ip saddr @pods$f $ip daddr @peers$f ct mark & $into_lane == 0 ct mark set ct mark | $into_lane", f)
+	// Of a segment outside of its window nobody knows whether it is a pod's.
+	t.rule(ownChain, "segments without a connection", "meta l4proto tcp ct state invalid $ip daddr @peers$f meta mark set meta mark | $out_of_lane", f)
+}
+
+// sources: what a pod sends to the outside takes the node's address, and so does
+// what it begins with another node; and so does whatever else enters a lane from an
+// address that no peer would accept from this node (a NodePort's client, for one).
+//
+// Into lanes the address is named: masquerade would end the connection when its
+// lane's device changes, as it does when keys rotate.
+func (t table) sources(f family, own []netip.Addr) {
+	t.rule(translateChain, "pods to the outside",
+		"$ip saddr @pods$f $ip daddr != @cluster$f $ip daddr != $multicast meta oifgroup != $group masquerade fully-random", f)
+	for _, a := range own {
+		if a.Is4() != f.is4 {
+			continue
+		}
+		to := "snat " + f.match + " to " + a.String() + " fully-random"
+		t.rule(translateChain, "pods to other nodes",
+			"oifname $lanes $ip saddr @pods$f $ip daddr @peers$f meta mark & $answer == 0 "+to, f)
+		t.rule(translateChain, "foreign sources into lanes", "oifname $lanes $ip saddr != @pods$f $ip saddr != @nodes$f "+to, f)
+	}
+}
