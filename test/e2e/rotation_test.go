@@ -130,7 +130,7 @@ func TestRotation(t *testing.T) {
 	})
 	t.Run("OneAfterTheOther", func(t *testing.T) {
 		n, before := rotations(), generation(t, all[0])
-		m.under(t, 20+16*n, "both", func() {
+		m.under(t, 10+12*n, "both", func() {
 			for i := range n {
 				request(t, all[i%len(all)])
 			}
@@ -140,21 +140,21 @@ func TestRotation(t *testing.T) {
 		}
 	})
 	t.Run("AllAtOnce", func(t *testing.T) {
-		m.under(t, 60, "both", func() {
+		m.under(t, 40, "both", func() {
 			request(t, "--all")
 			request(t, "--all")
 		})
 	})
 	t.Run("BothEndsOfAPair", func(t *testing.T) {
-		m.under(t, 40, "both", func() { request(t, all[0], all[1]) })
+		m.under(t, 25, "both", func() { request(t, all[0], all[1]) })
 	})
 	for _, direction := range []string{"out", "in"} {
 		t.Run("OneWayOnly/"+direction, func(t *testing.T) {
-			m.under(t, 40, direction, func() { request(t, "--all") })
+			m.under(t, 25, direction, func() { request(t, "--all") })
 		})
 	}
 	t.Run("PeerIsLate", func(t *testing.T) {
-		m.under(t, 50, "both", func() {
+		m.under(t, 40, "both", func() {
 			onNode(t, all[1], agentPID+" | xargs -r kill -STOP")
 			request(t, all[0], "--no-wait")
 			time.Sleep(3 * time.Second) // the peer's lateness is what is tested
@@ -164,7 +164,7 @@ func TestRotation(t *testing.T) {
 	})
 	for _, state := range []string{"keyed", "published", "retiring"} {
 		t.Run("DaemonKilled/"+state, func(t *testing.T) {
-			m.under(t, 100, "both", func() {
+			m.under(t, 60, "both", func() {
 				request(t, all[0], "--no-wait")
 				killIn(t, all[0], state)
 				waitForAgents(t)
@@ -176,10 +176,10 @@ func TestRotation(t *testing.T) {
 		replicas := kubectl(t, "-n", "sealane-system", "get", "deployment", "sealane-controller", "-o", "jsonpath={.spec.replicas}")
 		kubectl(t, "-n", "sealane-system", "scale", "deployment/sealane-controller", "--replicas=0")
 		defer kubectl(t, "-n", "sealane-system", "scale", "deployment/sealane-controller", "--replicas="+replicas)
-		m.under(t, 40, "both", func() { request(t, "--all") })
+		m.under(t, 30, "both", func() { request(t, "--all") })
 	})
 	t.Run("APIServerDown", func(t *testing.T) {
-		m.under(t, 70, "both", func() {
+		m.under(t, 60, "both", func() {
 			request(t, "--all", "--no-wait")
 			pid := strings.TrimSpace(onNode(t, all[0], "pgrep -f '^[^ ]*kube-apiserver ' | head -n 1"))
 			onNode(t, all[0], "kill -STOP "+pid)
