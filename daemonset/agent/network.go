@@ -86,66 +86,90 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 	if err != nil {
 		return fmt.Errorf("watch devices: %w", err)
 	}
-	var own, paired <-chan struct{}
-	var results <-chan rotate.Exchanged
+	f := feeds{changed: watch.Changed(), links: links, timer: time.NewTimer(0)}
 	if n.trust != nil {
-		own, paired, results = n.trust.changed, n.rotator.Changed(), n.rotator.Results()
+		f.own, f.paired, f.results = n.trust.changed, n.rotator.Changed(), n.rotator.Results()
 	}
-	timer := time.NewTimer(0)
 	for {
-		light := false // nothing happened that concerns more than the peers of lanes
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watch.Changed():
-		case <-own:
-		case <-paired:
-			light = true
-		case r := <-results:
-			n.rotator.Take(r)
-			light = true
-		case <-n.restarted:
-		case _, ok := <-links:
-			if !ok {
-				return ctx.Err()
-			}
-			if !pause(ctx, linkPause, watch.Changed(), own) {
-				return nil
-			}
-		case <-timer.C:
-			changed, next := n.glance(ctx)
-			if !changed {
-				timer.Reset(next)
-				continue
-			}
-			light = true
+		what, err := n.await(ctx, f)
+		if err != nil || ctx.Err() != nil {
+			return err
 		}
 		snap, synced := watch.Snapshot()
-		if !synced {
+		if !synced || what == nothing {
 			continue
 		}
-		next, err := n.pass(ctx, snap, light)
+		next, err := n.pass(ctx, snap, what == lanesOnly)
 		n.state.report(partNetwork, err)
 		if err != nil && ctx.Err() == nil {
 			n.log.Error("network not as planned", "error", err)
 			next = retryPause
 		}
-		timer.Reset(next)
+		f.timer.Reset(next)
 	}
 }
 
-// pause waits, but for more urgent news; false: ctx ended.
-func pause(ctx context.Context, d time.Duration, urgent ...<-chan struct{}) bool {
-	t := time.NewTimer(d)
+// news is what a pass has to look at.
+type news int
+
+const (
+	nothing   news = iota
+	lanesOnly      // the peers of lanes alone
+	everything
+)
+
+// feeds are where news come from.
+type feeds struct {
+	changed <-chan struct{} // the API server
+	own     <-chan struct{} // this node's identity
+	paired  <-chan struct{} // a peer waits for its preshared key
+	results <-chan rotate.Exchanged
+	links   <-chan struct{} // the kernel
+	timer   *time.Timer
+}
+
+// await returns with the next news, or when ctx ends.
+func (n *network) await(ctx context.Context, f feeds) (news, error) {
+	select {
+	case <-ctx.Done():
+	case <-f.changed:
+	case <-f.own:
+	case <-f.paired:
+		return lanesOnly, nil
+	case r := <-f.results:
+		n.rotator.Take(r)
+		return lanesOnly, nil
+	case <-n.restarted:
+	case _, ok := <-f.links:
+		if !ok && ctx.Err() == nil {
+			return nothing, errLinks
+		}
+		f.pause(ctx)
+	case <-f.timer.C:
+		changed, next := n.glance(ctx)
+		if changed {
+			return lanesOnly, nil
+		}
+		f.timer.Reset(next)
+		return nothing, nil
+	}
+	return everything, nil
+}
+
+// errLinks is a kernel that tells no news of devices any more.
+var errLinks = errors.New("the kernel's news of devices have ended")
+
+// pause lets further news of the kernel come, but for more urgent ones.
+func (f feeds) pause(ctx context.Context) {
+	t := time.NewTimer(linkPause)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-t.C:
-	case <-urgent[0]:
-	case <-urgent[1]:
+	case <-f.changed:
+	case <-f.own:
+	case <-f.paired:
 	}
-	return true
 }
 
 // glance looks, between passes, whether a rotation or a pairing goes on.

@@ -73,8 +73,12 @@ func Reason(err error) string {
 		err  error
 		word string
 	}{
-		{ErrDowngrade, "downgrade"}, {ErrNotYet, "not_yet"}, {ErrCertificate, "certificate"}, {ErrProtocol, "protocol"},
-		{ErrHandshake, "handshake"}, {ErrUnreachable, "unreachable"},
+		{ErrDowngrade, "downgrade"},
+		{ErrNotYet, "not_yet"},
+		{ErrCertificate, "certificate"},
+		{ErrProtocol, "protocol"},
+		{ErrHandshake, "handshake"},
+		{ErrUnreachable, "unreachable"},
 	} {
 		if errors.Is(err, known.err) {
 			return known.word

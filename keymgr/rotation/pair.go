@@ -102,9 +102,7 @@ func (b bond) newest() Slot {
 func (m *Machine) combination(b bond, own, theirs Key) (Combination, bool) {
 	c := Combination{Slot: Slot{Own: own.Generation, Peer: theirs.Generation}}
 	path, installed := b.paths[c.Slot]
-	// The peer may still be sending by what it has withdrawn.
-	drained := c.Slot != b.mem.active && b.in.Now.Sub(b.mem.withdrawn[theirs.Generation]) >= m.cfg.Times.Propagation
-	if theirs.Withdrawn && (!installed || drained) {
+	if theirs.Withdrawn && (!installed || m.drained(b, c.Slot)) {
 		return c, false
 	}
 	pairing, paired := b.peer.Paired[c.Slot]
@@ -119,13 +117,25 @@ func (m *Machine) combination(b bond, own, theirs Key) (Combination, bool) {
 	default:
 		c.Initiate = m.first(own, theirs, b.peer.UID)
 	}
-	switch {
-	case !path.Handshake.IsZero():
-		delete(b.mem.lost, c.Slot)
-	case b.mem.lost[c.Slot], installed && b.in.Now.Sub(b.mem.paths[c.Slot].first) >= stepIn:
-		c.Initiate = true
-	}
+	c.Initiate = c.Initiate || b.calls(c.Slot)
 	return c, true
+}
+
+// drained tells whether the peer has had the time to stop sending by a key that it
+// has withdrawn, and this node does not send by it either.
+func (m *Machine) drained(b bond, s Slot) bool {
+	return s != b.mem.active && b.in.Now.Sub(b.mem.withdrawn[s.Peer]) >= m.cfg.Times.Propagation
+}
+
+// calls tells whether this node starts a handshake, whoever's part it is: the
+// session was lost, or does not come.
+func (b bond) calls(s Slot) bool {
+	path, installed := b.paths[s]
+	if !path.Handshake.IsZero() {
+		delete(b.mem.lost, s)
+		return false
+	}
+	return b.mem.lost[s] || installed && b.in.Now.Sub(b.mem.paths[s].first) >= stepIn
 }
 
 // impatient tells whether a preferred preshared key was awaited long enough.

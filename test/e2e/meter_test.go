@@ -126,6 +126,7 @@ func (f flow) String() string {
 }
 
 func (m mesh) measure(t testing.TB, from, to, flags string) (report, error) {
+	t.Helper()
 	out, err := m.exec(t, from, "", "/tmp/meter run "+flags+" "+bracketed(m.ips[to][0])+":9000")
 	if err != nil {
 		return report{}, err
@@ -175,6 +176,7 @@ func (m mesh) watchQueues(t testing.TB) *queues {
 
 // growth is by how much all counters together have grown since the last look.
 func (m mesh) growth(t testing.TB, seen map[string]int) (grown int) {
+	t.Helper()
 	for _, n := range m.nodes {
 		out, err := lab(t.Context(), "", "sh", n, "bash", "-c", queueCounters)
 		if err != nil {
