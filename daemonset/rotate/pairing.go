@@ -321,7 +321,7 @@ func (p *pairings) failed(ctx context.Context, role string, peer keymgr.NodeID, 
 	if reason != "downgrade" && reason != "certificate" && reason != "protocol" {
 		return
 	}
-	about := [2]string{cmp.Or(peer.UID, peer.Name), reason}
+	about := [2]string{peer.UID, reason} // all strangers are one: there may be many
 	p.mu.Lock()
 	again := p.told[about]
 	p.told[about] = true
