@@ -348,10 +348,11 @@ func (v *Verifier) accept(c *candidate) error {
 			return err
 		}
 	}
+	var before Statement
 	if c.prev != nil {
-		v.claims.release(c.prev.stmt)
+		before = c.prev.stmt
 	}
-	v.claims.hold(c.stmt)
+	v.claims.replace(before, c.stmt)
 	v.nodes[c.live.ID.UID] = k
 	v.names[c.live.ID.Name] = c.live.ID.UID
 	return nil

@@ -100,7 +100,7 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 		case <-paired:
 			light = true
 		case r := <-results:
-			n.rotator.Take(r)
+			n.take(r)
 			light = true
 		case <-n.restarted:
 		case _, ok := <-links:
@@ -129,6 +129,19 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 			next = retryPause
 		}
 		timer.Reset(next)
+	}
+}
+
+// take lets the next decision know of an exchange that ended, and of all that ended
+// by now: in a large cluster a pass takes longer than many exchanges.
+func (n *network) take(r rotate.Exchanged) {
+	for {
+		n.rotator.Take(r)
+		select {
+		case r = <-n.rotator.Results():
+		default:
+			return
+		}
 	}
 }
 
