@@ -36,6 +36,7 @@ var widePackages = map[string]struct {
 	lines int
 	why   string
 }{
+	"perf/scale":      {2000, "one simulation, whose parts know each other"},
 	"daemonset/kube":  {2500, "the only door to client-go, one file for each thing asked of it"},
 	"daemonset/agent": {3000, "wires everything, and has nobody above it but main"},
 	"keymgr/ca":       {2500, "the private keys of the authority stay in one package, from their making to their end"},
