@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package rotate
+
+import (
+	"slices"
+
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
+	"github.com/sealane/sealane/overlay"
+)
+
+// Paths finds what the kernel shows of a peer's key.
+type Paths map[keymgr.PublicKey][]Path
+
+// Path is a lane in the kernel, by one of this node's generations.
+type Path struct {
+	Own  uint64
+	Peer overlay.PeerState
+}
+
+// NewPaths sorts what the kernel shows by peers' keys; of lanes with own keys alone.
+func NewPaths(own []keymgr.WGKey, lanes []overlay.LaneState) Paths {
+	index := Paths{}
+	for _, l := range lanes {
+		i := slices.IndexFunc(own, func(k keymgr.WGKey) bool { return k.Public == l.Key })
+		if i < 0 {
+			continue
+		}
+		for _, p := range l.Peers {
+			index[p.Key] = append(index[p.Key], Path{own[i].Generation, p})
+		}
+	}
+	return index
+}
+
+func (x Paths) paths(k keymgr.PeerKey) []rotation.Path {
+	var out []rotation.Path
+	for _, s := range x[k.Key()] {
+		out = append(out, rotation.Path{
+			Slot:      rotation.Slot{Own: s.Own, Peer: k.Generation()},
+			Handshake: s.Peer.LastHandshake, Received: s.Peer.Received, Sent: s.Peer.Sent,
+			Preshared: s.Peer.Preshared, Initiates: s.Peer.Initiates,
+		})
+	}
+	return out
+}
+
+// Combinations gives a decision on a peer to the plan.
+func Combinations(p rotation.Pair) []overlay.Combination {
+	var out []overlay.Combination
+	for _, c := range p.Install {
+		out = append(out, overlay.Combination{Slot: overlay.Slot(c.Slot), Preshared: c.Preshared, Initiate: c.Initiate})
+	}
+	return out
+}
