@@ -11,6 +11,9 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
+// AllKeys are those of a peer that lanes may be with.
+func AllKeys(p keymgr.Peer) []keymgr.PeerKey { return slices.Concat(p.Keys, p.Withdrawn) }
+
 // Paths finds what the kernel shows of a peer's key.
 type Paths map[keymgr.PublicKey][]Path
 

@@ -69,10 +69,10 @@ type Peer struct {
 	Addr netip.Addr
 }
 
-// Shown is the newest decision for status.
+// Shown is the newest decision for status, and since when its state holds.
 type Shown struct {
 	Decision rotation.Decision
-	Since    time.Time // of its state
+	Since    time.Time
 	Reason   rotation.Reason
 }
 
@@ -253,9 +253,6 @@ func (r *Rotator) input(lanes []overlay.LaneState) rotation.Input {
 	}
 	return in
 }
-
-// AllKeys are those of a peer that lanes may be with.
-func AllKeys(p keymgr.Peer) []keymgr.PeerKey { return slices.Concat(p.Keys, p.Withdrawn) }
 
 // own describes this node's keys, as peers know them where they do.
 func (r *Rotator) own(published keymgr.Signed) rotation.Own {
