@@ -59,8 +59,8 @@ func BenchmarkVerifyAllAgain(b *testing.B) {
 		live   keymgr.LiveNode
 	}
 	var all []entry
-	for i := range 200 {
-		n := c.Node(fmt.Sprintf("node%d", i), fmt.Sprintf("10.%d.%d.0/24", 100+i/256, i%256))
+	for i := range 5000 {
+		n := c.Node(fmt.Sprintf("node%d", i), fmt.Sprintf("100.%d.%d.0/24", 64+i/256, i%256))
 		e := entry{n.Sign(), n.Live}
 		if _, err := v.Verify(e.signed, e.live); err != nil {
 			b.Fatal(err)

@@ -47,6 +47,33 @@ func (c *claims) checkPrefix(p netip.Prefix, id NodeID) error {
 	return nil
 }
 
+// replace gives a node what its statement claims instead of what the one before did.
+// Every pass over the cluster says of nearly every node that nothing changed, and
+// then nothing is moved: to move a prefix takes time in proportion to all of them.
+func (c *claims) replace(before, next Statement) {
+	if slices.Equal(before.PodCIDRs, next.PodCIDRs) && slices.EqualFunc(before.Keys, next.Keys, sameKey) && c.holds(next) {
+		return
+	}
+	c.release(before)
+	c.hold(next)
+}
+
+// holds tells whether the keys and prefixes of a statement are its node's.
+func (c *claims) holds(s Statement) bool {
+	for _, k := range s.Keys {
+		if c.keys[k.Key] != s.ID() {
+			return false
+		}
+	}
+	for _, p := range s.PodCIDRs {
+		i := c.search(p)
+		if i == len(c.prefixes) || c.prefixes[i] != (prefixClaim{prefix: p, owner: s.ID()}) {
+			return false
+		}
+	}
+	return true
+}
+
 // hold gives a checked statement's keys and prefixes to its node. What the node
 // held before must have been released.
 func (c *claims) hold(s Statement) {

@@ -364,12 +364,14 @@ func (v *Verifier) accept(c *candidate) error {
 			return err
 		}
 	}
-	for _, old := range []*known{c.prev, c.revoked} {
-		if old != nil {
-			v.claims.release(old.stmt)
-		}
+	if c.revoked != nil {
+		v.claims.release(c.revoked.stmt)
 	}
-	v.claims.hold(c.stmt)
+	var before Statement
+	if c.prev != nil {
+		before = c.prev.stmt
+	}
+	v.claims.replace(before, c.stmt)
 	v.nodes[c.live.ID.UID] = k
 	v.names[c.live.ID.Name] = c.live.ID.UID
 	return nil

@@ -137,7 +137,7 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 	case <-f.paired:
 		return lanesOnly, nil
 	case r := <-f.results:
-		n.rotator.Take(r)
+		n.take(r)
 		return lanesOnly, nil
 	case <-n.restarted:
 	case _, ok := <-f.links:
@@ -154,6 +154,19 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 		return nothing, nil
 	}
 	return everything, nil
+}
+
+// take lets the next decision know of an exchange that ended, and of all that ended
+// by now: in a large cluster a pass takes longer than many exchanges.
+func (n *network) take(r rotate.Exchanged) {
+	for {
+		n.rotator.Take(r)
+		select {
+		case r = <-n.rotator.Results():
+		default:
+			return
+		}
+	}
 }
 
 // errLinks is a kernel that tells no news of devices any more.
