@@ -16,7 +16,7 @@ chart := daemonset/deploy/chart
 template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds \
 	--set "image.repository=$${IMAGE%:*},image.tag=$${IMAGE\#\#*:}"
 
-.PHONY: help build generate verify lint fmt test test-kernels fuzz image manifests demo demo-down e2e bench ci clean
+.PHONY: help build generate verify lint fmt test test-kernels fuzz image manifests demo demo-down e2e bench scale ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ e2e: ## lab clusters, our own tests and upstream's
 
 bench: ## measure beside flannel and the bare limits (BENCH=-1x: only see that it works)
 	perf/run $(BENCH)
+
+scale: ## simulate key management at 5,000 nodes (SCALE=-nodes=500: sooner done)
+	go run ./perf/scale $(SCALE)
 
 ci: ## everything that a change has to pass
 	.ci/run

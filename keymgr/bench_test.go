@@ -50,7 +50,8 @@ func BenchmarkVerify(b *testing.B) {
 	})
 }
 
-// Every node looks at the statements of all others whenever one has changed.
+// Every node looks at the statements of all others whenever one has changed. It takes
+// a while to make them; go test -benchtime=20x.
 func BenchmarkVerifyAllAgain(b *testing.B) {
 	c := keytest.NewCluster(b)
 	v := c.Verifier("self")

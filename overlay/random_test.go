@@ -257,23 +257,40 @@ func oneEntryEach(_ Config, _ []Peer, plan Plan) error {
 
 // BenchmarkCompute is at the size that the project is made for.
 func BenchmarkCompute(b *testing.B) {
-	cfg := Config{
-		Kind: VXLAN, AllowPlaintext: true, Self: keymgr.NodeID{Name: "self", UID: "self"}, UnderlayMTU: 1500,
-		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, PodCIDRs: prefixes("10.255.0.0/24"),
-		ClusterCIDRs: prefixes("10.0.0.0/8"),
+	ca := overlaytest.NewAuthority(b)
+	for _, kind := range []Kind{VXLAN, WireGuard} {
+		b.Run(string(kind), func(b *testing.B) {
+			cfg := Config{
+				Kind: kind, AllowPlaintext: true, Self: keymgr.NodeID{Name: "self", UID: "self"}, UnderlayMTU: 1500,
+				Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, PodCIDRs: prefixes("10.255.0.0/24"),
+				ClusterCIDRs: prefixes("10.0.0.0/8"), Generations: []uint64{1},
+			}
+			peers := crowd(b, ca, kind)
+			for b.Loop() {
+				plan, err := Compute(cfg, peers)
+				if err != nil || len(plan.Refused) > 0 {
+					b.Fatal(err, plan.Refused)
+				}
+			}
+		})
 	}
+}
+
+func crowd(b *testing.B, ca *overlaytest.Authority, kind Kind) []Peer {
+	b.Helper()
 	var peers []Peer
 	for n := range 5000 {
 		hi, lo := byte(n>>8), byte(n)
 		a := netip.AddrFrom4([4]byte{172, 16, hi, lo})
-		peers = append(peers, Peer{
+		p := Peer{
 			ID: keymgr.NodeID{Name: fmt.Sprint("n", n), UID: fmt.Sprint(n)}, Endpoint: a, Addresses: []netip.Addr{a},
 			PodCIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, hi, lo, 0}), 24)},
-		})
-	}
-	for b.Loop() {
-		if _, err := Compute(cfg, peers); err != nil {
-			b.Fatal(err)
 		}
+		if kind == WireGuard {
+			p.Combinations = []Combination{{Slot: Slot{Own: 1, Peer: 2}, Preshared: true}}
+			p.Keys = ca.Verify(b, overlaytest.Key{ID: p.ID, Generation: 2, Public: overlaytest.PublicKey(b, p.ID.Name), BasePort: DefaultBasePort})
+		}
+		peers = append(peers, p)
 	}
+	return peers
 }

@@ -23,7 +23,7 @@ var floors = []struct {
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
 	{"drive", []string{"daemonset/rotate"}},
-	{"run", []string{"daemonset/agent", "daemonset/controller", "perf"}},
+	{"run", []string{"daemonset/agent", "daemonset/controller", "perf", "perf/scale"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",
 		"daemonset/deploy", "internal/archtest", "internal/imagebuild",

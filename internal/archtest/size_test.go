@@ -36,6 +36,7 @@ var widePackages = map[string]struct {
 	lines int
 	why   string
 }{
+	"perf/scale":           {2000, "one simulation, whose parts know each other"},
 	"daemonset/kube":       {2500, "the only door to client-go, one file for each thing asked of it"},
 	"daemonset/agent":      {3000, "wires everything, and has nobody above it but main"},
 	"daemonset/controller": {2500, "what one leader does, on watches that its parts share"},
