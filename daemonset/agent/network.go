@@ -156,9 +156,6 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 	return everything, nil
 }
 
-// errLinks is a kernel that tells no news of devices any more.
-var errLinks = errors.New("the kernel's news of devices have ended")
-
 // take lets the next decision know of an exchange that ended, and of all that ended
 // by now: in a large cluster a pass takes longer than many exchanges.
 func (n *network) take(r rotate.Exchanged) {
@@ -171,6 +168,9 @@ func (n *network) take(r rotate.Exchanged) {
 		}
 	}
 }
+
+// errLinks is a kernel that tells no news of devices any more.
+var errLinks = errors.New("the kernel's news of devices have ended")
 
 // pause lets further news of the kernel come, but for more urgent ones.
 func (f feeds) pause(ctx context.Context) {

@@ -106,3 +106,5 @@ func (k *kernel) traffic(i int, now time.Time) {
 }
 
 func newer(a, b rotation.Slot) bool { return a.Peer > b.Peer || a.Peer == b.Peer && a.Own > b.Own }
+
+func clusterCIDRs() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }

@@ -59,12 +59,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := b.prepare(ctx, *nodes); err != nil {
 		return err
 	}
-	rows, err := b.play(ctx)
-	if err != nil {
-		return err
-	}
-	b.print(out, rows)
-	return nil
+	return b.play(ctx, out)
 }
 
 // prepare makes everybody's certificates and statements, and measures what is done
@@ -122,23 +117,25 @@ func heapSize() uint64 {
 	return m.HeapAlloc
 }
 
-func (b *bench) play(ctx context.Context) ([]row, error) {
+// play prints each scenario as soon as it is over, for all of them take long.
+func (b *bench) play(ctx context.Context, out io.Writer) error {
+	b.head(out)
 	var rows []row
 	for _, scenario := range []func() (row, error){
 		func() (row, error) { return b.quiet("nothing happens, an hour", 0) },
 		func() (row, error) { return b.quiet("preshared keys are renewed, an hour", time.Hour) },
 		b.one, b.all, b.restart, b.reissue,
 	} {
-		began := time.Now()
 		r, err := scenario()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.name, err)
+			return fmt.Errorf("simulate scenario %d: %w", len(rows)+1, err)
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
-		fmt.Fprintf(os.Stderr, "%s: %s\n", r.name, time.Since(began).Round(time.Second))
+		b.print(out, r)
 		rows = append(rows, r)
 	}
-	return rows, nil
+	printAllCosts(out, rows)
+	return nil
 }

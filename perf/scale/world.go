@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -35,8 +34,6 @@ type world struct {
 	// is observed.
 	followers map[*node][]func(time.Duration)
 }
-
-func clusterCIDRs() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }
 
 func (w *world) fail(err error) {
 	if err != nil && w.err == nil {

@@ -23,11 +23,27 @@ echo "endpoints $(bpftool map dump pinned /sys/fs/bpf/sealane/v1/endpoints -j | 
 echo "queued $(ls /var/lib/sealane/cni-del 2>/dev/null | wc -l)"
 `
 
+// quietTraces gives the traces of a node once it holds those of its pods alone: a
+// DEL of an earlier test may have been queued.
+func quietTraces(t testing.TB, node string) (found string) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "traces of the pods alone on "+node, func() error {
+		hosts := kubectl(t, "get", "pods", "-A", "--field-selector", "spec.nodeName="+node, "-o", `jsonpath={range .items[*]}{.spec.hostNetwork}{"\n"}{end}`)
+		pods := strings.Count(hosts, "\n") - strings.Count(hosts, "true")
+		found = onNode(t, node, traces)
+		if want := fmt.Sprintf("devices %d\n", pods); !strings.HasPrefix(found, want) || !strings.HasSuffix(found, "queued 0\n") {
+			return fmt.Errorf("%d pods, and\n%s", pods, found)
+		}
+		return nil
+	})
+	return found
+}
+
 func TestChurnLeavesNothing(t *testing.T) {
 	all := nodes(t)
 	before := map[string]string{}
 	for _, n := range all {
-		before[n] = onNode(t, n, traces)
+		before[n] = quietTraces(t, n)
 	}
 	const total, batch = 200, 40
 	ns := namespace(t, "e2e-churn")
