@@ -34,7 +34,8 @@ const patience = 2 * time.Minute
 // lab is a cluster: nodes that are namespaces on one bridge, and what stands for
 // the API server.
 type lab struct {
-	t     *testing.T
+	t     *testing.T // the subtest
+	whole *testing.T
 	wire  *nettest.NS
 	nodes []*labNode
 	// kernel says that WireGuard is in the kernel.
@@ -68,7 +69,7 @@ type labNode struct {
 func newLab(t *testing.T, size int) *lab {
 	t.Helper()
 	nettest.Privileged(t)
-	l := &lab{t: t, wire: nettest.NewNS(t), changed: make(chan struct{})}
+	l := &lab{t: t, whole: t, wire: nettest.NewNS(t), changed: make(chan struct{})}
 	l.delay = func(*labNode, *labNode) time.Duration { return 50 * time.Millisecond }
 	l.wire.Run("ip", "link", "add", "br0", "type", "bridge")
 	l.wire.Run("ip", "link", "set", "br0", "up")
@@ -174,7 +175,7 @@ func (n *labNode) start() {
 		n.listen(out)
 		_ = daemon.Wait()
 	}()
-	t.Cleanup(func() { _ = in.Close(); _ = daemon.Process.Kill(); <-ended })
+	n.lab.whole.Cleanup(func() { _ = in.Close(); _ = daemon.Process.Kill(); <-ended })
 	n.lab.mu.Lock()
 	defer n.lab.mu.Unlock()
 	n.in, n.report = in, report{}

@@ -60,7 +60,8 @@ func (l *lab) under(t *testing.T, d direction, happen func()) {
 			}
 		}
 	}
-	queues := l.watchQueues(t)
+	queues := l.watchQueues()
+	defer queues.total()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	start := time.Now()
@@ -191,22 +192,26 @@ func (f *flow) count(a *arrivals, seq uint64) {
 type queues struct {
 	lab  *lab
 	seen map[string]int
-	stop chan struct{}
-	full chan int
+	// total ends the watch and returns the sum.
+	total func() int
 }
 
-func (l *lab) watchQueues(t *testing.T) *queues {
-	t.Helper()
-	q := &queues{lab: l, seen: map[string]int{}, stop: make(chan struct{}), full: make(chan int, 1)}
+func (l *lab) watchQueues() *queues {
+	q := &queues{lab: l, seen: map[string]int{}}
 	q.grown() // takes the marks
+	stop, full := make(chan struct{}), make(chan int)
+	q.total = sync.OnceValue(func() int {
+		close(stop)
+		return <-full
+	})
 	go func() {
 		tick := time.NewTicker(250 * time.Millisecond)
 		defer tick.Stop()
 		total := 0
 		for {
 			select {
-			case <-q.stop:
-				q.full <- total + q.grown()
+			case <-stop:
+				full <- total + q.grown()
 				return
 			case <-tick.C:
 				total += q.grown()
@@ -214,11 +219,6 @@ func (l *lab) watchQueues(t *testing.T) *queues {
 		}
 	}()
 	return q
-}
-
-func (q *queues) total() int {
-	close(q.stop)
-	return <-q.full
 }
 
 // grown is by how much all counters together have grown since the last look.
