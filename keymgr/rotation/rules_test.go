@@ -221,7 +221,11 @@ func TestOldKeyIsWithdrawn(t *testing.T) {
 		}, 80 * second, false}, // silent since 6, falls back at 21, rests until 81
 		"the peer is dead": {func(*scene, int) {}, 179 * second, false},
 		"no peer":          {func(s *scene, _ int) { s.Peers = nil }, 29 * second, false},
-		"not announced":    {func(s *scene, _ int) { s.Own.Announced = nil }, -1, false},
+		"not announced":    {func(s *scene, _ int) { s.Own.Announced = nil }, 3699 * second, false},
+		"handshakes that come to nothing": {func(s *scene, _ int) {
+			s.Peers[0].Paths[0].Handshake, s.Peers[0].Paths[1].Handshake = time.Time{}, time.Time{}
+			arrives(s, 1)
+		}, 59 * time.Minute, true},
 	} {
 		s := proving()
 		s.Own.Keys[1].Since = epoch.Add(-time.Minute)
@@ -238,7 +242,7 @@ func TestOldKeyIsWithdrawn(t *testing.T) {
 			}
 			last = time.Duration(i) * second
 		}
-		if tc.last >= 0 && last != tc.last || overdue != tc.overdue {
+		if last != tc.last || overdue != tc.overdue {
 			t.Errorf("%s: in Published until %s, overdue %t; want %s, %t", name, last, overdue, tc.last, tc.overdue)
 		}
 	}
