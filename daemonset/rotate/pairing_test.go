@@ -227,8 +227,10 @@ func TestOperatorHearsOnce(t *testing.T) {
 		}
 	}
 	want := []status.Pairing{
-		{Role: "client", Result: "certificate", Count: 2}, {Role: "client", Result: "downgrade", Count: 3},
-		{Role: "client", Result: "protocol", Count: 1}, {Role: "client", Result: "refused_unknown_key", Count: 1},
+		{Role: "client", Result: "certificate", Count: 2},
+		{Role: "client", Result: "downgrade", Count: 3},
+		{Role: "client", Result: "protocol", Count: 1},
+		{Role: "client", Result: "refused_unknown_key", Count: 1},
 		{Role: "client", Result: "unreachable", Count: 1},
 	}
 	if diff := cmp.Diff(want, s.soFar()); diff != "" {

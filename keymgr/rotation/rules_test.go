@@ -297,7 +297,8 @@ func TestOldKeyIsRemoved(t *testing.T) {
 	}
 }
 
-func crowd(n int) []Peer {
+// cluster has n peers with which all is well.
+func cluster(n int) []Peer {
 	var peers []Peer
 	for i := range n {
 		p := peer(20).with(Required, live(10, 20))
@@ -312,23 +313,10 @@ func crowd(n int) []Peer {
 // TestStepGrowsWithPeers: twice the peers, twice the work.
 func TestStepGrowsWithPeers(t *testing.T) {
 	cost := func(n int) float64 {
-		s := newScene(0, crowd(n)...)
+		s := newScene(0, cluster(n)...)
 		return testing.AllocsPerRun(5, func() { s.at(time.Second) })
 	}
 	if one, two := cost(1000), cost(2000); two > 2.2*one {
 		t.Errorf("%.0f allocations for 1000 peers, %.0f for 2000", one, two)
-	}
-}
-
-func BenchmarkStep(b *testing.B) {
-	for _, n := range []int{50, 500, 5000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			s := newScene(0, crowd(n)...)
-			b.ReportAllocs()
-			for b.Loop() {
-				s.at(time.Second)
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/peer")
-		})
 	}
 }
