@@ -103,7 +103,7 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 		n.state.report(partNetwork, err)
 		if err != nil && ctx.Err() == nil {
 			n.log.Error("network not as planned", "error", err)
-			next = retryPause
+			next, n.applyTime = retryPause, time.Time{} // all of it, then
 		}
 		f.timer.Reset(next)
 	}
@@ -147,11 +147,13 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 		f.pause(ctx)
 	case <-f.timer.C:
 		changed, next := n.glance(ctx)
-		if changed {
+		if !changed {
+			f.timer.Reset(next)
+			return nothing, nil
+		}
+		if time.Since(n.applyTime) < resync {
 			return lanesOnly, nil
 		}
-		f.timer.Reset(next)
-		return nothing, nil
 	}
 	return everything, nil
 }

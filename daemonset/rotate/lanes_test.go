@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package rotate
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/keymgr/rotation"
+)
+
+// rotations is how many follow each other.
+func rotations() int {
+	if n, err := strconv.Atoi(os.Getenv("SEALANE_ROTATIONS")); err == nil && n > 0 {
+		return n
+	}
+	return 5
+}
+
+// TestPrivilegedRotationLosesNothing rotates the keys of three nodes, whose daemons
+// are processes of their own, under traffic in every way that may go wrong.
+func TestPrivilegedRotationLosesNothing(t *testing.T) {
+	l := newLab(t, 3)
+	l.settled(next()) // nothing is asked for: the first keys
+	a, b, c := l.nodes[0], l.nodes[1], l.nodes[2]
+	scenes := []struct {
+		name   string
+		way    direction
+		happen func(t *testing.T)
+	}{
+		{"one after the other", bothWays, func(*testing.T) {
+			for i := range rotations() {
+				l.rotate(l.nodes[i%3])
+			}
+		}},
+		{"all at once", bothWays, func(*testing.T) { l.rotate(l.nodes...) }},
+		{"one way only", oneWay, func(*testing.T) { l.rotate(l.nodes...) }},
+		{"news come late", bothWays, func(*testing.T) {
+			l.late(c, 3*time.Second)
+			l.rotate(a, b, c)
+			l.late(nil, 0)
+		}},
+		{"daemon killed in each state", bothWays, func(t *testing.T) {
+			a.dies(t, false)
+			a.dies(t, true)
+		}},
+		{"pairing blocked", bothWays, func(t *testing.T) { b.rotatesUnheard(t, a, c) }},
+	}
+	for _, s := range scenes {
+		ok := t.Run(s.name, func(t *testing.T) {
+			outer := l.t
+			l.t = t // what fails, fails here
+			defer func() { l.t = outer }()
+			l.under(t, s.way, func() { s.happen(t) })
+			for _, n := range l.nodes {
+				if r := n.shown(); r.Overdue || len(r.Fallback) > 0 {
+					t.Errorf("%s: %+v", n.live.ID.Name, r)
+				}
+			}
+		})
+		if !ok {
+			return // what follows would start from something broken
+		}
+	}
+}
+
+// late makes statements to and from a node take their time.
+func (l *lab) late(who *labNode, d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = func(reader, author *labNode) time.Duration {
+		if reader == who || author == who {
+			return d
+		}
+		return 50 * time.Millisecond
+	}
+}
+
+// dies rotates the node's key while its daemon is killed once in each state, and is
+// back a moment later with nothing but disk and kernel.
+func (n *labNode) dies(t *testing.T, after bool) {
+	t.Helper()
+	marks := next(n)
+	states := []rotation.State{rotation.Keyed, rotation.Published, rotation.Retiring}
+	n.tell(func(s *news) { s.Die, s.After = states[0], after })
+	n.lab.request(n)
+	for i, state := range states {
+		select {
+		case <-n.ended:
+		case <-time.After(patience):
+			t.Fatalf("the daemon has never come to be %s\n%s", state, n.lab.describe())
+		}
+		n.tell(func(s *news) { s.Die = "" })
+		if i+1 < len(states) {
+			n.tell(func(s *news) { s.Die = states[i+1] })
+		}
+		n.start()
+	}
+	n.lab.settled(marks)
+}
+
+// rotatesUnheard rotates the node's key while nobody can agree on preshared keys
+// with it: the old lanes go on, until it is possible again.
+func (n *labNode) rotatesUnheard(t *testing.T, others ...*labNode) {
+	t.Helper()
+	uid := n.live.ID.UID
+	before, failed := map[*labNode]rotation.Slot{}, map[*labNode]uint64{}
+	for _, o := range others {
+		before[o], failed[o] = o.shown().Active[uid], o.pairings(roleClient, "unreachable", "handshake")
+	}
+	n.ns.Run("nft", "add", "table", "inet", "blocked")
+	for _, hook := range []string{"input", "output"} {
+		n.ns.Run("nft", "add", "chain", "inet", "blocked", hook, fmt.Sprintf("{ type filter hook %s priority 0; }", hook))
+		n.ns.Run("nft", "add", "rule", "inet", "blocked", hook, "tcp", "dport", fmt.Sprint(testPort), "drop")
+	}
+	marks := next(n)
+	n.lab.request(n)
+	for _, o := range others {
+		n.lab.await("an exchange that fails", func() bool {
+			return o.pairings(roleClient, "unreachable", "handshake") > failed[o]
+		})
+	}
+	r := n.shown()
+	if r.State != rotation.Published || len(r.Keys) != 2 || len(r.Waiting) != len(others) || r.Overdue {
+		t.Errorf("without an exchange: %+v, want it to wait for all peers", r)
+	}
+	for _, o := range others {
+		if got := o.shown().Active[uid]; got != before[o] {
+			t.Errorf("%s left %v for %v, and there was no exchange", o.live.ID.Name, before[o], got)
+		}
+	}
+	n.ns.Run("nft", "delete", "table", "inet", "blocked")
+	n.lab.settled(marks)
+}
