@@ -208,6 +208,9 @@ func (d *daemon) run(ctx context.Context, log *slog.Logger) {
 			}
 			light = !failed
 		}
+		if !d.informed() {
+			continue // as the agent does before the first lists have come
+		}
 		next, err := d.pass(ctx, light)
 		if failed = err != nil; failed {
 			log.Error("pass failed", "error", err)
@@ -216,6 +219,13 @@ func (d *daemon) run(ctx context.Context, log *slog.Logger) {
 		d.report(err)
 		timer.Reset(next)
 	}
+}
+
+// informed tells whether the cluster has said anything yet.
+func (d *daemon) informed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.news.Keys != nil
 }
 
 func (d *daemon) glance(ctx context.Context) (bool, time.Duration) {

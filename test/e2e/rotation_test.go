@@ -165,8 +165,11 @@ func TestRotation(t *testing.T) {
 	for _, state := range []string{"keyed", "published", "retiring"} {
 		t.Run("DaemonKilled/"+state, func(t *testing.T) {
 			m.under(t, 60, "both", func() {
+				killed := make(chan struct{})
+				go func() { defer close(killed); killIn(t, all[0], state) }()
+				time.Sleep(2 * time.Second) // until it looks: a state may last tens of milliseconds
 				request(t, all[0], "--no-wait")
-				killIn(t, all[0], state)
+				<-killed
 				waitForAgents(t)
 				settled(t)
 			})
@@ -194,7 +197,6 @@ func TestRotation(t *testing.T) {
 // killIn kills the daemon on a node when its rotation is in a state.
 func killIn(t testing.TB, node, state string) {
 	t.Helper()
-	// On the node itself, for a state may last some tens of milliseconds.
 	script := fmt.Sprintf(`end=$((SECONDS+60))
 while [ $SECONDS -lt $end ]; do
   if curl -s -m 1 http://127.0.0.1:9754/status | grep -q '"rotation":{"state":"%s"'; then %s | xargs -r kill -9; echo killed; exit; fi
