@@ -110,9 +110,7 @@ func (m *Machine) combination(b bond, own, theirs Key) (Combination, bool) {
 	switch {
 	case c.Preshared:
 		c.Initiate = pairing.Client || !paired && path.Initiates
-	case b.peer.Secrecy == Required:
-		return c, false
-	case b.peer.Secrecy == Preferred && !installed && !b.impatient(m.cfg.Times.Patience, c.Slot):
+	case !installed && b.awaits(m.cfg.Times.Patience, c.Slot), b.peer.Secrecy == Required:
 		return c, false
 	default:
 		c.Initiate = m.first(own, theirs, b.peer.UID)
@@ -138,9 +136,9 @@ func (b bond) calls(s Slot) bool {
 	return b.mem.lost[s] || installed && b.in.Now.Sub(b.mem.paths[s].first) >= stepIn
 }
 
-// impatient tells whether a preferred preshared key was awaited long enough.
-func (b bond) impatient(patience time.Duration, s Slot) bool {
-	return b.mem.awaited == s && b.in.Now.Sub(b.mem.since) >= patience
+// awaits tells whether a preferred preshared key has not been awaited long enough.
+func (b bond) awaits(patience time.Duration, s Slot) bool {
+	return b.peer.Secrecy == Preferred && (b.mem.awaited != s || b.in.Now.Sub(b.mem.since) < patience)
 }
 
 // first tells whether this node is the one to begin with a slot: the owner of the

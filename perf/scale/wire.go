@@ -39,9 +39,11 @@ func encode(id keymgr.NodeID, s keymgr.Signed, now time.Time) ([]byte, error) {
 	}
 	at := metav1.NewTime(now)
 	managed := func(fields, part string) metav1.ManagedFieldsEntry {
+		var list metav1.FieldsV1
+		list.SetRawBytes([]byte(fields))
 		return metav1.ManagedFieldsEntry{
 			Manager: "sealaned", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "sealane.io/v1alpha1", Time: &at,
-			FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}, Subresource: part,
+			FieldsType: "FieldsV1", FieldsV1: &list, Subresource: part,
 		}
 	}
 	key := v1alpha1.NodeKey{

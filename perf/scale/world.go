@@ -48,6 +48,7 @@ func (w *world) spread(most time.Duration) time.Duration {
 // herd is over how long peers spread exchanges, and poll how often a node looks at
 // the kernel while something goes on, both as keymgr/rotation has it.
 func (w *world) herd() time.Duration { return time.Duration(len(w.authors)) * time.Second / 200 }
+
 func (w *world) poll() time.Duration {
 	return max(100*time.Millisecond, time.Duration(len(w.authors))*time.Millisecond)
 }
