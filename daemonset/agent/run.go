@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/bpf"
-	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/metrics"
@@ -252,63 +251,4 @@ func restorePeers(identity *keymgr.Identity, v *keymgr.Verifier) ([]keymgr.Peer,
 		return nil, err
 	}
 	return v.Restore()
-}
-
-// serveCNI answers the plugin. The network configuration is there only once
-// pods can be connected.
-func (d *daemon) serveCNI(ctx context.Context) error {
-	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, "cni.sock"))
-	if err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return cni.Serve(ctx, l, d.pods, d.log) })
-	group.Go(func() error { return d.announce(ctx) })
-	group.Go(func() error { return d.drain(ctx) })
-	return group.Wait()
-}
-
-// drainEvery is how soon a DEL that failed is tried again.
-const drainEvery = time.Minute
-
-// delQueue is where the plugin leaves DELs while no daemon answers.
-func delQueue(cfg Config, log *slog.Logger) cni.Queue {
-	return cni.Queue{Dir: filepath.Join(cfg.StateDir, "cni-del"), Logger: log}
-}
-
-// drain carries out the DELs that were queued while no daemon ran, or failed.
-func (d *daemon) drain(ctx context.Context) error {
-	queue := delQueue(d.cfg, d.log)
-	tick := time.NewTicker(drainEvery)
-	defer tick.Stop()
-	for {
-		if err := queue.Drain(ctx, d.pods.Del); err != nil && ctx.Err() == nil {
-			d.log.Error("some queued DELs failed and stay queued", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// conflist is where this daemon's network configuration lies.
-func conflist(cfg Config) string {
-	return filepath.Join(cfg.CNIConfDir, filepath.Base(cni.DefaultConflist))
-}
-
-// announce tells the runtime of the network when pods can be connected.
-func (d *daemon) announce(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-d.state.ready:
-	}
-	// The plugin runs on the host, where these folders have their default names.
-	if err := cni.WriteConflist(conflist(d.cfg), cni.ConflistOptions{}); err != nil {
-		return err
-	}
-	d.log.Info("ready: pods can be connected")
-	return nil
 }

@@ -111,6 +111,12 @@ func (m mesh) under(t *testing.T, seconds int, direction string, happen func()) 
 			}
 		})
 	}
+	for _, n := range m.nodes {
+		eventually(t, time.Minute, "the measurement runs on "+n, func() error {
+			_, err := m.exec(t, n, "", "grep -qaE 'meter[^.]run' /proc/[0-9]*/cmdline")
+			return err
+		})
+	}
 	happen()
 	wg.Wait()
 	full := queues.total()
