@@ -19,7 +19,7 @@ import (
 const (
 	// packetSize is of a UDP packet's payload, and streamRate of each TCP stream.
 	packetSize = 200
-	streamRate = 2 << 20 // bytes per second
+	streamRate = 256 << 10 // bytes per second
 	// settle is how long packets may still be on their way at the end.
 	settle = 2 * time.Second
 	buffer = 4 << 20
