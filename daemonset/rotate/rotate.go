@@ -143,7 +143,6 @@ func (r *Rotator) Decide(ctx context.Context, s Scene, lanes []overlay.LaneState
 			partners[p.ID.UID] = r.partner(p)
 		}
 	}
-	r.pairs.meet(partners)
 	asked := map[string]rotation.Slot{}
 	for {
 		d := r.step(lanes, asked)
