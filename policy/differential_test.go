@@ -4,8 +4,11 @@
 package policy
 
 import (
+	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -14,12 +17,12 @@ import (
 )
 
 // agree compares the tables with the oracle.
-func agree(t *testing.T, w *world, tables map[string]Tables, x Traffic) {
+func agree(t *testing.T, cluster Cluster, tables map[string]Tables, x Traffic) {
 	t.Helper()
-	want := Decide(w.cluster(), x)
+	want := Decide(cluster, x)
 	got := Verdict{true, true, true, true}
 	for node, of := range tables {
-		v := of.Verdict(x, w.nodes[node]...)
+		v := of.Verdict(x, cluster.Nodes[node]...)
 		got.Egress = got.Egress && v.Egress
 		got.Ingress = got.Ingress && v.Ingress
 		got.TrialEgress = got.TrialEgress && v.TrialEgress
@@ -50,11 +53,11 @@ func run(t *testing.T, w *world, steps int) {
 				same(t, "what has changed and what is new", tables[node], w.fresh(node).Tables())
 			}
 		}
-		addrs := w.everywhere()
-		for range 100 {
+		addrs, cluster := w.everywhere(), w.cluster()
+		for range 60 {
 			x := pick(w, ports...)
 			x.From, x.To = pick(w, addrs...), pick(w, addrs...)
-			agree(t, w, tables, x)
+			agree(t, cluster, tables, x)
 		}
 		if i%500 != 499 {
 			continue
@@ -63,7 +66,7 @@ func run(t *testing.T, w *world, steps int) {
 			for _, to := range addrs {
 				x := pick(w, ports...)
 				x.From, x.To = from, to
-				agree(t, w, tables, x)
+				agree(t, cluster, tables, x)
 			}
 		}
 	}
@@ -72,7 +75,12 @@ func run(t *testing.T, w *world, steps int) {
 
 func same(t *testing.T, what string, a, b Tables) {
 	t.Helper()
-	if diff := cmp.Diff(a, b, cmpopts.EquateEmpty(), cmpopts.EquateComparable(Rule{})); diff != "" {
+	ports := maps.EqualFunc(a.Ports, b.Ports, slices.Equal[[]Ports])
+	if ports && maps.Equal(a.Identities, b.Identities) && maps.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Guards, b.Guards) &&
+		maps.Equal(a.Sets, b.Sets) && maps.Equal(a.Rules, b.Rules) {
+		return // most are, and this is faster than finding out where they differ
+	}
+	if diff := cmp.Diff(a, b, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Fatalf("%s differ:\n%s", what, diff)
 	}
 }

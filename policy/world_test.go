@@ -106,7 +106,7 @@ func (w *world) addresses() []netip.Addr {
 	n := w.IntN(20)
 	v4 := netip.AddrFrom4([4]byte{10, 0, byte(n % 3), byte(n * 10)})
 	v6 := netip.MustParseAddr(fmt.Sprintf("fd00::%x", n))
-	return slices.Concat([]netip.Addr{v4, v6}[w.IntN(2):], nil)
+	return pick(w, []netip.Addr{v4}, []netip.Addr{v6}, []netip.Addr{v4, v6})
 }
 
 func (w *world) namedPorts() []NamedPort {
