@@ -46,7 +46,9 @@ func run(t *testing.T, w *world, steps int) {
 		}
 		tables := map[string]Tables{}
 		for node, c := range w.compilers {
-			mirrors[node].Apply(c.Changes())
+			ch := c.Changes()
+			needed(t, *mirrors[node], ch)
+			mirrors[node].Apply(ch)
 			tables[node] = c.Tables()
 			same(t, "changes step by step and the whole", *mirrors[node], tables[node])
 			if i%10 == 9 || i == steps-1 {
@@ -73,6 +75,39 @@ func run(t *testing.T, w *world, steps int) {
 	forgets(t, w)
 }
 
+// needed fails if changes hold an entry that changes nothing.
+func needed(t *testing.T, before Tables, ch Changes) {
+	t.Helper()
+	idle := idleEntries(before.Identities, ch.Set.Identities, ch.Removed.Identities) +
+		idleEntries(before.Blocks, ch.Set.Blocks, ch.Removed.Blocks) +
+		idleEntries(before.Guards, ch.Set.Guards, ch.Removed.Guards) +
+		idleEntries(before.Sets, ch.Set.Sets, ch.Removed.Sets) +
+		idleEntries(before.Rules, ch.Set.Rules, ch.Removed.Rules)
+	for id := range ch.Set.Ports {
+		if before.Ports[id] != nil {
+			idle++ // what a number means never changes
+		}
+	}
+	if idle > 0 {
+		t.Fatalf("%d entries change nothing: %+v", idle, ch)
+	}
+}
+
+func idleEntries[K, V comparable](before, set map[K]V, removed []K) int {
+	idle := 0
+	for k, v := range set {
+		if old, present := before[k]; present && old == v {
+			idle++
+		}
+	}
+	for _, k := range removed {
+		if _, present := before[k]; !present {
+			idle++
+		}
+	}
+	return idle
+}
+
 func same(t *testing.T, what string, a, b Tables) {
 	t.Helper()
 	ports := maps.EqualFunc(a.Ports, b.Ports, slices.Equal[[]Ports])
@@ -90,6 +125,13 @@ func same(t *testing.T, what string, a, b Tables) {
 func forgets(t *testing.T, w *world) {
 	t.Helper()
 	for node, c := range w.compilers {
+		for _, p := range c.peers.identities {
+			for cr := range p.criteria {
+				if c.peers.criteria[cr.spec.key] != cr {
+					t.Errorf("%s: an identity still knows of %s, which no set uses", node, cr.spec.key)
+				}
+			}
+		}
 		for _, pod := range w.pods {
 			c.DeletePod(pod.Namespace, pod.Name)
 		}

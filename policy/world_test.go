@@ -273,7 +273,7 @@ func (w *world) ports() []networkingv1.NetworkPolicyPort {
 		case 1, 2:
 			p.Port = new(intstr.FromString(pick(w, "web", "dns", "sig", "alt", "")))
 		default:
-			p.Port = new(intstr.FromInt32(pick(w, int32(1), 53, 80, 81, 90, 8080, 65535, 0)))
+			p.Port = new(intstr.FromInt32(pick(w, int32(1), 53, 55, 80, 81, 83, 90, 8080, 65535, 0)))
 			if w.one(2) {
 				p.EndPort = new(pick(w, int32(53), 80, 81, 90, 8080, 65535, 65536))
 			}
@@ -333,7 +333,7 @@ func (w *world) everywhere() []netip.Addr {
 func borders() []Traffic {
 	out := []Traffic{{Protocol: 1}, {Protocol: 58}, {Protocol: 47}}
 	for _, protocol := range []uint8{TCP, UDP, SCTP} {
-		for _, port := range []uint16{0, 1, 2, 52, 53, 54, 79, 80, 81, 82, 89, 90, 91, 8079, 8080, 8081, 65534, 65535} {
+		for _, port := range []uint16{0, 1, 2, 52, 53, 54, 55, 79, 80, 81, 82, 83, 89, 90, 91, 8079, 8080, 8081, 65534, 65535} {
 			out = append(out, Traffic{Protocol: protocol, Port: port})
 		}
 	}
