@@ -142,7 +142,7 @@ func (c *Compiler) settleRules() {
 			c.settleRule(t.set, t.peer)
 		}
 	}
-	clear(c.touched)
+	c.touched = map[pair]struct{}{}
 }
 
 func (c *Compiler) settleRule(set *ruleSet, p *peer) {
