@@ -117,6 +117,20 @@ func TestPodsOfOneKindShareSets(t *testing.T) {
 	}
 }
 
+func TestWhatAllMayHaveIsNotListedForSome(t *testing.T) {
+	some := `{from: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 80}]}`
+	for peers, want := range map[string]int{
+		`{}`:                                0,
+		`{from: [{namespaceSelector: {}}]}`: 1, // the ipBlock
+		`{ports: [{port: 80}]}`:             3, // two identities and the ipBlock: narrower than it could be
+	} {
+		c := settled(t, `{podSelector: {}, ingress: [`+some+`, `+peers+`]}`)
+		if n := len(c.Tables().Rules); n != want {
+			t.Errorf("%s: %d rules, want %d", peers, n, want)
+		}
+	}
+}
+
 func TestSetsDifferByNamedPortsOnlyIfNeeded(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`)
 	tables := c.Tables()

@@ -298,6 +298,7 @@ func TestMalformedFailsClosed(t *testing.T) {
 		},
 		{"protocol", `{podSelector: {}, ingress: [{ports: [{protocol: ICMP}]}]}`, `ports[0].protocol is "ICMP"`, nil, []string{"db > web icmp", "db > web tcp/1"}},
 		{"port 0", `{podSelector: {}, ingress: [{ports: [{port: 0}]}]}`, `ports[0] is "0-0"`, nil, []string{"db > web tcp/0", "db > web tcp/1"}},
+		{"end after all", `{podSelector: {}, ingress: [{ports: [{port: 9, endPort: 65536}]}]}`, `"9-65536"`, nil, []string{"db > web tcp/9"}},
 		{"end before begin", `{podSelector: {}, ingress: [{ports: [{port: 9, endPort: 8}]}]}`, `"9-8"`, nil, []string{"db > web tcp/8", "db > web tcp/9"}},
 		{"end without begin", `{podSelector: {}, ingress: [{ports: [{endPort: 8}]}]}`, `ports[0].endPort is "8"`, nil, []string{"db > web tcp/8"}},
 		{"end of a name", `{podSelector: {}, ingress: [{ports: [{port: http, endPort: 90}]}]}`, `ports[0].port is "http"`, nil, []string{"db > web tcp/80"}},
