@@ -6,36 +6,26 @@ package kube
 import (
 	"fmt"
 	"net/netip"
-	"time"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealane/sealane/policy"
 )
 
-// PodObject is what policies see of a Pod of any node.
+// PodObject is what policies see of a Pod of any node. Its addresses are none if
+// it uses its node's network or has finished; Local is never set.
 type PodObject struct {
-	Namespace, Name, UID string
-	Labels               map[string]string
-	Ports                []NamedPort  // of containers and sidecars, in order
-	Addresses            []netip.Addr // none of a pod that uses its node's network or has finished
-	Node                 string       // spec.nodeName
-	Created              time.Time
-	HostNetwork          bool
-	Finished             bool // phase Succeeded or Failed: its addresses are free
-	Deleting             bool // has a deletion timestamp
+	policy.Pod
+	HostNetwork bool
+	Finished    bool // phase Succeeded or Failed: its addresses are free
+	Deleting    bool // has a deletion timestamp
 	// StaticUID is the UID by which the kubelet calls a static pod, of which
 	// this object is the mirror; empty for all others.
 	StaticUID string
-}
-
-// NamedPort is a container port that has a name.
-type NamedPort struct {
-	Name     string
-	Protocol uint8 // as in the IP header: 6 TCP, 17 UDP, 132 SCTP
-	Port     uint16
 }
 
 // interned shares the strings of labels: most pods have theirs in common with
@@ -53,8 +43,10 @@ func interned(labels map[string]string) map[string]string {
 
 func podObjectOf(o *corev1.Pod) (PodObject, error) {
 	p := PodObject{
-		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Labels: interned(o.Labels), Ports: namedPorts(o.Spec),
-		Node: unique.Make(o.Spec.NodeName).Value(), Created: o.CreationTimestamp.UTC(),
+		Pod: policy.Pod{
+			Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Labels: interned(o.Labels), Ports: namedPorts(o.Spec),
+			Node: unique.Make(o.Spec.NodeName).Value(), Created: o.CreationTimestamp.UTC(),
+		},
 		HostNetwork: o.Spec.HostNetwork, Deleting: o.DeletionTimestamp != nil,
 		Finished:  o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed,
 		StaticUID: o.Annotations[corev1.MirrorPodAnnotationKey],
@@ -74,13 +66,13 @@ func podObjectOf(o *corev1.Pod) (PodObject, error) {
 
 // namedPorts lists the ports that policies can mean by name. An init container
 // that is restarted always is a sidecar and runs with the others (KEP-753).
-func namedPorts(spec corev1.PodSpec) []NamedPort {
-	var out []NamedPort
+func namedPorts(spec corev1.PodSpec) []policy.NamedPort {
+	var out []policy.NamedPort
 	add := func(c corev1.Container) {
 		for _, p := range c.Ports {
 			protocol, known := ipProtocol(p.Protocol)
 			if p.Name != "" && known && p.ContainerPort > 0 && p.ContainerPort <= maxPort {
-				out = append(out, NamedPort{Name: unique.Make(p.Name).Value(), Protocol: protocol, Port: uint16(p.ContainerPort)})
+				out = append(out, policy.NamedPort{Name: unique.Make(p.Name).Value(), Protocol: protocol, Port: uint16(p.ContainerPort)})
 			}
 		}
 	}
@@ -102,11 +94,11 @@ const maxPort = 1<<16 - 1
 func ipProtocol(p corev1.Protocol) (number uint8, known bool) {
 	switch p {
 	case corev1.ProtocolTCP, "":
-		return 6, true
+		return policy.TCP, true
 	case corev1.ProtocolUDP:
-		return 17, true
+		return policy.UDP, true
 	case corev1.ProtocolSCTP:
-		return 132, true
+		return policy.SCTP, true
 	}
 	return 0, false
 }

@@ -18,6 +18,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sealane/sealane/policy"
 )
 
 func makePod(name, node string, addresses ...string) *corev1.Pod {
@@ -262,9 +264,12 @@ func TestPodObject(t *testing.T) {
 	pod.Spec.Containers = []corev1.Container{port("http", 8080, ""), port("dns", 53, "UDP"), port("odd", 1, "QUIC")}
 	pod.Spec.InitContainers = []corev1.Container{setup, sidecar}
 	want := PodObject{
-		Namespace: "shop", Name: "web", UID: "u-1", Labels: map[string]string{"app": "web"}, Node: "n1", Created: created,
-		Ports:     []NamedPort{{"http", 6, 8080}, {"dns", 17, 53}, {"proxy", 132, 15001}},
-		Addresses: addrs("10.244.1.5", "10.244.1.6"), Deleting: true, StaticUID: "static",
+		Pod: policy.Pod{
+			Namespace: "shop", Name: "web", UID: "u-1", Labels: map[string]string{"app": "web"}, Node: "n1", Created: created,
+			Ports:     []policy.NamedPort{{Name: "http", Protocol: 6, Port: 8080}, {Name: "dns", Protocol: 17, Port: 53}, {Name: "proxy", Protocol: 132, Port: 15001}},
+			Addresses: addrs("10.244.1.5", "10.244.1.6"),
+		},
+		Deleting: true, StaticUID: "static",
 	}
 	got, err := podObjectOf(pod)
 	if diff := cmp.Diff(want, got, comparePlain); diff != "" || err != nil {

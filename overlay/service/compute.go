@@ -48,36 +48,6 @@ func Compute(where Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) ma
 	return out
 }
 
-// Backend is an endpoint of a Service, at one port.
-type Backend struct {
-	Address  netip.AddrPort
-	Protocol uint8 // as in the IP header
-}
-
-// Serving returns the endpoints of a Service that answer, wherever they are and
-// whether or not Compute chooses them for new flows: an old UDP flow may stay
-// with any of these, and with no other.
-func Serving(s *corev1.Service, of []*discoveryv1.EndpointSlice) map[Backend]bool {
-	if !proxied(s) {
-		return nil
-	}
-	out := map[Backend]bool{}
-	for _, port := range s.Spec.Ports {
-		protocol, known := number(port.Protocol)
-		if !known {
-			continue
-		}
-		for _, six := range []bool{false, true} {
-			for at, e := range endpoints(s, of, want{port.Name, protocol, six}) {
-				if e.serving {
-					out[Backend{at, protocol}] = true
-				}
-			}
-		}
-	}
-	return out
-}
-
 // proxied tells whether the cluster's proxy serves the service at all.
 func proxied(s *corev1.Service) bool {
 	_, foreign := s.Labels[proxyName]

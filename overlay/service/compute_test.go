@@ -183,21 +183,6 @@ func TestComputeOfBothFamiliesAndManyPorts(t *testing.T) {
 	}
 }
 
-func TestServing(t *testing.T) {
-	of := []*discoveryv1.EndpointSlice{sliceOf("a", at("10.0.0.1"), at("10.0.0.2", draining), at("10.0.0.3", unready)), sliceOf("b", at("fd00::1"))}
-	got := Serving(web(local), of)
-	want := map[Backend]bool{}
-	for _, a := range []string{"10.0.0.1:8080", "10.0.0.2:8080", "[fd00::1]:8080"} {
-		want[Backend{netip.MustParseAddrPort(a), 6}] = true
-	}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b Backend) bool { return a == b })); diff != "" {
-		t.Errorf("serving (-want +got):\n%s", diff)
-	}
-	if got := Serving(web(func(s *corev1.Service) { s.Spec.ClusterIP = "None" }), of); len(got) > 0 {
-		t.Errorf("a headless service has %v", got)
-	}
-}
-
 // FuzzCompute gives services and slices that no API server let in.
 func FuzzCompute(f *testing.F) {
 	seed := func(s *corev1.Service, e *discoveryv1.EndpointSlice) {
@@ -220,7 +205,6 @@ func FuzzCompute(f *testing.F) {
 			return
 		}
 		of := []*discoveryv1.EndpointSlice{&e}
-		Serving(&s, of)
 		for at, service := range Compute(Place{"n1", "east"}, &s, of) {
 			if len(service.Backends) == 0 || !slices.IsSortedFunc(service.Backends, netip.AddrPort.Compare) || service.Affinity < 0 {
 				t.Errorf("%v leads to %+v", at, service)
