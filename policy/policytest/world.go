@@ -125,8 +125,14 @@ func (w *World) addresses() []netip.Addr {
 func (w *World) namedPorts() []policy.NamedPort {
 	var ports []policy.NamedPort
 	for _, p := range []policy.NamedPort{
-		{Name: "web", Protocol: policy.TCP, Port: 80}, {Name: "web", Protocol: policy.TCP, Port: 81}, {Name: "web", Protocol: policy.UDP, Port: 80}, {Name: "dns", Protocol: policy.UDP, Port: 53}, {Name: "dns", Protocol: policy.TCP, Port: 53},
-		{Name: "sig", Protocol: policy.SCTP, Port: 90}, {Name: "", Protocol: policy.TCP, Port: 80}, {Name: "alt", Protocol: policy.TCP, Port: 8080},
+		{Name: "web", Protocol: policy.TCP, Port: 80},
+		{Name: "web", Protocol: policy.TCP, Port: 81},
+		{Name: "web", Protocol: policy.UDP, Port: 80},
+		{Name: "dns", Protocol: policy.UDP, Port: 53},
+		{Name: "dns", Protocol: policy.TCP, Port: 53},
+		{Name: "sig", Protocol: policy.SCTP, Port: 90},
+		{Name: "", Protocol: policy.TCP, Port: 80},
+		{Name: "alt", Protocol: policy.TCP, Port: 8080},
 	} {
 		if w.one(3) {
 			ports = append(ports, p)
