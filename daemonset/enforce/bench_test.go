@@ -137,6 +137,7 @@ func inUse() uint64 {
 }
 
 func benchRig(b *testing.B) *rig {
+	b.Helper()
 	api, dp := newFakeAPI(), newFakeDatapath(nil)
 	return &rig{Enforcer: New(Config{Node: "n1", Feed: api, Objects: api, Datapath: dp}), api: api, dp: dp}
 }
