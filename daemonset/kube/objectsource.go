@@ -12,7 +12,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -29,13 +28,9 @@ func (c *Client) podObjectSource(o *Objects) source[*corev1.Pod, PodObject] {
 	return source[*corev1.Pod, PodObject]{
 		example:  &corev1.Pod{},
 		selector: unfinished,
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-		convert: podObjectOf,
+		list:     asObject(api.List),
+		watch:    api.Watch,
+		convert:  podObjectOf,
 		news: func(before, after *entry[PodObject]) {
 			if after == nil && before != nil {
 				o.refuse(refOf(KindPod, before), netip.Addr{})
@@ -50,12 +45,8 @@ func (c *Client) namespaceSource(o *Objects) source[*corev1.Namespace, map[strin
 	api := c.core.CoreV1().Namespaces()
 	return source[*corev1.Namespace, map[string]string]{
 		example: &corev1.Namespace{},
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
+		list:    asObject(api.List),
+		watch:   api.Watch,
 		convert: func(o *corev1.Namespace) (map[string]string, error) { return interned(o.Labels), nil },
 		news:    func(before, after *entry[map[string]string]) { o.mark(refOf(KindNamespace, before, after)) },
 	}
@@ -65,12 +56,8 @@ func (c *Client) policySource(o *Objects) source[*networkingv1.NetworkPolicy, *n
 	api := c.core.NetworkingV1().NetworkPolicies(metav1.NamespaceAll)
 	return source[*networkingv1.NetworkPolicy, *networkingv1.NetworkPolicy]{
 		example: &networkingv1.NetworkPolicy{},
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
+		list:    asObject(api.List),
+		watch:   api.Watch,
 		convert: policyOf,
 		news:    func(before, after *entry[*networkingv1.NetworkPolicy]) { o.mark(refOf(KindPolicy, before, after)) },
 	}
@@ -81,12 +68,8 @@ func (c *Client) serviceSource(o *Objects) source[*corev1.Service, *corev1.Servi
 	return source[*corev1.Service, *corev1.Service]{
 		example: &corev1.Service{},
 		labels:  "!" + serviceProxyName,
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
+		list:    asObject(api.List),
+		watch:   api.Watch,
 		convert: serviceOf,
 		news:    func(before, after *entry[*corev1.Service]) { o.mark(refOf(KindService, before, after)) },
 	}
@@ -97,12 +80,8 @@ func (c *Client) sliceSource(o *Objects) source[*discoveryv1.EndpointSlice, *dis
 	return source[*discoveryv1.EndpointSlice, *discoveryv1.EndpointSlice]{
 		example: &discoveryv1.EndpointSlice{},
 		labels:  "!" + corev1.IsHeadlessService,
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
+		list:    asObject(api.List),
+		watch:   api.Watch,
 		convert: sliceOf,
 		news: func(before, after *entry[*discoveryv1.EndpointSlice]) {
 			for _, e := range []*entry[*discoveryv1.EndpointSlice]{before, after} {
@@ -115,6 +94,11 @@ func (c *Client) sliceSource(o *Objects) source[*discoveryv1.EndpointSlice, *dis
 			return serviceKey(e.Namespace, e.value.Labels[discoveryv1.LabelServiceName])
 		})},
 	}
+}
+
+// asObject makes a list of one kind a list of any.
+func asObject[L runtime.Object](list func(context.Context, metav1.ListOptions) (L, error)) func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+	return func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return list(ctx, o) }
 }
 
 // refOf names the object of whichever state of it there is.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,6 +50,11 @@ func sliceOf(name string, endpoints ...discoveryv1.Endpoint) *discoveryv1.Endpoi
 func altered(s *discoveryv1.EndpointSlice, change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
 	change(s)
 	return s
+}
+
+var plain = cmp.Options{
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmpopts.EquateEmpty(),
+	cmp.Comparer(func(a, b Frontend) bool { return a == b }),
 }
 
 type mark func(*discoveryv1.Endpoint)

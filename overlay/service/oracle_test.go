@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package service
+package service_test
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,12 +14,15 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/sealane/sealane/overlay/service"
+	"github.com/sealane/sealane/overlay/service/servicetest"
 )
 
 // oracle is Compute said again, in the order of the API's text and with loops
 // over everything: each endpoint is a row, and each rule strikes out rows.
-func oracle(where Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[Frontend]Service {
-	out := map[Frontend]Service{}
+func oracle(where service.Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[service.Frontend]service.Service {
+	out := map[service.Frontend]service.Service{}
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == "None" {
 		return out
 	}
@@ -40,7 +42,7 @@ func oracle(where Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) map
 			}
 			slices.SortFunc(backends, netip.AddrPort.Compare)
 			at := netip.AddrPortFrom(netip.MustParseAddr(ip), uint16(p.Port))
-			out[Frontend{at, map[corev1.Protocol]uint8{"TCP": 6, "UDP": 17, "SCTP": 132}[p.Protocol]}] = Service{backends, affinity}
+			out[service.Frontend{at, map[corev1.Protocol]uint8{"TCP": 6, "UDP": 17, "SCTP": 132}[p.Protocol]}] = service.Service{backends, affinity}
 		}
 	}
 	return out
@@ -83,7 +85,7 @@ func rowsOf(of []*discoveryv1.EndpointSlice, p corev1.ServicePort, six bool) []r
 	return rows
 }
 
-func strike(where Place, s *corev1.Service, rows []row) []row {
+func strike(where service.Place, s *corev1.Service, rows []row) []row {
 	keep := func(rows []row, when func(row) bool) []row {
 		return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !when(r) })
 	}
@@ -116,21 +118,21 @@ func strike(where Place, s *corev1.Service, rows []row) []row {
 
 var plain = cmp.Options{
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmpopts.EquateEmpty(),
-	cmp.Comparer(func(a, b Frontend) bool { return a == b }),
+	cmp.Comparer(func(a, b service.Frontend) bool { return a == b }),
 }
 
 func TestComputeAgreesWithTheOracle(t *testing.T) {
 	const worlds = 20_000
 	frontends := 0
 	for seed := range uint64(worlds) {
-		w := world{rand.New(rand.NewPCG(seed, 4))}
-		where, s, of := w.place(), w.service(), w.slices()
-		want, got := oracle(where, s, of), Compute(where, s, of)
+		w := servicetest.New(seed)
+		where, s, of := w.Place(), w.Service(), w.Slices()
+		want, got := oracle(where, s, of), service.Compute(where, s, of)
 		if diff := cmp.Diff(want, got, plain); diff != "" {
 			t.Fatalf("seed %d, at %+v (-oracle +computed):\n%s\nservice %v\nslices %v", seed, where, diff, s, of)
 		}
 		slices.Reverse(of)
-		if again := Compute(where, s, of); !cmp.Equal(got, again, plain) {
+		if again := service.Compute(where, s, of); !cmp.Equal(got, again, plain) {
 			t.Fatalf("seed %d: the order of slices matters: %v, then %v", seed, got, again)
 		}
 		frontends += len(got)

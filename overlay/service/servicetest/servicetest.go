@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package service
+// Package servicetest makes random services, for tests that compare the choice
+// of backends with another form of it.
+package servicetest
 
 import (
 	"fmt"
@@ -10,19 +12,26 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealane/sealane/overlay/service"
 )
 
-// world makes random services as the API server would let them in: few names,
+// World makes random services as the API server would let them in: few names,
 // nodes, zones and addresses, so that they meet.
-type world struct{ *rand.Rand }
+type World struct{ *rand.Rand }
 
-func pick[T any](w world, from ...T) T { return from[w.IntN(len(from))] }
+// New returns the world of a number: the same number, the same world.
+func New(number uint64) World { return World{rand.New(rand.NewPCG(number, 4))} }
 
-func (w world) place() Place {
-	return Place{Node: pick(w, "n1", "n2", "n3"), Zone: pick(w, "", "a", "b", "c")}
+func pick[T any](w World, from ...T) T { return from[w.IntN(len(from))] }
+
+// Place is where the clients are.
+func (w World) Place() service.Place {
+	return service.Place{Node: pick(w, "n1", "n2", "n3"), Zone: pick(w, "", "a", "b", "c")}
 }
 
-func (w world) service() *corev1.Service {
+// Service makes shop/web.
+func (w World) Service() *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
 	families := pick(w, []string{"10.96.0.1"}, []string{"fd00:96::1"}, []string{"10.96.0.1", "fd00:96::1"}, []string{"fd00:96::1", "10.96.0.1"}, []string{"None"})
 	s.Spec.ClusterIP, s.Spec.ClusterIPs = families[0], families
@@ -47,11 +56,12 @@ func (w world) service() *corev1.Service {
 	return s
 }
 
-func (w world) protocol() corev1.Protocol {
+func (w World) protocol() corev1.Protocol {
 	return pick(w, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
 }
 
-func (w world) slices() []*discoveryv1.EndpointSlice {
+// Slices makes slices of shop/web, by name.
+func (w World) Slices() []*discoveryv1.EndpointSlice {
 	var out []*discoveryv1.EndpointSlice
 	moment := w.IntN(4) // whether hints are given by now, and whether slices have more than one state of an endpoint
 	for i := range w.IntN(5) {
@@ -73,7 +83,7 @@ func (w world) slices() []*discoveryv1.EndpointSlice {
 	return out
 }
 
-func (w world) endpoint(family discoveryv1.AddressType, number, moment int) discoveryv1.Endpoint {
+func (w World) endpoint(family discoveryv1.AddressType, number, moment int) discoveryv1.Endpoint {
 	e := discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.244.0.%d", number+1)}}
 	switch family {
 	case discoveryv1.AddressTypeIPv6:
