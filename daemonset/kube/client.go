@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -83,6 +84,7 @@ type Client struct {
 	namespace   string
 	log         *slog.Logger
 	events      *eventRecorder
+	upgrade     http.RoundTripper // see upgradable; nil in tests without a server
 }
 
 // NewClient makes a Client. It reads the credentials but does not connect.
@@ -110,7 +112,12 @@ func connect(base *rest.Config, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make api client for sealane.io: %w", err)
 	}
-	return newClient(core, ours, cfg), nil
+	c := newClient(core, ours, cfg)
+	if c.upgrade, err = upgradable(base); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("make api client for streams: %w", err)
+	}
+	return c, nil
 }
 
 func newClient(core kubernetes.Interface, ours ownClients, cfg Config) *Client {
