@@ -16,12 +16,26 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	laneMapAffinities     = "affinities"
+	laneMapBlocks         = "blocks"
+	laneMapChoices        = "choices"
+	laneMapDatagrams      = "datagrams"
 	laneMapDrops          = "drops"
 	laneMapEndpoints      = "endpoints"
 	laneMapFlows          = "flows"
 	laneMapForwards       = "forwards"
+	laneMapGuards         = "guards"
+	laneMapIdentities     = "identities"
 	laneMapLeaks          = "leaks"
 	laneMapPaths          = "paths"
+	laneMapPorts          = "ports"
+	laneMapRules          = "rules"
+	laneMapServices       = "services"
+	laneMapSets           = "sets"
+	laneMapSettings       = "settings"
+	laneMapSlots          = "slots"
+	laneMapTrials         = "trials"
+	laneMapVerdicts       = "verdicts"
 	laneProgLaneEgressL2  = "lane_egress_l2"
 	laneProgLaneEgressL3  = "lane_egress_l3"
 	laneProgLaneIngressL2 = "lane_ingress_l2"
@@ -80,12 +94,26 @@ type laneProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type laneMapSpecs struct {
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Forwards  *ebpf.MapSpec `ebpf:"forwards"`
-	Leaks     *ebpf.MapSpec `ebpf:"leaks"`
-	Paths     *ebpf.MapSpec `ebpf:"paths"`
+	Affinities *ebpf.MapSpec `ebpf:"affinities"`
+	Blocks     *ebpf.MapSpec `ebpf:"blocks"`
+	Choices    *ebpf.MapSpec `ebpf:"choices"`
+	Datagrams  *ebpf.MapSpec `ebpf:"datagrams"`
+	Drops      *ebpf.MapSpec `ebpf:"drops"`
+	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
+	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Forwards   *ebpf.MapSpec `ebpf:"forwards"`
+	Guards     *ebpf.MapSpec `ebpf:"guards"`
+	Identities *ebpf.MapSpec `ebpf:"identities"`
+	Leaks      *ebpf.MapSpec `ebpf:"leaks"`
+	Paths      *ebpf.MapSpec `ebpf:"paths"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
+	Rules      *ebpf.MapSpec `ebpf:"rules"`
+	Services   *ebpf.MapSpec `ebpf:"services"`
+	Sets       *ebpf.MapSpec `ebpf:"sets"`
+	Settings   *ebpf.MapSpec `ebpf:"settings"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
+	Trials     *ebpf.MapSpec `ebpf:"trials"`
+	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // laneVariableSpecs contains global variables before they are loaded into the kernel.
@@ -114,22 +142,50 @@ func (o *laneObjects) Close() error {
 //
 // It can be passed to loadLaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type laneMaps struct {
-	Drops     *ebpf.Map `ebpf:"drops"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Forwards  *ebpf.Map `ebpf:"forwards"`
-	Leaks     *ebpf.Map `ebpf:"leaks"`
-	Paths     *ebpf.Map `ebpf:"paths"`
+	Affinities *ebpf.Map `ebpf:"affinities"`
+	Blocks     *ebpf.Map `ebpf:"blocks"`
+	Choices    *ebpf.Map `ebpf:"choices"`
+	Datagrams  *ebpf.Map `ebpf:"datagrams"`
+	Drops      *ebpf.Map `ebpf:"drops"`
+	Endpoints  *ebpf.Map `ebpf:"endpoints"`
+	Flows      *ebpf.Map `ebpf:"flows"`
+	Forwards   *ebpf.Map `ebpf:"forwards"`
+	Guards     *ebpf.Map `ebpf:"guards"`
+	Identities *ebpf.Map `ebpf:"identities"`
+	Leaks      *ebpf.Map `ebpf:"leaks"`
+	Paths      *ebpf.Map `ebpf:"paths"`
+	Ports      *ebpf.Map `ebpf:"ports"`
+	Rules      *ebpf.Map `ebpf:"rules"`
+	Services   *ebpf.Map `ebpf:"services"`
+	Sets       *ebpf.Map `ebpf:"sets"`
+	Settings   *ebpf.Map `ebpf:"settings"`
+	Slots      *ebpf.Map `ebpf:"slots"`
+	Trials     *ebpf.Map `ebpf:"trials"`
+	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *laneMaps) Close() error {
 	return _LaneClose(
+		m.Affinities,
+		m.Blocks,
+		m.Choices,
+		m.Datagrams,
 		m.Drops,
 		m.Endpoints,
 		m.Flows,
 		m.Forwards,
+		m.Guards,
+		m.Identities,
 		m.Leaks,
 		m.Paths,
+		m.Ports,
+		m.Rules,
+		m.Services,
+		m.Sets,
+		m.Settings,
+		m.Slots,
+		m.Trials,
+		m.Verdicts,
 	)
 }
 

@@ -6,9 +6,9 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -21,7 +21,7 @@ var ErrNotBPFFS = errors.New("not a bpf file system")
 
 // layout names the folder of the pins. It changes with the layout of a map,
 // so that two versions of the daemon never read each other's maps wrongly.
-const layout = "v1"
+const layout = "v2"
 
 // Options say where the data path keeps its pins, and how large its maps are.
 type Options struct {
@@ -39,6 +39,9 @@ type Datapath struct {
 
 	programs map[string]*ebpf.Program
 	maps     podMaps
+
+	tables sync.Mutex // of policies and services: one writer at a time
+	policy encoded
 }
 
 // Load verifies and loads the programs, and opens the pinned maps or makes
@@ -55,6 +58,9 @@ func Load(o Options) (*Datapath, error) {
 		if err := d.loadCollection(load, o); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
+	}
+	if err := d.recall(); err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
 	var err error
 	if d.tcx, err = haveTCX(d.programs[uplinkProgUplinkIngressL3]); err != nil {
@@ -94,7 +100,13 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 	for name := range spec.Programs {
 		d.programs[name] = coll.DetachProgram(name)
 	}
-	d.adopt(coll)
+	if d.maps.Flows != nil {
+		return nil
+	}
+	// The first collection is that of the pods' programs, which know every map.
+	if err := coll.Assign(&d.maps); err != nil {
+		return fmt.Errorf("open maps: %w", err)
+	}
 	return nil
 }
 
@@ -104,26 +116,14 @@ func resize(spec *ebpf.CollectionSpec, name string, entries uint32) {
 	}
 }
 
-func (d *Datapath) adopt(coll *ebpf.Collection) {
-	for name, field := range map[string]**ebpf.Map{
-		podMapDrops: &d.maps.Drops, podMapEndpoints: &d.maps.Endpoints, podMapFlows: &d.maps.Flows,
-		podMapForwards: &d.maps.Forwards, podMapLeaks: &d.maps.Leaks, podMapPaths: &d.maps.Paths,
-	} {
-		if *field == nil {
-			*field = coll.DetachMap(name)
-		}
-	}
-}
-
 // Close releases the daemon's hold. What is attached and pinned runs on.
 func (d *Datapath) Close() error {
 	var errs []error
-	closers := []io.Closer{d.maps.Drops, d.maps.Endpoints, d.maps.Flows, d.maps.Forwards, d.maps.Leaks, d.maps.Paths}
-	for _, p := range d.programs {
-		closers = append(closers, p)
+	if d.maps.Flows != nil {
+		errs = append(errs, d.maps.Close())
 	}
-	for _, c := range closers {
-		errs = append(errs, c.Close()) // closing nil is fine for both types
+	for _, p := range d.programs {
+		errs = append(errs, p.Close()) // closing nil is fine
 	}
 	return errors.Join(errs...)
 }

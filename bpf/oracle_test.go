@@ -139,7 +139,11 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 	case f.Kind == PodRemote && o.fast(p), f.Kind == NodeRemote && o.goesOnFast(p):
 		return verdict{Action: actRedirect, Path: "lane_out"}
 	}
-	return verdict{Action: actOK, Path: "stack_out", Answer: f.Kind == NodeRemote && o.answers(p)}
+	answer := f.Kind == NodeRemote && o.answers(p)
+	if !answer && p.quoted == nil && p.ttl > 1 && f.Kind != NodeLocal && (p.isSYN() || p.proto != protoTCP && o.flows[flowOf(p)] == "") {
+		o.flows[flowOf(p)] = "stack"
+	}
+	return verdict{Action: actOK, Path: "stack_out", Answer: answer}
 }
 
 func (o *oracle) podIngress(p testPacket) verdict {
@@ -160,6 +164,9 @@ func (o *oracle) laneIngress(p testPacket) verdict {
 		return verdict{Action: actShot, Drop: ReasonLaneSource}
 	}
 	if _, here := o.endpoints[p.dst]; here {
+		if o.find(p.src).Kind == NodeRemote && p.proto != protoTCP && p.quoted == nil && o.flows[flowOf(p)] == "stack" {
+			o.flows[flowOf(p)] = "fast"
+		}
 		if o.fast(p) {
 			return verdict{Action: actRedirect, Path: "lane_in"}
 		}

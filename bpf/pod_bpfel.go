@@ -13,6 +13,32 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type podBackend struct {
+	_    structs.HostLayout
+	Addr struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Port uint16
+	Pad  uint16
+}
+
+type podChoice struct {
+	_        structs.HostLayout
+	Backend  podBackend
+	Revision uint32
+	Seen     uint32
+}
+
+type podClient struct {
+	_        structs.HostLayout
+	Frontend podFrontend
+	Addr     struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+}
+
 type podCounter struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -35,6 +61,10 @@ const (
 	podDropReasonDROP_LEAK_EGRESS      podDropReason = 10
 	podDropReasonDROP_LEAK_INGRESS     podDropReason = 11
 	podDropReasonDROP_HELPER           podDropReason = 12
+	podDropReasonDROP_POLICY_EGRESS    podDropReason = 13
+	podDropReasonDROP_POLICY_INGRESS   podDropReason = 14
+	podDropReasonDROP_POLICY_UNKNOWN   podDropReason = 15
+	podDropReasonDROP_POLICY_PEER      podDropReason = 16
 )
 
 type podEndpoint struct {
@@ -61,10 +91,16 @@ type podFlow struct {
 }
 
 type podFlowState struct {
-	_     structs.HostLayout
-	Seen  uint32
-	Class uint8
-	Pad   [3]uint8
+	_          structs.HostLayout
+	Seen       uint32
+	Generation uint32
+	Frontend   struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	FrontendPort uint16
+	Class        uint8
+	Origin       uint8
 }
 
 type podForward struct {
@@ -77,6 +113,25 @@ type podForward struct {
 		_ structs.HostLayout
 		W [4]uint32
 	}
+}
+
+type podFrontend struct {
+	_    structs.HostLayout
+	Addr struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Port  uint16
+	Proto uint8
+	Pad   uint8
+}
+
+type podGuard struct {
+	_            structs.HostLayout
+	Egress       uint64
+	Ingress      uint64
+	TrialEgress  uint64
+	TrialIngress uint64
 }
 
 type podLeak struct {
@@ -103,6 +158,21 @@ const (
 	podPathPATH_STACK_IN  podPath = 4
 )
 
+type podPolicyState struct {
+	_          structs.HostLayout
+	Generation uint32
+	Watched    uint32
+}
+
+type podPortKey struct {
+	_     structs.HostLayout
+	Len   uint32
+	Set   [2]uint32
+	Proto uint8
+	Port  [2]uint8
+	Pad   uint8
+}
+
 type podPrefix struct {
 	_    structs.HostLayout
 	Len  uint32
@@ -112,16 +182,90 @@ type podPrefix struct {
 	}
 }
 
+type podRequest struct {
+	_      structs.HostLayout
+	Client struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Frontend podFrontend
+	Port     uint16
+	Pad      uint16
+}
+
+type podRule struct {
+	_    structs.HostLayout
+	Set  uint64
+	Peer uint64
+}
+
+type podRuleSet struct {
+	_    structs.HostLayout
+	Any  uint64
+	Pods uint64
+}
+
+type podService struct {
+	_        structs.HostLayout
+	Backends uint32
+	Affinity uint32
+	Revision uint32
+}
+
+type podSlot struct {
+	_        structs.HostLayout
+	Frontend podFrontend
+	Index    uint32
+}
+
+type podVerdict struct {
+	_    structs.HostLayout
+	Time uint64
+	Src  struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Dst struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	Frontend struct {
+		_ structs.HostLayout
+		W [4]uint32
+	}
+	SrcPort      uint16
+	DstPort      uint16
+	FrontendPort uint16
+	Proto        uint8
+	Kind         uint8
+	Reason       uint8
+	Pad          [7]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	podMapAffinities  = "affinities"
+	podMapBlocks      = "blocks"
+	podMapChoices     = "choices"
+	podMapDatagrams   = "datagrams"
 	podMapDrops       = "drops"
 	podMapEndpoints   = "endpoints"
 	podMapFlows       = "flows"
 	podMapForwards    = "forwards"
+	podMapGuards      = "guards"
+	podMapIdentities  = "identities"
 	podMapLeaks       = "leaks"
 	podMapPaths       = "paths"
+	podMapPorts       = "ports"
+	podMapRules       = "rules"
+	podMapServices    = "services"
+	podMapSets        = "sets"
+	podMapSettings    = "settings"
+	podMapSlots       = "slots"
+	podMapTrials      = "trials"
+	podMapVerdicts    = "verdicts"
 	podProgPodEgress  = "pod_egress"
 	podProgPodIngress = "pod_ingress"
 )
@@ -176,12 +320,26 @@ type podProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podMapSpecs struct {
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Forwards  *ebpf.MapSpec `ebpf:"forwards"`
-	Leaks     *ebpf.MapSpec `ebpf:"leaks"`
-	Paths     *ebpf.MapSpec `ebpf:"paths"`
+	Affinities *ebpf.MapSpec `ebpf:"affinities"`
+	Blocks     *ebpf.MapSpec `ebpf:"blocks"`
+	Choices    *ebpf.MapSpec `ebpf:"choices"`
+	Datagrams  *ebpf.MapSpec `ebpf:"datagrams"`
+	Drops      *ebpf.MapSpec `ebpf:"drops"`
+	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
+	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Forwards   *ebpf.MapSpec `ebpf:"forwards"`
+	Guards     *ebpf.MapSpec `ebpf:"guards"`
+	Identities *ebpf.MapSpec `ebpf:"identities"`
+	Leaks      *ebpf.MapSpec `ebpf:"leaks"`
+	Paths      *ebpf.MapSpec `ebpf:"paths"`
+	Ports      *ebpf.MapSpec `ebpf:"ports"`
+	Rules      *ebpf.MapSpec `ebpf:"rules"`
+	Services   *ebpf.MapSpec `ebpf:"services"`
+	Sets       *ebpf.MapSpec `ebpf:"sets"`
+	Settings   *ebpf.MapSpec `ebpf:"settings"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
+	Trials     *ebpf.MapSpec `ebpf:"trials"`
+	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // podVariableSpecs contains global variables before they are loaded into the kernel.
@@ -210,22 +368,50 @@ func (o *podObjects) Close() error {
 //
 // It can be passed to loadPodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podMaps struct {
-	Drops     *ebpf.Map `ebpf:"drops"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Forwards  *ebpf.Map `ebpf:"forwards"`
-	Leaks     *ebpf.Map `ebpf:"leaks"`
-	Paths     *ebpf.Map `ebpf:"paths"`
+	Affinities *ebpf.Map `ebpf:"affinities"`
+	Blocks     *ebpf.Map `ebpf:"blocks"`
+	Choices    *ebpf.Map `ebpf:"choices"`
+	Datagrams  *ebpf.Map `ebpf:"datagrams"`
+	Drops      *ebpf.Map `ebpf:"drops"`
+	Endpoints  *ebpf.Map `ebpf:"endpoints"`
+	Flows      *ebpf.Map `ebpf:"flows"`
+	Forwards   *ebpf.Map `ebpf:"forwards"`
+	Guards     *ebpf.Map `ebpf:"guards"`
+	Identities *ebpf.Map `ebpf:"identities"`
+	Leaks      *ebpf.Map `ebpf:"leaks"`
+	Paths      *ebpf.Map `ebpf:"paths"`
+	Ports      *ebpf.Map `ebpf:"ports"`
+	Rules      *ebpf.Map `ebpf:"rules"`
+	Services   *ebpf.Map `ebpf:"services"`
+	Sets       *ebpf.Map `ebpf:"sets"`
+	Settings   *ebpf.Map `ebpf:"settings"`
+	Slots      *ebpf.Map `ebpf:"slots"`
+	Trials     *ebpf.Map `ebpf:"trials"`
+	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *podMaps) Close() error {
 	return _PodClose(
+		m.Affinities,
+		m.Blocks,
+		m.Choices,
+		m.Datagrams,
 		m.Drops,
 		m.Endpoints,
 		m.Flows,
 		m.Forwards,
+		m.Guards,
+		m.Identities,
 		m.Leaks,
 		m.Paths,
+		m.Ports,
+		m.Rules,
+		m.Services,
+		m.Sets,
+		m.Settings,
+		m.Slots,
+		m.Trials,
+		m.Verdicts,
 	)
 }
 

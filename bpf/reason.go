@@ -21,12 +21,16 @@ const (
 	ReasonLeakEgress      Reason = 10
 	ReasonLeakIngress     Reason = 11
 	ReasonHelper          Reason = 12
+	ReasonPolicyEgress    Reason = 13
+	ReasonPolicyIngress   Reason = 14
+	ReasonPolicyUnknown   Reason = 15
+	ReasonPolicyPeer      Reason = 16
 )
 
 // Reasons lists every reason in the order of its number.
 func Reasons() []Reason {
-	all := make([]Reason, 0, ReasonHelper)
-	for r := ReasonMalformed; r <= ReasonHelper; r++ {
+	all := make([]Reason, 0, ReasonPolicyPeer)
+	for r := ReasonMalformed; r <= ReasonPolicyPeer; r++ {
 		all = append(all, r)
 	}
 	return all
@@ -59,6 +63,14 @@ func (r Reason) String() string {
 		return "leak_ingress"
 	case ReasonHelper:
 		return "helper"
+	case ReasonPolicyEgress:
+		return "policy_egress"
+	case ReasonPolicyIngress:
+		return "policy_ingress"
+	case ReasonPolicyUnknown:
+		return "policy_unknown"
+	case ReasonPolicyPeer:
+		return "policy_peer"
 	}
 	return "unknown"
 }

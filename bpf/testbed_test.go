@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/policy"
 )
 
 // The testbed is a node as the daemon sets one up, with real pods. Its lane is a
@@ -249,6 +250,7 @@ func (p *pod) join(n *node, f family, addr netip.Addr) {
 		func() error { return n.Handle().EnsureNeighbor(p.host.Index, addr, p.mac) },
 		func() error { return n.Handle().ReplaceRoute(nl.Route{Dst: single(addr), Device: p.host.Index}) },
 		func() error { return n.d.SetEndpoint(addr, Endpoint{Index: p.host.Index, MAC: p.mac}) },
+		func() error { return n.d.ApplyPolicy(unguarded(addr)) },
 	} {
 		if err := step(); err != nil {
 			p.t.Fatal(err)
@@ -386,4 +388,9 @@ func splice(t testing.TB, a, b *tun) {
 			}
 		}()
 	}
+}
+
+// unguarded gives a pod's address a guard that no policy has a say in.
+func unguarded(addr netip.Addr) policy.Changes {
+	return policy.Changes{Set: policy.Tables{Guards: map[netip.Addr]policy.Guard{addr: {}}}}
 }

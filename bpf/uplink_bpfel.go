@@ -31,6 +31,7 @@ type uplinkLeak struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	uplinkMapDatagrams        = "datagrams"
 	uplinkMapDrops            = "drops"
 	uplinkMapEndpoints        = "endpoints"
 	uplinkMapFlows            = "flows"
@@ -95,6 +96,7 @@ type uplinkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type uplinkMapSpecs struct {
+	Datagrams *ebpf.MapSpec `ebpf:"datagrams"`
 	Drops     *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
@@ -129,6 +131,7 @@ func (o *uplinkObjects) Close() error {
 //
 // It can be passed to loadUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type uplinkMaps struct {
+	Datagrams *ebpf.Map `ebpf:"datagrams"`
 	Drops     *ebpf.Map `ebpf:"drops"`
 	Endpoints *ebpf.Map `ebpf:"endpoints"`
 	Flows     *ebpf.Map `ebpf:"flows"`
@@ -139,6 +142,7 @@ type uplinkMaps struct {
 
 func (m *uplinkMaps) Close() error {
 	return _UplinkClose(
+		m.Datagrams,
 		m.Drops,
 		m.Endpoints,
 		m.Flows,

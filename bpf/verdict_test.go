@@ -124,6 +124,9 @@ func world(t testing.TB, d *Datapath) *oracle {
 		if err := d.SetEndpoint(a, Endpoint{Index: i, MAC: mac}); err != nil {
 			t.Fatal(err)
 		}
+		if err := d.ApplyPolicy(unguarded(a)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := d.SyncForwards(o.forwards); err != nil {
 		t.Fatal(err)
@@ -305,6 +308,8 @@ func TestReasonsMatchC(t *testing.T) {
 		ReasonNoEndpoint: podDropReasonDROP_NO_ENDPOINT, ReasonLaneSource: podDropReasonDROP_LANE_SOURCE,
 		ReasonLaneDestination: podDropReasonDROP_LANE_DESTINATION, ReasonLeakEgress: podDropReasonDROP_LEAK_EGRESS,
 		ReasonLeakIngress: podDropReasonDROP_LEAK_INGRESS, ReasonHelper: podDropReasonDROP_HELPER,
+		ReasonPolicyEgress: podDropReasonDROP_POLICY_EGRESS, ReasonPolicyIngress: podDropReasonDROP_POLICY_INGRESS,
+		ReasonPolicyUnknown: podDropReasonDROP_POLICY_UNKNOWN, ReasonPolicyPeer: podDropReasonDROP_POLICY_PEER,
 	} {
 		if uint32(r) != uint32(c) || r.String() == "unknown" {
 			t.Errorf("reason %q is %d in Go and %d in C", r, r, c)

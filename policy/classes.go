@@ -129,7 +129,7 @@ func (c *Compiler) settleClasses() {
 			todo[p] = struct{}{}
 		}
 	}
-	clear(c.classes.changed)
+	c.classes.changed = map[netip.Prefix]struct{}{}
 	for p := range todo {
 		c.settleClass(p)
 	}

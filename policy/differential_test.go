@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package policy_test
 
 import (
 	"maps"
@@ -14,13 +14,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/policytest"
 )
 
 // agree compares the tables with the oracle.
-func agree(t *testing.T, cluster Cluster, tables map[string]Tables, x Traffic) {
+func agree(t *testing.T, cluster policy.Cluster, tables map[string]policy.Tables, x policy.Traffic) {
 	t.Helper()
-	want := Decide(cluster, x)
-	got := Verdict{true, true, true, true}
+	want := policy.Decide(cluster, x)
+	got := policy.Verdict{true, true, true, true}
 	for node, of := range tables {
 		v := of.Verdict(x, cluster.Nodes[node]...)
 		got.Egress = got.Egress && v.Egress
@@ -28,7 +31,7 @@ func agree(t *testing.T, cluster Cluster, tables map[string]Tables, x Traffic) {
 		got.TrialEgress = got.TrialEgress && v.TrialEgress
 		got.TrialIngress = got.TrialIngress && v.TrialIngress
 	}
-	expect := Verdict{want.Egress.Now.Allowed, want.Ingress.Now.Allowed, want.Egress.Trial.Allowed, want.Ingress.Trial.Allowed}
+	expect := policy.Verdict{want.Egress.Now.Allowed, want.Ingress.Now.Allowed, want.Egress.Trial.Allowed, want.Ingress.Trial.Allowed}
 	if got != expect {
 		t.Fatalf("the tables say %+v, the API says %+v:\n%v", got, expect, want)
 	}
@@ -36,27 +39,29 @@ func agree(t *testing.T, cluster Cluster, tables map[string]Tables, x Traffic) {
 
 // run lets a world take steps and compares after each: what the changes add up
 // to with the whole, and the whole with the oracle.
-func run(t *testing.T, w *world, steps int) {
+func run(t *testing.T, w *policytest.World, steps int) {
 	t.Helper()
-	mirrors := map[string]*Tables{"a": {}, "b": {}}
-	ports := borders()
+	mirrors := map[string]*policy.Tables{"a": {}, "b": {}}
+	ports := policytest.Ports()
 	for i := range steps {
 		for range 1 + w.IntN(3) {
-			w.step()
+			w.Step()
 		}
-		tables := map[string]Tables{}
-		for node, c := range w.compilers {
-			mirrors[node].Apply(c.Changes())
+		tables := map[string]policy.Tables{}
+		for node, c := range w.Compilers {
+			ch := c.Changes()
+			needed(t, *mirrors[node], ch)
+			mirrors[node].Apply(ch)
 			tables[node] = c.Tables()
 			same(t, "changes step by step and the whole", *mirrors[node], tables[node])
 			if i%10 == 9 || i == steps-1 {
-				same(t, "what has changed and what is new", tables[node], w.fresh(node).Tables())
+				same(t, "what has changed and what is new", tables[node], w.Fresh(node).Tables())
 			}
 		}
-		addrs, cluster := w.everywhere(), w.cluster()
+		addrs, cluster := w.Addresses(), w.Cluster()
 		for range 60 {
-			x := pick(w, ports...)
-			x.From, x.To = pick(w, addrs...), pick(w, addrs...)
+			x := policytest.Pick(w, ports...)
+			x.From, x.To = policytest.Pick(w, addrs...), policytest.Pick(w, addrs...)
 			agree(t, cluster, tables, x)
 		}
 		if i%500 != 499 {
@@ -64,7 +69,7 @@ func run(t *testing.T, w *world, steps int) {
 		}
 		for _, from := range addrs {
 			for _, to := range addrs {
-				x := pick(w, ports...)
+				x := policytest.Pick(w, ports...)
 				x.From, x.To = from, to
 				agree(t, cluster, tables, x)
 			}
@@ -73,9 +78,42 @@ func run(t *testing.T, w *world, steps int) {
 	forgets(t, w)
 }
 
-func same(t *testing.T, what string, a, b Tables) {
+// needed fails if changes hold an entry that changes nothing.
+func needed(t *testing.T, before policy.Tables, ch policy.Changes) {
 	t.Helper()
-	ports := maps.EqualFunc(a.Ports, b.Ports, slices.Equal[[]Ports])
+	idle := idleEntries(before.Identities, ch.Set.Identities, ch.Removed.Identities) +
+		idleEntries(before.Blocks, ch.Set.Blocks, ch.Removed.Blocks) +
+		idleEntries(before.Guards, ch.Set.Guards, ch.Removed.Guards) +
+		idleEntries(before.Sets, ch.Set.Sets, ch.Removed.Sets) +
+		idleEntries(before.Rules, ch.Set.Rules, ch.Removed.Rules)
+	for id := range ch.Set.Ports {
+		if before.Ports[id] != nil {
+			idle++ // what a number means never changes
+		}
+	}
+	if idle > 0 {
+		t.Fatalf("%d entries change nothing: %+v", idle, ch)
+	}
+}
+
+func idleEntries[K, V comparable](before, set map[K]V, removed []K) int {
+	idle := 0
+	for k, v := range set {
+		if old, present := before[k]; present && old == v {
+			idle++
+		}
+	}
+	for _, k := range removed {
+		if _, present := before[k]; !present {
+			idle++
+		}
+	}
+	return idle
+}
+
+func same(t *testing.T, what string, a, b policy.Tables) {
+	t.Helper()
+	ports := maps.EqualFunc(a.Ports, b.Ports, slices.Equal[[]policy.Ports])
 	if ports && maps.Equal(a.Identities, b.Identities) && maps.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Guards, b.Guards) &&
 		maps.Equal(a.Sets, b.Sets) && maps.Equal(a.Rules, b.Rules) {
 		return // most are, and this is faster than finding out where they differ
@@ -87,24 +125,23 @@ func same(t *testing.T, what string, a, b Tables) {
 
 // forgets takes everything away again: nothing may stay, in the tables or in
 // the compiler.
-func forgets(t *testing.T, w *world) {
+func forgets(t *testing.T, w *policytest.World) {
 	t.Helper()
-	for node, c := range w.compilers {
-		for _, pod := range w.pods {
+	for node, c := range w.Compilers {
+		if n := c.Stale(); n > 0 {
+			t.Errorf("%s: identities still know of %d criteria that no set uses", node, n)
+		}
+		for _, pod := range w.Pods {
 			c.DeletePod(pod.Namespace, pod.Name)
 		}
-		for _, np := range w.policies {
+		for _, np := range w.Policies {
 			c.DeletePolicy(np.Namespace, np.Name)
 		}
-		for name := range w.namespaces {
+		for name := range w.Namespaces {
 			c.DeleteNamespace(name)
 		}
-		same(t, "no tables and those of an empty cluster", Tables{}, c.Tables())
-		left := []int{
-			len(c.pods), len(c.spaces), len(c.owners), len(c.sets), c.closed, len(c.peers.identities), len(c.peers.criteria),
-			len(c.peers.scoped), len(c.peers.spaces), len(c.peers.numbers.keys), len(c.setNumbers.keys), len(c.ports.numbers.keys),
-			len(c.ports.byID), len(c.ports.byKey), len(c.classes.nodes), len(c.classes.byKey), len(c.classes.sorted),
-		}
+		same(t, "no tables and those of an empty cluster", policy.Tables{}, c.Tables())
+		left := c.Leftovers()
 		if diff := cmp.Diff(make([]int, len(left)), left); diff != "" {
 			t.Errorf("the compiler of %s keeps something of a cluster that is gone:\n%s", node, diff)
 		}
@@ -125,7 +162,7 @@ func TestTablesAgreeWithTheAPI(t *testing.T) {
 	}
 	for seed := range worlds {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			run(t, newWorld(rand.NewPCG(uint64(seed), 4)), steps)
+			run(t, policytest.New(rand.NewPCG(uint64(seed), 4)), steps)
 		})
 	}
 }
@@ -150,6 +187,6 @@ func FuzzTablesAgreeWithTheAPI(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("\x10\x20\x30\x80\x90\xa0\xf0\xff"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		run(t, newWorld(&byteSource{data, rand.NewPCG(1, uint64(len(data)))}), 20)
+		run(t, policytest.New(&byteSource{data, rand.NewPCG(1, uint64(len(data)))}), 20)
 	})
 }

@@ -6,6 +6,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -104,7 +105,7 @@ func (p *parser) types(spec *networkingv1.NetworkPolicySpec) [2]bool {
 func (p *parser) selector(field string, s *metav1.LabelSelector) (labels.Selector, string) {
 	parsed, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
-		p.reject(field, metav1.FormatLabelSelector(s), "correct the selector: "+err.Error())
+		p.reject(field, selectorText(s), "correct the selector: "+err.Error())
 		return nil, ""
 	}
 	requirements, _ := parsed.Requirements()
@@ -114,6 +115,18 @@ func (p *parser) selector(field string, s *metav1.LabelSelector) (labels.Selecto
 	}
 	slices.Sort(texts)
 	return parsed, strings.Join(slices.Compact(texts), ",")
+}
+
+// selectorText shows a selector that the library refuses to format.
+func selectorText(s *metav1.LabelSelector) string {
+	var texts []string
+	for _, k := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		texts = append(texts, k+"="+s.MatchLabels[k])
+	}
+	for _, r := range s.MatchExpressions {
+		texts = append(texts, fmt.Sprintf("%s %s %v", r.Key, r.Operator, r.Values))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // ports: absent means all, also of protocols without ports; present but

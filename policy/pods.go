@@ -92,9 +92,9 @@ func (c *Compiler) settle() {
 	}
 	c.settleClasses()
 	c.settleRules()
-	clear(c.changedPods)
-	clear(c.unguarded)
-	clear(c.readdressed)
+	// Not clear, which takes as long as a map was ever large.
+	c.changedPods, c.unguarded = map[*podState]struct{}{}, map[*podState]struct{}{}
+	c.readdressed = map[netip.Addr]struct{}{}
 }
 
 func (c *Compiler) settlePod(state *podState) {

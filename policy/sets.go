@@ -30,7 +30,19 @@ func draftOf(policies []*compiled, d direction, pod *Pod) *draft {
 			out.add(r)
 		}
 	}
+	out.prune()
 	return out
+}
+
+// prune leaves out what is allowed anyway, so that a rule that allows
+// everything to all does not keep thousands of others in the tables.
+func (d *draft) prune() {
+	if d.any.all {
+		d.pods, d.selected = allowance{}, nil
+	}
+	if d.pods.all {
+		maps.DeleteFunc(d.selected, func(_ string, r rule) bool { return r.peer.kind == selected })
+	}
 }
 
 func (d *draft) add(r rule) {
@@ -142,7 +154,7 @@ func (c *Compiler) settleRules() {
 			c.settleRule(t.set, t.peer)
 		}
 	}
-	clear(c.touched)
+	c.touched = map[pair]struct{}{}
 }
 
 func (c *Compiler) settleRule(set *ruleSet, p *peer) {

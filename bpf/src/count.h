@@ -22,6 +22,10 @@ enum drop_reason {
 	DROP_LEAK_EGRESS = 10, /* a pod's address in clear on its way out of the node */
 	DROP_LEAK_INGRESS = 11, /* a pod's address in clear on its way in */
 	DROP_HELPER = 12, /* the kernel could not rewrite the packet (memory) */
+	DROP_POLICY_EGRESS = 13, /* the sender's NetworkPolicies do not allow it */
+	DROP_POLICY_INGRESS = 14, /* the receiver's NetworkPolicies do not allow it */
+	DROP_POLICY_UNKNOWN = 15, /* a pod of this node whose policies are not known yet */
+	DROP_POLICY_PEER = 16, /* policy would have to know the other pod, and does not yet */
 };
 
 /* Which way a packet of a pod took; the Go side has the same numbers. */

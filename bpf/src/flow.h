@@ -3,9 +3,11 @@
 #pragma once
 #include "maps.h"
 #include "packet.h"
+#include "policy.h"
 
 /*
- * Connection tracking: which way a flow goes. A flow that netfilter has
+ * Connection tracking: which way a flow goes, who began it, whether policy
+ * allows it, and which service was asked for. A flow that netfilter has
  * translated (a service, a host port) must come back through netfilter; all
  * others take the short way. So every flow has a class, given by the first
  * packet that is seen of it, and a TCP SYN gives it anew.
@@ -53,68 +55,178 @@ static __always_inline void flow_key(const struct packet *p, struct flow *f)
 	}
 }
 
-static __always_inline __u8 flow_find(struct flow *f)
+/* The live entry of a flow, or null. */
+static __always_inline struct flow_state *flow_find(struct flow *f)
 {
 	__u32 now = now_seconds(), life = f->proto == IPPROTO_TCP ? TCP_LIFE : OTHER_LIFE;
 	struct flow_state *s = bpf_map_lookup_elem(&flows, f);
 
 	if (!s || now - s->seen > life)
-		return FLOW_NONE;
+		return 0;
 	if (s->seen != now) /* at most one write a second keeps the cache line shared */
 		s->seen = now;
-	return s->class;
+	return s;
 }
 
-static __always_inline void flow_set(struct flow *f, __u8 class)
-{
-	struct flow_state s = { .seen = now_seconds(), .class = class };
+/* What these programs need to know of the flow that a packet belongs to. */
+struct track {
+	struct flow flow;
+	struct flow_state *state; /* null: unknown */
+	__u32 generation; /* of the policy tables, read before they were asked */
+	__u8 sender; /* enum flow_origin: which end has sent the packet */
+	__u8 origin; /* enum flow_origin: which end began the flow, as far as is known */
+};
 
-	bpf_map_update_elem(&flows, f, &s, UPDATE_ANY);
+static __always_inline __u8 class_of(const struct track *t)
+{
+	return t->state ? t->state->class : FLOW_NONE;
 }
 
-/* The class of the packet that an ICMP error quotes; errors make no entry. */
-static __always_inline __u8 flow_of_error(struct __sk_buff *skb, struct packet *p)
+/*
+ * The flow of a packet, or of the packet that an ICMP error quotes; -1: the
+ * quotation cannot be read. Errors belong to the flow and make no entry.
+ */
+static __always_inline int track(struct __sk_buff *skb, const struct packet *p, struct track *t)
 {
-	struct packet quoted = {};
-	struct flow f = {};
+	if (p->error) {
+		struct packet quoted = {};
 
-	if (parse_quoted(skb, p, &quoted))
-		return FLOW_NONE;
-	flow_key(&quoted, &f);
-	return flow_find(&f);
+		if (parse_quoted(skb, p, &quoted))
+			return -1;
+		flow_key(&quoted, &t->flow);
+		t->sender = source_is_low(&quoted) ? ORIGIN_LOW : ORIGIN_HIGH;
+	} else {
+		flow_key(p, &t->flow);
+		t->sender = source_is_low(p) ? ORIGIN_LOW : ORIGIN_HIGH;
+	}
+	t->state = flow_find(&t->flow);
+	if (t->state && !p->syn)
+		t->origin = t->state->origin;
+	else if (!p->error && (p->syn || p->proto != IPPROTO_TCP))
+		t->origin = t->sender;
+	return 0;
 }
 
-/* May this packet, that is for a pod, take the short way? Notes new flows. */
-static __always_inline int takes_fast_path(struct __sk_buff *skb, struct packet *p)
+static __always_inline int judge_from(const struct track *t, __u8 origin)
 {
-	struct flow f = {};
-	__u8 class;
+	if (origin == ORIGIN_LOW)
+		return judge_new(&t->flow.low, &t->flow.high, t->flow.proto, t->flow.high_port);
+	return judge_new(&t->flow.high, &t->flow.low, t->flow.proto, t->flow.low_port);
+}
 
-	if (p->fragment || p->ttl <= 1)
-		return 0; /* reassembly, and the ICMP error, are the stack's */
-	if (p->error)
-		return flow_of_error(skb, p) != FLOW_STACK;
-	flow_key(p, &f);
-	class = flow_find(&f);
-	if (p->syn ? class == FLOW_FAST : class != FLOW_NONE)
-		return class == FLOW_FAST;
-	if (p->proto == IPPROTO_TCP && !p->syn)
+/* For the Go side, too, which learns the type's layout by this function. */
+__global int emit(const struct verdict *v)
+{
+	return v ? bpf_ringbuf_output(&verdicts, (void *)v, sizeof(*v), 0) : -1;
+}
+
+static __always_inline void report(const struct track *t, const struct frontend *asked, int judged)
+{
+	struct verdict v = { .time = bpf_ktime_get_ns(), .proto = t->flow.proto, .reason = judged & 0xff };
+
+	v.kind = v.reason ? VERDICT_DENIED : VERDICT_ALLOWED;
+	if (!v.reason && judged) {
+		v.kind = VERDICT_TRIAL;
+		v.reason = judged & TRIAL_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
+	}
+	if (t->origin == ORIGIN_HIGH || (t->origin == ORIGIN_UNKNOWN && t->sender == ORIGIN_HIGH)) {
+		v.src = t->flow.high;
+		v.dst = t->flow.low;
+		v.src_port = t->flow.high_port;
+		v.dst_port = t->flow.low_port;
+	} else {
+		v.src = t->flow.low;
+		v.dst = t->flow.high;
+		v.src_port = t->flow.low_port;
+		v.dst_port = t->flow.high_port;
+	}
+	if (asked) {
+		v.frontend = asked->addr;
+		v.frontend_port = asked->port;
+	}
+	emit(&v);
+}
+
+/*
+ * What policy says of the packet's flow: 0 or the reason to drop the packet. A
+ * flow is judged when it begins and whenever the tables have changed since. One
+ * that was under way when it was first seen passes if either end might have
+ * begun it: losing an entry must not end a connection that is allowed.
+ */
+static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, struct track *t, const struct frontend *asked)
+{
+	__u32 zero = 0, direction;
+	struct policy_state *now = bpf_map_lookup_elem(&settings, &zero);
+	int judged;
+
+	if (!now)
+		return DROP_POLICY_UNKNOWN;
+	t->generation = now->generation;
+	if (t->state && t->state->generation == t->generation && t->state->origin == t->origin)
 		return 0;
-	flow_set(&f, FLOW_FAST);
-	return 1;
+	judged = judge_from(t, t->origin == ORIGIN_UNKNOWN ? ORIGIN_LOW : t->origin);
+	if (t->origin == ORIGIN_UNKNOWN && (judged & 0xff))
+		judged = judge_from(t, ORIGIN_HIGH);
+	if (judged & ~0xff) {
+		direction = judged & TRIAL_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
+		add(bpf_map_lookup_elem(&trials, &direction), skb);
+	}
+	if (now->watched && (judged || !t->state))
+		report(t, asked, judged);
+	if (judged & 0xff)
+		return judged & 0xff;
+	if (t->state && t->state->origin == t->origin)
+		t->state->generation = t->generation;
+	return 0;
+}
+
+static __always_inline void flow_set(struct track *t, __u8 class, const struct frontend *asked)
+{
+	struct flow_state s = { .seen = now_seconds(), .generation = t->generation, .class = class, .origin = t->origin };
+
+	if (asked) {
+		s.frontend = asked->addr;
+		s.frontend_port = asked->port;
+	}
+	bpf_map_update_elem(&flows, &t->flow, &s, UPDATE_ANY);
+}
+
+/* Has the flow's entry to be made, or made anew, with this packet? */
+static __always_inline int begins(const struct packet *p, const struct track *t, __u8 class, const struct frontend *asked)
+{
+	if (p->error || p->ttl <= 1) /* the ICMP error for the latter is the stack's */
+		return 0;
+	if (!t->state) /* a service knows its connections apart from this map */
+		return p->proto != IPPROTO_TCP || p->syn || asked;
+	if (asked)
+		return t->state->frontend_port != asked->port || !same_addr(&t->state->frontend, &asked->addr) ||
+		       (p->syn && t->state->class != class);
+	if (p->syn)
+		return t->state->class != class || t->state->frontend_port || t->state->origin != t->origin;
+	return 0;
+}
+
+/*
+ * May this packet, that is for a pod, take the short way? Notes new flows;
+ * *asked is the service that it was translated from, or null.
+ */
+static __always_inline int takes_fast_path(const struct packet *p, struct track *t, const struct frontend *asked)
+{
+	if (begins(p, t, FLOW_FAST, asked)) {
+		flow_set(t, FLOW_FAST, asked);
+		return !p->fragment; /* reassembly is the stack's */
+	}
+	if (p->fragment || p->ttl <= 1)
+		return 0;
+	if (p->error)
+		return class_of(t) != FLOW_STACK;
+	return class_of(t) == FLOW_FAST;
 }
 
 /* Is this packet part of a flow that goes the short way already? Notes nothing. */
-static __always_inline int stays_on_fast_path(struct __sk_buff *skb, struct packet *p)
+static __always_inline int stays_on_fast_path(const struct packet *p, const struct track *t)
 {
-	struct flow f = {};
-
-	if (p->fragment || p->ttl <= 1 || p->syn)
-		return 0;
-	if (p->error)
-		return flow_of_error(skb, p) == FLOW_FAST;
-	flow_key(p, &f);
-	return flow_find(&f) == FLOW_FAST;
+	return !p->fragment && p->ttl > 1 && !p->syn && class_of(t) == FLOW_FAST;
 }
 
 /*
@@ -123,30 +235,25 @@ static __always_inline int stays_on_fast_path(struct __sk_buff *skb, struct pack
  * translate the packet as one. A fragment knows by its ports, so that the first
  * speaks for the datagram.
  */
-static __always_inline int answers_node(const struct packet *p)
+static __always_inline int answers_node(const struct packet *p, const struct track *t)
 {
-	struct flow f = {};
-	__u8 class;
-
 	if (p->error || p->later || p->syn)
 		return 0;
-	flow_key(p, &f);
-	class = flow_find(&f);
-	return class == FLOW_FAST || (class == FLOW_NONE && p->proto == IPPROTO_TCP);
+	return class_of(t) == FLOW_FAST || (!t->state && p->proto == IPPROTO_TCP);
 }
 
 /* The stack has sent this packet to a pod: its replies go by the stack too. */
-static __always_inline void came_by_stack(struct packet *p)
+static __always_inline void came_by_stack(const struct packet *p, struct track *t)
 {
-	struct flow f = {};
-	__u8 class;
-
 	if (p->later || p->error)
 		return;
-	flow_key(p, &f);
-	class = flow_find(&f);
-	if (class == FLOW_FAST && (p->syn || (p->proto != IPPROTO_TCP && !p->fragment)))
-		class = FLOW_NONE; /* TCP made anew; or the entry was lost, and an answer has made it wrongly */
-	if (class == FLOW_NONE)
-		flow_set(&f, FLOW_STACK);
+	/* TCP made anew; or the entry was lost, and an answer has made it wrongly */
+	if (class_of(t) == FLOW_FAST && !(p->syn || (p->proto != IPPROTO_TCP && !p->fragment)))
+		return;
+	if (class_of(t) == FLOW_STACK && !(p->syn && t->state->origin != t->origin))
+		return;
+	if (t->state && !p->syn)
+		t->state->class = FLOW_STACK;
+	else
+		flow_set(t, FLOW_STACK, 0);
 }

@@ -8,6 +8,8 @@
 #include "flow.h"
 #include "maps.h"
 #include "packet.h"
+#include "policy.h"
+#include "service.h"
 
 /*
  * WireGuard has checked the source against the peer's AllowedIPs; VXLAN checks
@@ -32,20 +34,33 @@ static __always_inline int from_its_peer(struct __sk_buff *skb, const struct for
 static __always_inline int lane_ingress(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p = {};
+	struct track t = {};
 	struct endpoint *to;
 	struct forward *f;
+	int reason;
 
 	if (!is_ip(skb))
 		return drop(skb, DROP_PROTOCOL);
 	if (parse(skb, l2, &p))
 		return drop(skb, DROP_MALFORMED);
-	if (!from_its_peer(skb, forward_of(&p.src)))
+	f = forward_of(&p.src);
+	if (!from_its_peer(skb, f))
 		return drop(skb, DROP_LANE_SOURCE);
 	to = endpoint_of(&p.dst);
 	if (to) {
-		if (takes_fast_path(skb, &p))
-			return deliver(skb, &p, to, PATH_LANE_IN);
-		return TC_OK;
+		if (track(skb, &p, &t))
+			return drop(skb, DROP_MALFORMED);
+		reason = judge(skb, &p, &t, 0);
+		if (reason)
+			return drop(skb, reason);
+		/* A node that answers a pod does so by its own node; this one speaks to the pod itself. */
+		if (t.state && f->kind == FORWARD_NODE_REMOTE && p.proto != IPPROTO_TCP && !p.error)
+			t.state->class = FLOW_FAST;
+		if (!takes_fast_path(&p, &t, 0))
+			return TC_OK;
+		if (from_frontend(skb, &p, &t))
+			return drop(skb, DROP_HELPER);
+		return deliver(skb, &p, to, PATH_LANE_IN);
 	}
 	f = forward_of(&p.dst);
 	if (f && f->kind == FORWARD_NODE_LOCAL)
@@ -59,7 +74,9 @@ static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 {
 	static const __u8 lane_mac[6] = LANE_MAC;
 	struct packet p = {};
+	struct track t = {};
 	struct forward *f;
+	int reason;
 
 	if (skb->mark == FAST_MARK) {
 		skb->mark = 0;
@@ -80,9 +97,14 @@ static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 		if (set_tunnel(skb, f) || write_ether(skb, &p, lane_mac))
 			return drop(skb, DROP_HELPER);
 	}
-	f = forward_of(&p.src);
-	if (!f || f->kind != FORWARD_NODE_LOCAL)
-		came_by_stack(&p);
+	if (is_own_node(&p.src))
+		return TC_OK;
+	if (track(skb, &p, &t))
+		return drop(skb, DROP_MALFORMED);
+	reason = judge(skb, &p, &t, 0);
+	if (reason)
+		return drop(skb, reason);
+	came_by_stack(&p, &t);
 	return TC_OK;
 }
 

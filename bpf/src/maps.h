@@ -52,16 +52,34 @@ struct flow {
 	__u8 pad[3];
 };
 
+/* What a pod asks a service for. */
+struct frontend {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
 enum flow_class {
 	FLOW_NONE = 0,
 	FLOW_FAST = 1, /* forwarded by these programs, both ways */
 	FLOW_STACK = 2, /* netfilter has translated it: must go back the same way */
 };
 
+/* Who has sent the first packet of a flow. */
+enum flow_origin {
+	ORIGIN_UNKNOWN = 0, /* it was under way when it was first seen */
+	ORIGIN_LOW = 1,
+	ORIGIN_HIGH = 2,
+};
+
 struct flow_state {
 	__u32 seen; /* seconds since boot */
+	__u32 generation; /* of the policy tables that last allowed it */
+	struct addr frontend; /* the service address that was asked for; zero: none */
+	__be16 frontend_port;
 	__u8 class; /* enum flow_class */
-	__u8 pad[3];
+	__u8 origin; /* enum flow_origin */
 };
 
 struct counter {
@@ -108,6 +126,11 @@ struct {
 	__uint(max_entries, 1);
 	__uint(pinning, PIN_BY_NAME);
 } leaks SEC(".maps");
+
+static __always_inline int same_addr(const struct addr *a, const struct addr *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
 
 static __always_inline struct forward *forward_of(const struct addr *a)
 {

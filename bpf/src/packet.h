@@ -44,13 +44,15 @@ struct packet {
 	struct addr src, dst;
 	struct ports ports; /* echo: the identifier twice, so that both directions agree */
 	__u32 l3, l4; /* offsets of the headers */
+	__u32 id; /* of a fragment: which datagram it is part of */
 	__u8 proto;
 	__u8 v4; /* 1: IPv4 */
 	__u8 ttl;
 	__u8 syn; /* TCP's first packet: SYN without ACK */
 	__u8 fragment; /* any fragment: the stack puts it together */
-	__u8 later; /* a fragment without ports */
+	__u8 later; /* a fragment without ports in it */
 	__u8 error; /* ICMP error: flow is that of the packet it quotes */
+	__u8 pad;
 };
 
 static __always_inline void map_v4(struct addr *a, __be32 v4)
@@ -95,6 +97,7 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
 	p->ttl = h.ttl;
 	p->later = (h.frag & bpf_htons(0x1fff)) != 0;
 	p->fragment = (h.frag & bpf_htons(0x3fff)) != 0;
+	p->id = h.id;
 	p->l4 = p->l3 + (h.vhl & 15) * 4;
 	return 0;
 }
@@ -126,6 +129,8 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 		if (p->proto == IPPROTO_FRAGMENT) {
 			p->fragment = 1;
 			p->later = ext[2] != 0 || (ext[3] & 0xf8) != 0;
+			if (bpf_skb_load_bytes(skb, p->l4 + 4, &p->id, sizeof(p->id)))
+				return -1;
 			p->l4 += 8;
 		} else if (p->proto == IPPROTO_AH) {
 			p->l4 += (ext[1] + 2) * 4;
@@ -146,8 +151,10 @@ static __always_inline int has_ports(__u8 proto)
  * An ICMP error belongs to the flow of the packet that it quotes. Source and
  * destination of *f are those of the quoted packet; the order does not matter.
  */
-static __always_inline int parse_quoted(struct __sk_buff *skb, struct packet *p, struct packet *quoted)
+__global int parse_quoted(struct __sk_buff *skb, const struct packet *p, struct packet *quoted)
 {
+	if (!p || !quoted)
+		return -1;
 	quoted->l3 = p->l4 + 8;
 	if (p->v4) {
 		if (parse_v4(skb, quoted))
@@ -186,34 +193,72 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *p)
 	return 0;
 }
 
-/* Reads the headers of *skb, whose network header is at offset l2; -1: malformed. */
-static __always_inline int parse(struct __sk_buff *skb, __u32 l2, struct packet *p)
-{
-	int r;
+/* The ports of a datagram, for its later fragments. */
+struct datagram {
+	struct addr src, dst;
+	__u32 id;
+	__u8 proto;
+	__u8 pad[3];
+};
 
-	p->l3 = l2;
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		r = parse_v4(skb, p);
-	else
-		r = parse_v6(skb, p);
-	if (r)
-		return -1;
+struct {
+	__uint(type, MAP_LRU_HASH);
+	__type(key, struct datagram);
+	__type(value, struct ports);
+	__uint(max_entries, 8192);
+	__uint(pinning, PIN_BY_NAME);
+} datagrams SEC(".maps");
+
+/*
+ * The first fragment speaks for all. One whose first has not been seen has no
+ * ports: it belongs to no known flow, and passes where every port would.
+ */
+static __always_inline void share_ports(struct packet *p)
+{
+	struct datagram d = { .src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto };
+	struct ports *first;
+
+	if (!p->later) {
+		bpf_map_update_elem(&datagrams, &d, &p->ports, UPDATE_ANY);
+		return;
+	}
+	first = bpf_map_lookup_elem(&datagrams, &d);
+	if (first)
+		p->ports = *first;
+}
+
+static __always_inline int parse_upper(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 flags;
+
 	if (p->later)
 		return 0;
-	if (has_ports(p->proto)) {
-		if (bpf_skb_load_bytes(skb, p->l4, &p->ports, sizeof(p->ports)))
-			return -1;
-		if (p->proto == IPPROTO_TCP) {
-			__u8 flags;
-
-			if (bpf_skb_load_bytes(skb, p->l4 + 13, &flags, 1))
-				return -1;
-			p->syn = (flags & 0x12) == 0x02;
-		}
-		return 0;
-	}
 	if (p->proto == (p->v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return parse_icmp(skb, p);
+	if (!has_ports(p->proto))
+		return 0;
+	if (bpf_skb_load_bytes(skb, p->l4, &p->ports, sizeof(p->ports)))
+		return -1;
+	if (p->proto == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, p->l4 + 13, &flags, 1))
+			return -1;
+		p->syn = (flags & 0x12) == 0x02;
+	}
+	return 0;
+}
+
+/* Reads the headers of *skb, whose network header is at offset l2; -1: malformed. */
+__global int parse(struct __sk_buff *skb, __u32 l2, struct packet *p)
+{
+	if (!p)
+		return -1;
+	p->l3 = l2;
+	if (skb->protocol == bpf_htons(ETH_P_IP) ? parse_v4(skb, p) : parse_v6(skb, p))
+		return -1;
+	if (parse_upper(skb, p))
+		return -1;
+	if (p->fragment)
+		share_ports(p);
 	return 0;
 }
 

@@ -8,6 +8,8 @@
 #include "flow.h"
 #include "maps.h"
 #include "packet.h"
+#include "policy.h"
+#include "service.h"
 
 static __always_inline int into_lane(struct __sk_buff *skb, struct packet *p, const struct forward *f)
 {
@@ -23,13 +25,90 @@ static __always_inline int into_lane(struct __sk_buff *skb, struct packet *p, co
 	return bpf_redirect(to.ifindex, 0);
 }
 
+/* The pods' next hop, which is also who a pod meets when a service leads back to it. */
+static __always_inline void gateway_of(const struct packet *p, struct addr *gateway)
+{
+	if (p->v4) {
+		map_v4(gateway, bpf_htonl(0xa9fe0101)); /* 169.254.1.1 */
+		return;
+	}
+	gateway->w[0] = bpf_htonl(0xfe800000);
+	gateway->w[1] = gateway->w[2] = 0;
+	gateway->w[3] = bpf_htonl(1);
+}
+
+/* What a pod answers itself goes back through the service that it had asked. */
+static __always_inline int back_to_itself(struct __sk_buff *skb, struct packet *p, const struct endpoint *self, const struct track *t)
+{
+	struct addr frontend;
+	__be16 port;
+
+	if (!t->state || !t->state->frontend_port || p->fragment)
+		return drop(skb, DROP_NO_ENDPOINT);
+	frontend = t->state->frontend;
+	port = t->state->frontend_port;
+	if (rewrite_dst(skb, p, &p->src, p->ports.dst) || rewrite_src(skb, p, &frontend, port))
+		return drop(skb, DROP_HELPER);
+	return deliver(skb, p, self, PATH_LOCAL);
+}
+
+/* On to wherever the destination is; the packet's flow is known and allowed. */
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p, const struct forward *f, struct track *t,
+				   const struct frontend *asked)
+{
+	struct endpoint *to;
+
+	if (!f || f->kind == FORWARD_NODE_LOCAL) {
+		if (begins(p, t, FLOW_STACK, asked) && (!f || asked))
+			flow_set(t, FLOW_STACK, asked);
+		return pass(skb, PATH_STACK_OUT);
+	}
+	if (f->kind == FORWARD_POD_LOCAL) {
+		to = endpoint_of(&p->dst);
+		if (!to) { /* the stack has an unreachable route, and says so to the pod */
+			count_drop(skb, DROP_NO_ENDPOINT);
+			return TC_OK;
+		}
+		if (!takes_fast_path(p, t, asked))
+			return pass(skb, PATH_STACK_OUT);
+		if (from_frontend(skb, p, t))
+			return drop(skb, DROP_HELPER);
+		return deliver(skb, p, to, PATH_LOCAL);
+	}
+	if (f->kind == FORWARD_CLUSTER || !f->ifindex) {
+		count_drop(skb, DROP_NO_LANE);
+		return TC_OK; /* likewise: refused at once beats silence */
+	}
+	if (f->kind == FORWARD_POD_REMOTE) {
+		if (takes_fast_path(p, t, asked))
+			return into_lane(skb, p, f);
+		return pass(skb, PATH_STACK_OUT);
+	}
+	/*
+	 * What a pod begins with a node passes this host's connection tracking, as
+	 * whoever looks there expects (host ports, kube-proxy); what the node began
+	 * has come the short way and goes back so.
+	 */
+	if (!asked && stays_on_fast_path(p, t))
+		return into_lane(skb, p, f);
+	if (!asked && answers_node(p, t))
+		skb->mark |= ANSWER_MARK;
+	else if (begins(p, t, FLOW_STACK, asked))
+		flow_set(t, FLOW_STACK, asked);
+	return pass(skb, PATH_STACK_OUT);
+}
+
 /* Ingress of the host side: a packet leaves the pod. */
 SEC("tc")
 int pod_egress(struct __sk_buff *skb)
 {
+	struct frontend service = {}, *asked = 0;
 	struct packet p = {};
-	struct endpoint *from, *to;
+	struct track t = {};
+	struct endpoint *from;
+	struct addr gateway = {};
 	struct forward *f;
+	int reason, translated;
 
 	if (!is_ip(skb)) {
 		if (skb->protocol == bpf_htons(ETH_P_ARP))
@@ -44,32 +123,33 @@ int pod_egress(struct __sk_buff *skb)
 	if (is_multicast(&p))
 		return drop(skb, DROP_MULTICAST);
 	f = forward_of(&p.dst);
-	if (!f || f->kind == FORWARD_NODE_LOCAL)
-		return pass(skb, PATH_STACK_OUT);
-	if (f->kind == FORWARD_POD_LOCAL) {
-		to = endpoint_of(&p.dst);
-		if (!to) { /* the stack has an unreachable route, and says so to the pod */
-			count_drop(skb, DROP_NO_ENDPOINT);
-			return TC_OK;
+	if (!f) {
+		gateway_of(&p, &gateway);
+		if (same_addr(&p.dst, &gateway))
+			return track(skb, &p, &t) ? drop(skb, DROP_MALFORMED) : back_to_itself(skb, &p, from, &t);
+		translated = p.error ? 0 : to_backend(skb, &p, &gateway, &service);
+		if (translated < 0)
+			return drop(skb, DROP_HELPER);
+		if (translated) {
+			asked = &service;
+			f = forward_of(&p.dst);
 		}
-		if (takes_fast_path(skb, &p))
-			return deliver(skb, &p, to, PATH_LOCAL);
-		return pass(skb, PATH_STACK_OUT);
 	}
-	if (f->kind == FORWARD_CLUSTER || !f->ifindex) {
-		count_drop(skb, DROP_NO_LANE);
-		return TC_OK; /* likewise: refused at once beats silence */
+	if (track(skb, &p, &t))
+		return drop(skb, DROP_MALFORMED);
+	if (asked)
+		t.origin = t.sender;
+	if (asked && same_addr(&p.src, &gateway)) { /* to itself: no policy forbids that */
+		if (begins(&p, &t, FLOW_FAST, asked))
+			flow_set(&t, FLOW_FAST, asked);
+		return deliver(skb, &p, from, PATH_LOCAL);
 	}
-	/*
-	 * What a pod begins with a node passes this host's connection tracking, as
-	 * whoever looks there expects (host ports, kube-proxy); what the node began
-	 * has come the short way and goes back so.
-	 */
-	if (f->kind == FORWARD_NODE_REMOTE ? stays_on_fast_path(skb, &p) : takes_fast_path(skb, &p))
-		return into_lane(skb, &p, f);
-	if (f->kind == FORWARD_NODE_REMOTE && answers_node(&p))
-		skb->mark |= ANSWER_MARK;
-	return pass(skb, PATH_STACK_OUT);
+	if (!f || f->kind != FORWARD_NODE_LOCAL) {
+		reason = judge(skb, &p, &t, asked);
+		if (reason)
+			return drop(skb, reason);
+	}
+	return forward(skb, &p, f, &t, asked);
 }
 
 /* Egress of the host side: a packet comes from the host's stack. */
@@ -77,16 +157,22 @@ SEC("tc")
 int pod_ingress(struct __sk_buff *skb)
 {
 	struct packet p = {};
-	struct forward *f;
+	struct track t = {};
+	int reason;
 
 	if (!is_ip(skb))
 		return TC_OK;
-	if (parse(skb, ETH_HLEN, &p))
+	if (parse(skb, ETH_HLEN, &p) || track(skb, &p, &t))
 		return drop(skb, DROP_MALFORMED);
-	f = forward_of(&p.src);
-	/* What goes to the node itself always goes by the stack: nothing to remember. */
-	if (!f || f->kind != FORWARD_NODE_LOCAL)
-		came_by_stack(&p);
+	/* The node itself is always let in, and what goes to it always goes by the stack: nothing to remember. */
+	if (!is_own_node(&p.src)) {
+		reason = judge(skb, &p, &t, 0);
+		if (reason)
+			return drop(skb, reason);
+		came_by_stack(&p, &t);
+	}
+	if (from_frontend(skb, &p, &t))
+		return drop(skb, DROP_HELPER);
 	return pass(skb, PATH_STACK_IN);
 }
 

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/overlay/service"
+)
+
+// networkOrder gives a port as packets and maps have it.
+func networkOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+func toFrontend(f service.Frontend) podFrontend {
+	k := podFrontend{Port: networkOrder(f.Address.Port()), Proto: f.Protocol}
+	k.Addr.W = toWords(f.Address.Addr())
+	return k
+}
+
+func fromFrontend(k podFrontend) service.Frontend {
+	return service.Frontend{Address: netip.AddrPortFrom(fromWords(k.Addr.W), networkOrder(k.Port)), Protocol: k.Proto}
+}
+
+func toBackend(a netip.AddrPort) podBackend {
+	b := podBackend{Port: networkOrder(a.Port())}
+	b.Addr.W = toWords(a.Addr())
+	return b
+}
+
+// translatable tells whether the programs can serve the service. SCTP's checksum
+// covers its ports and cannot be computed by them: such a service is kube-proxy's
+// where a backend listens at another port.
+func translatable(f service.Frontend, s service.Service) bool {
+	return len(s.Backends) > 0 && (f.Protocol != unix.IPPROTO_SCTP ||
+		!slices.ContainsFunc(s.Backends, func(b netip.AddrPort) bool { return b.Port() != f.Address.Port() }))
+}
+
+// SyncServices makes the services in the kernel equal to want.
+func (d *Datapath) SyncServices(want map[service.Frontend]service.Service) error {
+	have, err := entries[podFrontend, podService](d.maps.Services)
+	if err != nil {
+		return fmt.Errorf("list services: %w", err)
+	}
+	var removed []service.Frontend
+	for k := range have {
+		if _, ok := want[fromFrontend(k)]; !ok {
+			removed = append(removed, fromFrontend(k))
+		}
+	}
+	return d.ApplyServices(want, removed)
+}
+
+// ApplyServices adds or replaces services and takes others away. Connections
+// with a backend that stays go on; TCP connections with one that goes end as
+// that backend ends them; other traffic is given another backend at once.
+//
+// It goes on after what cannot be written: kube-proxy serves what is missing.
+func (d *Datapath) ApplyServices(set map[service.Frontend]service.Service, removed []service.Frontend) error {
+	d.tables.Lock()
+	defer d.tables.Unlock()
+	w := &writer{}
+	gone := map[podFrontend][]podBackend{}
+	for _, f := range removed {
+		d.setService(w, toFrontend(f), service.Service{}, gone)
+	}
+	for f, s := range set {
+		if !translatable(f, s) {
+			s = service.Service{}
+		}
+		d.setService(w, toFrontend(f), s, gone)
+	}
+	return errors.Join(w.err(), d.forget(gone))
+}
+
+// setService writes backends before the count that makes them known, and notes
+// which ones went.
+func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone map[podFrontend][]podBackend) {
+	var old podService
+	if err := d.maps.Services.Lookup(k, &old); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		w.note(d.maps.Services, "read", k, err)
+	}
+	before := make([]podBackend, old.Backends)
+	for i := range before {
+		if err := d.maps.Slots.Lookup(podSlot{Frontend: k, Index: uint32(i)}, &before[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			w.note(d.maps.Slots, "read", k, err)
+		}
+	}
+	after := make([]podBackend, len(s.Backends))
+	for i, b := range s.Backends {
+		after[i] = toBackend(b)
+	}
+	affinity := uint32(s.Affinity.Seconds())
+	if old.Backends > 0 && slices.Equal(before, after) && affinity == old.Affinity {
+		return
+	}
+	d.writeService(w, k, podService{Backends: uint32(len(after)), Affinity: affinity, Revision: old.Revision + 1}, after)
+	for i := len(after); i < len(before); i++ {
+		w.remove(d.maps.Slots, podSlot{Frontend: k, Index: uint32(i)})
+	}
+	for _, b := range before {
+		if !slices.Contains(after, b) {
+			gone[k] = append(gone[k], b)
+		}
+	}
+}
+
+func (d *Datapath) writeService(w *writer, k podFrontend, v podService, backends []podBackend) {
+	complete := true
+	for i, b := range backends {
+		complete = w.put(d.maps.Slots, podSlot{Frontend: k, Index: uint32(i)}, b) && complete
+	}
+	if !complete || v.Backends == 0 {
+		w.remove(d.maps.Services, k)
+		return
+	}
+	w.put(d.maps.Services, k, v)
+}
+
+// forget makes clients choose again whose backend went. TCP connections are left
+// to their ends, which know best when they are over.
+func (d *Datapath) forget(gone map[podFrontend][]podBackend) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	choices, err1 := entries[podRequest, podChoice](d.maps.Choices)
+	affinities, err2 := entries[podClient, podChoice](d.maps.Affinities)
+	if err := errors.Join(err1, err2); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("list choices of backends: %w", err)
+	}
+	w := &writer{}
+	for k, v := range choices {
+		if k.Frontend.Proto != unix.IPPROTO_TCP && slices.Contains(gone[k.Frontend], v.Backend) {
+			w.remove(d.maps.Choices, k)
+		}
+	}
+	for k, v := range affinities {
+		if slices.Contains(gone[k.Frontend], v.Backend) {
+			w.remove(d.maps.Affinities, k)
+		}
+	}
+	return w.err()
+}

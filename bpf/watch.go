@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+)
+
+// VerdictKind says what became of a flow. Numbers are those of enum
+// verdict_kind (src/policy.h).
+type VerdictKind uint8
+
+// The kinds of verdict.
+const (
+	VerdictAllowed VerdictKind = 1
+	VerdictDenied  VerdictKind = 2
+	VerdictTrial   VerdictKind = 3 // passed, and would not if dry-run policies were in force
+)
+
+// String is the kind's name in what operators read.
+func (k VerdictKind) String() string {
+	switch k {
+	case VerdictAllowed:
+		return "allowed"
+	case VerdictDenied:
+		return "denied"
+	case VerdictTrial:
+		return "would_deny"
+	}
+	return "unknown"
+}
+
+// Verdict is what was decided of a flow when it began, or when policies had
+// changed and it was denied.
+type Verdict struct {
+	Time        time.Time
+	Source      netip.AddrPort // who began the flow; for ICMP echo, ports are the identifier
+	Destination netip.AddrPort // the backend, where a service was asked for
+	Frontend    netip.AddrPort // the service that was asked for; invalid: none
+	Protocol    uint8          // as in the IP header
+	Kind        VerdictKind
+	Reason      Reason // why it was denied, or would have been
+}
+
+// WatchVerdicts calls f with each verdict until ctx ends. Verdicts are lost, and
+// packets never wait, when f does not keep up. One caller at a time.
+func (d *Datapath) WatchVerdicts(ctx context.Context, f func(Verdict)) error {
+	r, err := ringbuf.NewReader(d.maps.Verdicts)
+	if err != nil {
+		return fmt.Errorf("watch verdicts: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() { r.Close() })()
+	if err := d.setWatched(1); err != nil {
+		return errors.Join(err, r.Close())
+	}
+	boot, err := bootTime()
+	if err != nil {
+		return errors.Join(err, r.Close())
+	}
+	for {
+		record, err := r.Read()
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return d.setWatched(0)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("read verdict: %w", err), d.setWatched(0), r.Close())
+		}
+		v, err := decodeVerdict(record.RawSample, boot)
+		if err != nil {
+			return errors.Join(err, d.setWatched(0), r.Close())
+		}
+		f(v)
+	}
+}
+
+func (d *Datapath) setWatched(to uint32) error {
+	d.tables.Lock()
+	defer d.tables.Unlock()
+	return d.changeState(func(s *podPolicyState) { s.Watched = to })
+}
+
+// bootTime is when the clock of the programs (CLOCK_MONOTONIC) was at zero.
+func bootTime() (time.Time, error) {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &since); err != nil {
+		return time.Time{}, fmt.Errorf("read clock: %w", err)
+	}
+	return time.Now().Add(-time.Duration(since.Nano())), nil
+}
+
+func decodeVerdict(raw []byte, boot time.Time) (Verdict, error) {
+	var v podVerdict
+	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &v); err != nil {
+		return Verdict{}, fmt.Errorf("read verdict of %d bytes: %w", len(raw), err)
+	}
+	out := Verdict{
+		Time:        boot.Add(time.Duration(v.Time)),
+		Source:      netip.AddrPortFrom(fromWords(v.Src.W), networkOrder(v.SrcPort)),
+		Destination: netip.AddrPortFrom(fromWords(v.Dst.W), networkOrder(v.DstPort)),
+		Protocol:    v.Proto, Kind: VerdictKind(v.Kind), Reason: Reason(v.Reason),
+	}
+	if v.FrontendPort != 0 {
+		out.Frontend = netip.AddrPortFrom(fromWords(v.Frontend.W), networkOrder(v.FrontendPort))
+	}
+	return out, nil
+}
