@@ -120,8 +120,8 @@ func (o *Objects) mark(refs ...Ref) {
 
 // Pod returns a pod. Its addresses are those that it can have: those in the
 // ranges of the node that it runs on, as the Node object says and the node
-// itself cannot. While the Node object is not known there are none; when it
-// comes, Take names the pod again.
+// itself cannot. While the Node object is not known, or has no ranges, there are
+// none; when it has, Take names the pod again.
 func (o *Objects) Pod(namespace, name string) (PodObject, bool) {
 	pod, ok := o.pods.get(namespace, name)
 	if !ok {
@@ -133,9 +133,9 @@ func (o *Objects) Pod(namespace, name string) (PodObject, bool) {
 
 // accepted returns the addresses that a pod can have, and reports the others.
 func (o *Objects) accepted(pod PodObject) []netip.Addr {
-	node, known := o.cfg.Nodes.nodes.get("", pod.Node)
-	if !known {
-		return nil
+	node, _ := o.cfg.Nodes.nodes.get("", pod.Node)
+	if len(node.PodCIDRs) == 0 {
+		return nil // not known, or new and without ranges yet
 	}
 	var out []netip.Addr
 	var foreign netip.Addr
