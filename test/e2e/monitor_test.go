@@ -155,7 +155,7 @@ func TestMonitorAndExplain(t *testing.T) {
 	m.await(t, "what would be denied", func(r observe.Record) bool {
 		return r.Verdict == observe.WouldDeny && r.Ingress != nil && r.Ingress.DryRun && !r.Ingress.Allowed
 	})
-	explained("tables of node "+b+": allowed, in dry run denied, they agree")
+	explained("tables of node " + b + ": allowed, in dry run denied, they agree")
 
 	apply(t, fmt.Sprintf(denyIngress, ns, "false")+fmt.Sprintf(allowIngress, ns))
 	eventually(t, 10*time.Second, "connected by a rule", connect)
