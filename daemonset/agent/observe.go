@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,9 +43,14 @@ func (d *daemon) serveObserver(ctx context.Context, objects *kube.Objects) error
 // verdicts is the data path as a source of flows.
 type verdicts struct{ *bpf.Datapath }
 
-// Watch implements observe.Source.
+// Watch implements observe.Source. What the data path reported to those who
+// watched before, and nobody has read, is left out.
 func (v verdicts) Watch(ctx context.Context, f func(observe.Flow)) error {
+	began := time.Now()
 	return v.WatchVerdicts(ctx, func(x bpf.Verdict) {
+		if x.Time.Before(began) {
+			return
+		}
 		flow := observe.Flow{
 			Time: x.Time, Source: x.Source, Destination: x.Destination, Frontend: x.Frontend,
 			Protocol: x.Protocol, Verdict: x.Kind.String(),
