@@ -175,7 +175,7 @@ func readFrame(r io.Reader) (frame, error) {
 
 func readLength(r io.Reader, short byte) (uint64, error) {
 	var long [8]byte
-	at := 8
+	var at int
 	switch short {
 	case 126:
 		at = 6
