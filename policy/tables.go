@@ -20,6 +20,12 @@ const (
 	// AllPorts stands for a set of ports: every protocol is allowed, also those
 	// without ports, such as ICMP.
 	AllPorts ID = 1
+	// Closed stands for a rule set that allows nothing. It is listed in Tables.Sets
+	// like the others.
+	Closed ID = 1
+	// NoBlock stands for the class of addresses that are in no ipBlock. Nothing is
+	// allowed to it, and no rule names it.
+	NoBlock ID = 0
 )
 
 // Tables is all that the data path of one node needs to know of policies. Only

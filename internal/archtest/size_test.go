@@ -41,6 +41,7 @@ var widePackages = map[string]struct {
 	"daemonset/agent":      {3000, "wires everything, and has nobody above it but main"},
 	"daemonset/controller": {2500, "what one leader does, on watches that its parts share"},
 	"keymgr/ca":            {2500, "the private keys of the authority stay in one package, from their making to their end"},
+	"policy":               {2500, "the meaning of a NetworkPolicy is written down twice, and both say it in the same types"},
 	"keymgr":               {4600, "a PeerKey can be made here only, so whoever makes one has to live here"},
 }
 

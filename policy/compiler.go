@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Compiler keeps [Tables] up to what it was told last. Telling it something
+// costs little; [Compiler.Changes] then works in proportion to what that
+// touches. Not for concurrent use. Zero is not usable: [NewCompiler].
+type Compiler struct {
+	pods   map[podName]*podState
+	spaces map[string]*namespace
+	owners map[netip.Addr][]*podState
+
+	peers   peerBook
+	classes classBook
+	ports   portBook
+
+	setNumbers registry
+	sets       map[string]*ruleSet
+	closed     int // sets that are Closed in the tables
+
+	identities ledger[netip.Addr, ID]
+	blocks     ledger[netip.Prefix, ID]
+	guards     ledger[netip.Addr, Guard]
+	setTable   ledger[ID, Set]
+	rules      ledger[Rule, ID]
+
+	changedPods map[*podState]struct{} // identity, addresses and guard to be settled
+	unguarded   map[*podState]struct{} // guard to be settled
+	readdressed map[netip.Addr]struct{}
+	touched     map[pair]struct{}
+}
+
+type podName struct{ namespace, name string }
+
+// namespace is what is known of one, before it is announced too.
+type namespace struct {
+	labels     labels.Set
+	known      bool
+	pods       map[*podState]struct{}
+	local      map[*podState]struct{}
+	identities map[*peer]struct{}
+	policies   map[string]*compiled
+}
+
+func (n *namespace) empty() bool {
+	return !n.known && len(n.pods)+len(n.identities)+len(n.policies) == 0
+}
+
+// NewCompiler returns a compiler that knows of nothing.
+func NewCompiler() *Compiler {
+	return &Compiler{
+		pods:        map[podName]*podState{},
+		spaces:      map[string]*namespace{},
+		owners:      map[netip.Addr][]*podState{},
+		peers:       newPeerBook(),
+		classes:     newClassBook(),
+		ports:       newPortBook(),
+		setNumbers:  newRegistry("set"),
+		sets:        map[string]*ruleSet{},
+		identities:  newLedger[netip.Addr, ID](netip.Addr.Compare),
+		blocks:      newLedger[netip.Prefix, ID](netip.Prefix.Compare),
+		guards:      newLedger[netip.Addr, Guard](netip.Addr.Compare),
+		setTable:    newLedger[ID, Set](cmp.Compare[ID]),
+		rules:       newLedger[Rule, ID](compareRules),
+		changedPods: map[*podState]struct{}{},
+		unguarded:   map[*podState]struct{}{},
+		readdressed: map[netip.Addr]struct{}{},
+		touched:     map[pair]struct{}{},
+	}
+}
+
+func compareRules(a, b Rule) int {
+	return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Peer, b.Peer))
+}
+
+func (c *Compiler) space(name string) *namespace {
+	space := c.spaces[name]
+	if space == nil {
+		space = &namespace{
+			pods: map[*podState]struct{}{}, local: map[*podState]struct{}{},
+			identities: map[*peer]struct{}{}, policies: map[string]*compiled{},
+		}
+		c.spaces[name] = space
+	}
+	return space
+}
+
+// SetNamespace tells the labels of a namespace. Until then it has none.
+func (c *Compiler) SetNamespace(name string, labels map[string]string) {
+	space := c.space(name)
+	space.known = true
+	c.relabel(space, labels)
+}
+
+// DeleteNamespace forgets the labels of a namespace. Its pods and policies go
+// by themselves.
+func (c *Compiler) DeleteNamespace(name string) {
+	space := c.spaces[name]
+	if space == nil {
+		return
+	}
+	space.known = false
+	c.relabel(space, nil)
+	c.forgetEmpty(name)
+}
+
+func (c *Compiler) relabel(space *namespace, labels map[string]string) {
+	if maps.Equal(space.labels, labels) {
+		return
+	}
+	space.labels = maps.Clone(labels)
+	for pod := range space.pods {
+		c.changedPods[pod] = struct{}{}
+	}
+}
+
+func (c *Compiler) forgetEmpty(name string) {
+	if space := c.spaces[name]; space != nil && space.empty() {
+		delete(c.spaces, name)
+	}
+}
+
+// SetPolicy tells of a new or changed policy. The error wraps [ErrMalformed]
+// and says what is wrong where; the policy is in force all the same: it
+// isolates, and what is malformed allows nothing.
+func (c *Compiler) SetPolicy(np *networkingv1.NetworkPolicy) error {
+	parsed, err := parse(np)
+	space := c.space(np.Namespace)
+	old := space.policies[np.Name]
+	space.policies[np.Name] = parsed
+	c.unguardSelected(space, old)
+	c.unguardSelected(space, parsed)
+	return err
+}
+
+// DeletePolicy forgets a policy.
+func (c *Compiler) DeletePolicy(namespace, name string) {
+	space := c.spaces[namespace]
+	if space == nil {
+		return
+	}
+	c.unguardSelected(space, space.policies[name])
+	delete(space.policies, name)
+	c.forgetEmpty(namespace)
+}
+
+func (c *Compiler) unguardSelected(space *namespace, policy *compiled) {
+	if policy == nil {
+		return
+	}
+	for pod := range space.local {
+		if policy.selects.Matches(labels.Set(pod.Labels)) {
+			c.unguarded[pod] = struct{}{}
+		}
+	}
+}
+
+// Changes returns what has changed since the last call, or since [NewCompiler].
+func (c *Compiler) Changes() Changes {
+	c.settle()
+	var ch Changes
+	ch.Set.Identities, ch.Removed.Identities = c.identities.take()
+	ch.Set.Blocks, ch.Removed.Blocks = c.blocks.take()
+	ch.Set.Guards, ch.Removed.Guards = c.guards.take()
+	ch.Set.Sets, ch.Removed.Sets = c.setTable.take()
+	ch.Set.Rules, ch.Removed.Rules = c.rules.take()
+	ch.Set.Ports, ch.Removed.Ports = c.ports.table.take()
+	return ch
+}
+
+// Tables returns the whole. It does not count as a call of [Compiler.Changes].
+func (c *Compiler) Tables() Tables {
+	c.settle()
+	return Tables{
+		Identities: c.identities.all(),
+		Blocks:     c.blocks.all(),
+		Guards:     c.guards.all(),
+		Sets:       c.setTable.all(),
+		Rules:      c.rules.all(),
+		Ports:      c.ports.table.all(),
+	}
+}
+
+// Err says which things were refused a number as of the last call of Changes or
+// Tables, wrapping [ErrCollision]; nil if none, as is to be expected.
+func (c *Compiler) Err() error {
+	var errs []error
+	for _, r := range []*registry{&c.peers.numbers, &c.setNumbers, &c.ports.numbers} {
+		for _, key := range slices.Sorted(maps.Keys(r.refused)) {
+			errs = append(errs, r.refused[key])
+		}
+	}
+	return errors.Join(errs...)
+}

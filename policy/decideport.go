@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package policy
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// portMatches reads one entry of a rule's ports for Decide.
+func portMatches(p *networkingv1.NetworkPolicyPort, x Traffic, names []NamedPort) bool {
+	protocol := corev1.ProtocolTCP
+	if p.Protocol != nil {
+		protocol = *p.Protocol
+	}
+	switch {
+	case protocol == corev1.ProtocolTCP && x.Protocol == 6:
+	case protocol == corev1.ProtocolUDP && x.Protocol == 17:
+	case protocol == corev1.ProtocolSCTP && x.Protocol == 132:
+	default:
+		return false
+	}
+	if p.Port == nil {
+		return p.EndPort == nil // an end without a beginning is malformed
+	}
+	if p.Port.Type == intstr.String {
+		return p.EndPort == nil && nameMatches(p.Port.StrVal, x, names)
+	}
+	first, last := int(p.Port.IntVal), int(p.Port.IntVal)
+	if p.EndPort != nil {
+		last = int(*p.EndPort)
+	}
+	if first < 1 || last > 65535 {
+		return false
+	}
+	return first <= int(x.Port) && int(x.Port) <= last
+}
+
+func nameMatches(name string, x Traffic, names []NamedPort) bool {
+	for _, n := range names {
+		if n.Name != "" && n.Name == name && n.Protocol == x.Protocol && n.Port == x.Port {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// peer is what a rule's peer is in the tables: the identity of pods, or a class
+// of addresses.
+type peer struct {
+	key  string
+	id   ID // 0: refused, or the class of addresses in no block; no rule is made for it
+	refs int
+	gone bool
+
+	namespace string // of an identity
+	labels    labels.Set
+	ports     []NamedPort
+
+	criteria map[*criterion]struct{} // those in use that it meets
+}
+
+// criterion is a selector or an ipBlock that some rule set in use refers to.
+// Criteria and peers know of each other, so that whichever of them is new or
+// goes is compared with the other side once.
+type criterion struct {
+	spec  peerSpec
+	peers map[*peer]struct{}
+	sets  map[*ruleSet]struct{}
+}
+
+func link(cr *criterion, p *peer) {
+	cr.peers[p] = struct{}{}
+	p.criteria[cr] = struct{}{}
+}
+
+// spaceIndex is the criteria that have one namespaceSelector.
+type spaceIndex struct {
+	selector labels.Selector
+	criteria map[*criterion]struct{}
+}
+
+// peerBook knows the identities of the cluster's pods, and the criteria.
+type peerBook struct {
+	numbers    registry // one for identities and classes: both are peers of rules
+	identities map[string]*peer
+	criteria   map[string]*criterion
+	scoped     map[string]map[*criterion]struct{} // with podSelector only, by namespace
+	spaces     map[string]*spaceIndex             // with namespaceSelector, by its canonical form
+}
+
+func newPeerBook() peerBook {
+	return peerBook{
+		numbers:    newRegistry("peer"),
+		identities: map[string]*peer{},
+		criteria:   map[string]*criterion{},
+		scoped:     map[string]map[*criterion]struct{}{},
+		spaces:     map[string]*spaceIndex{},
+	}
+}
+
+// identityKey is the canonical form of all that a policy can ask of a pod as a
+// peer. Everything is quoted, so that no label can imitate another.
+func identityKey(pod *Pod, space labels.Set) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pod of %q", pod.Namespace)
+	writeLabels(&b, space)
+	b.WriteString(" with")
+	writeLabels(&b, pod.Labels)
+	for _, p := range pod.Ports {
+		fmt.Fprintf(&b, " %d:%q:%d", p.Protocol, p.Name, p.Port)
+	}
+	return b.String()
+}
+
+func writeLabels(b *strings.Builder, set map[string]string) {
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		fmt.Fprintf(b, " %q=%q", k, set[k])
+	}
+}
+
+// acquireIdentity returns the identity of a pod, until it is released as often.
+func (c *Compiler) acquireIdentity(pod *Pod, space *namespace) *peer {
+	key := identityKey(pod, space.labels)
+	p := c.peers.identities[key]
+	if p == nil {
+		p = &peer{
+			key: key, id: c.peers.numbers.claim(key), namespace: pod.Namespace,
+			labels: pod.Labels, ports: pod.Ports, criteria: map[*criterion]struct{}{},
+		}
+		c.peers.identities[key] = p
+		space.identities[p] = struct{}{}
+		c.matchIdentity(p, space.labels)
+	}
+	p.refs++
+	return p
+}
+
+func (c *Compiler) releaseIdentity(p *peer) {
+	if p.refs--; p.refs > 0 {
+		return
+	}
+	delete(c.peers.identities, p.key)
+	delete(c.spaces[p.namespace].identities, p)
+	c.retire(p)
+}
+
+// matchIdentity compares a new identity with every criterion that may select it.
+func (c *Compiler) matchIdentity(p *peer, space labels.Set) {
+	c.matchAmong(c.peers.scoped[p.namespace], p)
+	for _, index := range c.peers.spaces {
+		if index.selector.Matches(space) {
+			c.matchAmong(index.criteria, p)
+		}
+	}
+}
+
+func (c *Compiler) matchAmong(criteria map[*criterion]struct{}, p *peer) {
+	for cr := range criteria {
+		if cr.spec.pods.Matches(p.labels) {
+			link(cr, p)
+			c.touchSets(cr, p)
+		}
+	}
+}
+
+func (c *Compiler) touchSets(cr *criterion, p *peer) {
+	for set := range cr.sets {
+		c.touched[pair{set, p}] = struct{}{}
+	}
+}
+
+// retire takes a peer that nobody has any more out of everything.
+func (c *Compiler) retire(p *peer) {
+	p.gone = true
+	for cr := range p.criteria {
+		delete(cr.peers, p)
+		for set := range cr.sets {
+			c.dropRule(set, p)
+		}
+	}
+	c.peers.numbers.release(p.key, p.id)
+}
+
+// acquireCriterion lets a rule set use a criterion, which is made and compared
+// with all peers if it is new.
+func (c *Compiler) acquireCriterion(spec peerSpec, set *ruleSet) *criterion {
+	cr := c.peers.criteria[spec.key]
+	if cr == nil {
+		cr = &criterion{spec: spec, peers: map[*peer]struct{}{}, sets: map[*ruleSet]struct{}{}}
+		c.peers.criteria[spec.key] = cr
+		if spec.kind == block {
+			c.classes.add(cr)
+		} else {
+			c.indexSelector(cr)
+			c.matchSelector(cr)
+		}
+	}
+	cr.sets[set] = struct{}{}
+	for p := range cr.peers {
+		c.touched[pair{set, p}] = struct{}{}
+	}
+	return cr
+}
+
+func (c *Compiler) releaseCriterion(cr *criterion, set *ruleSet) {
+	delete(cr.sets, set)
+	for p := range cr.peers {
+		c.dropRule(set, p)
+	}
+	if len(cr.sets) > 0 {
+		return
+	}
+	delete(c.peers.criteria, cr.spec.key)
+	for p := range cr.peers {
+		delete(p.criteria, cr)
+	}
+	if cr.spec.kind == block {
+		c.classes.remove(cr)
+	} else {
+		c.unindexSelector(cr)
+	}
+}
+
+func (c *Compiler) indexSelector(cr *criterion) {
+	if cr.spec.spaces == nil {
+		scoped := c.peers.scoped[cr.spec.namespace]
+		if scoped == nil {
+			scoped = map[*criterion]struct{}{}
+			c.peers.scoped[cr.spec.namespace] = scoped
+		}
+		scoped[cr] = struct{}{}
+		return
+	}
+	index := c.peers.spaces[cr.spec.spaceKey]
+	if index == nil {
+		index = &spaceIndex{selector: cr.spec.spaces, criteria: map[*criterion]struct{}{}}
+		c.peers.spaces[cr.spec.spaceKey] = index
+	}
+	index.criteria[cr] = struct{}{}
+}
+
+func (c *Compiler) unindexSelector(cr *criterion) {
+	if cr.spec.spaces == nil {
+		scoped := c.peers.scoped[cr.spec.namespace]
+		if delete(scoped, cr); len(scoped) == 0 {
+			delete(c.peers.scoped, cr.spec.namespace)
+		}
+		return
+	}
+	index := c.peers.spaces[cr.spec.spaceKey]
+	if delete(index.criteria, cr); len(index.criteria) == 0 {
+		delete(c.peers.spaces, cr.spec.spaceKey)
+	}
+}
+
+func (c *Compiler) matchSelector(cr *criterion) {
+	if cr.spec.spaces == nil {
+		if space := c.spaces[cr.spec.namespace]; space != nil {
+			matchSpace(cr, space)
+		}
+		return
+	}
+	for _, space := range c.spaces {
+		// Identities that were made under other labels of the namespace are
+		// gone when this is called: pods are settled first.
+		if cr.spec.spaces.Matches(space.labels) {
+			matchSpace(cr, space)
+		}
+	}
+}
+
+func matchSpace(cr *criterion, space *namespace) {
+	for p := range space.identities {
+		if cr.spec.pods.Matches(p.labels) {
+			link(cr, p)
+		}
+	}
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// podState is a pod as it was told, and what of it is in the tables.
+type podState struct {
+	Pod
+	gone      bool
+	identity  *peer
+	addresses []netip.Addr // that it claims in owners
+	guard     [4]*ruleSet  // as in Guard; nil: not isolated
+}
+
+// SetPod tells of a new or changed pod. Its labels must not be changed after.
+func (c *Compiler) SetPod(pod Pod) {
+	pod = normal(pod)
+	name := podName{pod.Namespace, pod.Name}
+	state := c.pods[name]
+	switch {
+	case state == nil:
+		state = &podState{}
+		c.pods[name] = state
+	case !state.gone && samePod(&state.Pod, &pod):
+		return
+	}
+	state.Pod, state.gone = pod, false
+	space := c.space(pod.Namespace)
+	space.pods[state] = struct{}{}
+	delete(space.local, state)
+	if pod.Local {
+		space.local[state] = struct{}{}
+	}
+	c.changedPods[state] = struct{}{}
+}
+
+// DeletePod forgets a pod.
+func (c *Compiler) DeletePod(namespace, name string) {
+	state := c.pods[podName{namespace, name}]
+	if state == nil || state.gone {
+		return
+	}
+	state.gone = true
+	space := c.spaces[namespace]
+	delete(space.pods, state)
+	delete(space.local, state)
+	c.changedPods[state] = struct{}{}
+}
+
+// normal sorts what has no order, and leaves out what has no meaning.
+func normal(pod Pod) Pod {
+	pod.Ports = slices.DeleteFunc(slices.Clone(pod.Ports), func(p NamedPort) bool { return p.Name == "" })
+	pod.Ports = mergeNamed(pod.Ports)
+	pod.Addresses = slices.Clone(pod.Addresses)
+	for i, a := range pod.Addresses {
+		pod.Addresses[i] = a.Unmap()
+	}
+	slices.SortFunc(pod.Addresses, netip.Addr.Compare)
+	pod.Addresses = slices.Compact(pod.Addresses)
+	return pod
+}
+
+func samePod(a, b *Pod) bool {
+	return a.UID == b.UID && a.Local == b.Local && a.Created.Equal(b.Created) && maps.Equal(a.Labels, b.Labels) &&
+		slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Addresses, b.Addresses)
+}
+
+// settle brings the tables up to what was told. New things are made before old
+// ones are let go, so that what both need is never taken away in between.
+func (c *Compiler) settle() {
+	for state := range c.changedPods {
+		c.settlePod(state)
+	}
+	var old []*ruleSet
+	for state := range c.unguarded {
+		old = append(old, c.settleGuard(state)...)
+	}
+	for _, set := range old {
+		c.releaseSet(set)
+	}
+	for addr := range c.readdressed {
+		c.settleAddress(addr)
+	}
+	c.settleClasses()
+	c.settleRules()
+	// Not clear, which takes as long as a map was ever large.
+	c.changedPods, c.unguarded = map[*podState]struct{}{}, map[*podState]struct{}{}
+	c.readdressed = map[netip.Addr]struct{}{}
+}
+
+func (c *Compiler) settlePod(state *podState) {
+	old := state.identity
+	state.identity = nil
+	if !state.gone && len(state.Addresses) > 0 {
+		state.identity = c.acquireIdentity(&state.Pod, c.space(state.Namespace))
+	}
+	if old != nil {
+		c.releaseIdentity(old)
+	}
+	c.claim(state)
+	c.unguarded[state] = struct{}{}
+	if state.gone {
+		delete(c.pods, podName{state.Namespace, state.Name})
+		c.forgetEmpty(state.Namespace)
+	}
+}
+
+// claim brings the owners of addresses up to date with one pod.
+func (c *Compiler) claim(state *podState) {
+	for _, addr := range state.addresses {
+		c.readdressed[addr] = struct{}{}
+		rest := slices.DeleteFunc(c.owners[addr], func(s *podState) bool { return s == state })
+		if c.owners[addr] = rest; len(rest) == 0 {
+			delete(c.owners, addr)
+		}
+	}
+	state.addresses = nil
+	if state.gone {
+		return
+	}
+	state.addresses = state.Addresses
+	for _, addr := range state.addresses {
+		c.readdressed[addr] = struct{}{}
+		c.owners[addr] = append(c.owners[addr], state)
+	}
+}
+
+func (c *Compiler) settleAddress(addr netip.Addr) {
+	claims := c.owners[addr]
+	if len(claims) == 0 {
+		c.identities.remove(addr)
+		c.guards.remove(addr)
+		return
+	}
+	owner := slices.MaxFunc(claims, newer)
+	if owner.identity.id != 0 {
+		c.identities.set(addr, owner.identity.id)
+	} else {
+		c.identities.remove(addr)
+	}
+	if owner.Local {
+		c.guards.set(addr, owner.guardEntry())
+	} else {
+		c.guards.remove(addr)
+	}
+}
+
+func newer(a, b *podState) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.UID, b.UID),
+		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func (s *podState) guardEntry() Guard {
+	number := func(set *ruleSet) ID {
+		if set == nil {
+			return NotIsolated
+		}
+		return set.id
+	}
+	return Guard{
+		Egress: number(s.guard[0]), Ingress: number(s.guard[1]),
+		TrialEgress: number(s.guard[2]), TrialIngress: number(s.guard[3]),
+	}
+}
+
+// settleGuard gives a pod of this node its rule sets, and returns those that it
+// had, to be released when all pods have theirs.
+func (c *Compiler) settleGuard(state *podState) []*ruleSet {
+	var old []*ruleSet
+	for _, set := range state.guard {
+		if set != nil {
+			old = append(old, set)
+		}
+	}
+	state.guard = [4]*ruleSet{}
+	if state.gone || !state.Local || len(state.Addresses) == 0 {
+		return old
+	}
+	for d := range state.guard {
+		state.guard[d] = c.guardSet(state, direction(d%2), d >= 2)
+	}
+	for _, addr := range state.addresses {
+		c.readdressed[addr] = struct{}{}
+	}
+	return old
+}
+
+// guardSet returns nil if no policy isolates the pod in a direction.
+func (c *Compiler) guardSet(state *podState, d direction, trial bool) *ruleSet {
+	var selecting []*compiled
+	for _, policy := range c.spaces[state.Namespace].policies {
+		if policy.isolates[d] && (trial || !policy.dryRun) && policy.selects.Matches(labels.Set(state.Labels)) {
+			selecting = append(selecting, policy)
+		}
+	}
+	if len(selecting) == 0 {
+		return nil
+	}
+	return c.acquireSet(draftOf(selecting, d, &state.Pod))
+}
