@@ -26,13 +26,14 @@ var ErrFull = errors.New("table is full")
 // encoded is what this daemon must remember of the tables in the kernel, since
 // the kernel cannot be asked for it cheaply.
 type encoded struct {
-	ports  map[policy.ID][]podPortKey
-	blocks map[podPrefix]bool
+	ports   map[policy.ID][]podPortKey
+	blocks  map[podPrefix]bool
+	missing map[podPrefix]bool // blocks that found no room
 }
 
 // recall reads it from the maps that an earlier daemon has left.
 func (d *Datapath) recall() error {
-	d.policy = encoded{ports: map[policy.ID][]podPortKey{}, blocks: map[podPrefix]bool{}}
+	d.policy = encoded{ports: map[policy.ID][]podPortKey{}, blocks: map[podPrefix]bool{}, missing: map[podPrefix]bool{}}
 	ports, err := entries[podPortKey, uint32](d.maps.Ports)
 	if err != nil {
 		return fmt.Errorf("list ports: %w", err)
@@ -113,9 +114,10 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 }
 
 // ApplyPolicy writes changes in an order that lets nothing through that both
-// the old tables and the new ones forbid, and stops nothing that both allow:
-// what others lead to comes first and goes last. Flows are judged anew when all
-// is written.
+// the old tables and the new ones forbid: what others lead to comes first and
+// goes last. Flows are judged anew when all is written, so that those that go on
+// are never stopped between; a flow that begins just then may be, if its pod's
+// rules and the class of its peer's address change together.
 //
 // It goes on after an entry that cannot be written: what is missing is not
 // allowed. The error says what is missing; [Datapath.SyncPolicy] tries again.
@@ -147,19 +149,15 @@ func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 	for _, k := range gone.Guards {
 		w.remove(d.maps.Guards, toWords(k))
 	}
+	for _, k := range gone.Identities {
+		w.remove(d.maps.Identities, toWords(k))
+	}
+	d.removeBlocks(w, gone.Blocks)
 	for _, k := range gone.Rules {
 		w.remove(d.maps.Rules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)})
 	}
 	for _, k := range gone.Sets {
 		w.remove(d.maps.Sets, uint64(k))
-	}
-	for _, k := range gone.Identities {
-		w.remove(d.maps.Identities, toWords(k))
-	}
-	for _, p := range gone.Blocks {
-		k, _ := encodeForward(Forward{Prefix: p})
-		w.remove(d.maps.Blocks, k)
-		delete(d.policy.blocks, k)
 	}
 	for _, id := range gone.Ports {
 		for _, k := range d.policy.ports[id] {
@@ -169,26 +167,65 @@ func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 	}
 }
 
-// addBlocks writes classes of addresses, the longest prefixes first. A prefix
+// addBlocks writes classes of addresses, the longest prefixes first, so that an
+// address goes from its old class to its new one, and to none between. A prefix
 // that finds no room would give its addresses the class of a shorter one, which
-// may be allowed where they are not: then the shorter ones go too.
+// may be allowed where they are not: as long as it is missing, the shorter ones
+// are too.
 func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
-	order := slices.SortedFunc(maps.Keys(blocks), func(a, b netip.Prefix) int {
-		return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
-	})
+	order := slices.SortedFunc(maps.Keys(blocks), longestFirst)
 	for _, p := range order {
-		k, _ := encodeForward(Forward{Prefix: p})
+		k := blockKey(p)
+		delete(d.policy.missing, k)
+		if d.holdsMissing(p) {
+			w.note(d.maps.Blocks, "write", k, ErrFull)
+			d.forgetBlock(w, k)
+			continue
+		}
 		if w.put(d.maps.Blocks, k, uint64(blocks[p])) {
 			d.policy.blocks[k] = true
 			continue
 		}
+		d.policy.missing[k] = true
 		for have := range d.policy.blocks {
 			if q := decodePrefix(have); q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
-				w.remove(d.maps.Blocks, have)
-				delete(d.policy.blocks, have)
+				d.forgetBlock(w, have)
 			}
 		}
 	}
+}
+
+// holdsMissing says whether a longer prefix in p is missing.
+func (d *Datapath) holdsMissing(p netip.Prefix) bool {
+	for k := range d.policy.missing {
+		if q := decodePrefix(k); q.Bits() > p.Bits() && p.Contains(q.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
+	w.remove(d.maps.Blocks, k)
+	delete(d.policy.blocks, k)
+}
+
+// removeBlocks takes the shortest prefixes away first, again so that no address
+// has a class for a moment that it never was to have.
+func (d *Datapath) removeBlocks(w *writer, blocks []netip.Prefix) {
+	for _, p := range slices.Backward(slices.SortedFunc(slices.Values(blocks), longestFirst)) {
+		d.forgetBlock(w, blockKey(p))
+		delete(d.policy.missing, blockKey(p))
+	}
+}
+
+func longestFirst(a, b netip.Prefix) int {
+	return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
+}
+
+func blockKey(p netip.Prefix) podPrefix {
+	k, _ := encodeForward(Forward{Prefix: p})
+	return k
 }
 
 func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
@@ -199,6 +236,11 @@ func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
 				if w.put(d.maps.Ports, k, uint32(1)) {
 					written = append(written, k)
 				}
+			}
+		}
+		for _, k := range d.policy.ports[id] {
+			if !slices.Contains(written, k) {
+				w.remove(d.maps.Ports, k)
 			}
 		}
 		d.policy.ports[id] = written

@@ -84,14 +84,16 @@ static __always_inline __u8 class_of(const struct track *t)
 
 /*
  * The flow of a packet, or of the packet that an ICMP error quotes; -1: the
- * quotation cannot be read. Errors belong to the flow and make no entry.
+ * quotation cannot be read, or is not of what the error's receiver has sent: else
+ * anybody's errors, with anything in them, would pass as part of an allowed flow.
+ * Errors belong to the flow and make no entry.
  */
 static __always_inline int track(struct __sk_buff *skb, const struct packet *p, struct track *t)
 {
 	if (p->error) {
 		struct packet quoted = {};
 
-		if (parse_quoted(skb, p, &quoted))
+		if (parse_quoted(skb, p, &quoted) || !same_addr(&quoted.src, &p->dst))
 			return -1;
 		flow_key(&quoted, &t->flow);
 		t->sender = source_is_low(&quoted) ? ORIGIN_LOW : ORIGIN_HIGH;
@@ -203,7 +205,8 @@ static __always_inline int begins(const struct packet *p, const struct track *t,
 		       (p->syn && t->state->class != class);
 	if (p->syn)
 		return t->state->class != class || t->state->frontend_port || t->state->origin != t->origin;
-	return 0;
+	/* By the same ports, and without the service now: the answer is not the service's. */
+	return p->proto != IPPROTO_TCP && t->state->frontend_port && t->sender == t->state->origin;
 }
 
 /*

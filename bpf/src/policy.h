@@ -205,6 +205,8 @@ __global int judge_new(const struct addr *src, const struct addr *dst, __u32 pro
 
 	if (!src || !dst)
 		return DROP_POLICY_UNKNOWN;
+	if (same_addr(src, dst)) /* no policy keeps a pod from itself */
+		return 0;
 	g = bpf_map_lookup_elem(&guards, src);
 	if (!g && endpoint_of(src))
 		return DROP_POLICY_UNKNOWN;
