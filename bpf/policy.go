@@ -45,8 +45,27 @@ func (d *Datapath) recall() error {
 	if err != nil {
 		return fmt.Errorf("list blocks: %w", err)
 	}
-	for k := range blocks {
-		d.policy.blocks[k] = true
+	for k, class := range blocks {
+		if class != noBlock {
+			d.policy.blocks[k] = true
+		}
+	}
+	if !d.policy.blocks[everyIPv4()] {
+		return d.closeIPv4()
+	}
+	return nil
+}
+
+// noBlock is the class of addresses without one.
+const noBlock = uint64(policy.NoBlock)
+
+func everyIPv4() podPrefix { return blockKey(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
+
+// closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, from IPv4
+// ones, which are among them as the maps hold them.
+func (d *Datapath) closeIPv4() error {
+	if err := d.maps.Blocks.Put(everyIPv4(), noBlock); err != nil {
+		return fmt.Errorf("write blocks: %w", err)
 	}
 	return nil
 }
@@ -91,6 +110,9 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 		t.Identities[fromWords(k)] = policy.ID(v)
 	}
 	for k, v := range blocks {
+		if v == noBlock {
+			continue
+		}
 		t.Blocks[decodePrefix(k)] = policy.ID(v)
 	}
 	for k, v := range guards {
@@ -206,7 +228,11 @@ func (d *Datapath) holdsMissing(p netip.Prefix) bool {
 }
 
 func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
-	w.remove(d.maps.Blocks, k)
+	if k == everyIPv4() {
+		w.put(d.maps.Blocks, k, noBlock)
+	} else {
+		w.remove(d.maps.Blocks, k)
+	}
 	delete(d.policy.blocks, k)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/policy"
 )
 
 // load gives a data path with pins of its own, gone with the test.
@@ -76,6 +77,11 @@ func (d *Datapath) run(t testing.TB, program string, p testPacket) verdict {
 			v.Drop = r
 		}
 	}
+	for r, n := range after.Trials {
+		if n.Packets != before.Trials[r].Packets {
+			v.Trial = r
+		}
+	}
 	for path, n := range after.Paths {
 		if n.Packets != before.Paths[path].Packets {
 			v.Path = path.String()
@@ -98,7 +104,7 @@ func addrs(texts ...string) []netip.Addr {
 // lane, and an address of the cluster that belongs to nobody.
 func world(t testing.TB, d *Datapath) *oracle {
 	t.Helper()
-	o := &oracle{endpoints: map[netip.Addr]int{}, flows: map[oracleFlow]string{}}
+	o := &oracle{endpoints: map[netip.Addr]int{}, flows: map[oracleFlow]*oracleState{}, datagrams: map[oracleFlow]testPacket{}}
 	for _, a := range addrs("10.1.1.2", "10.1.1.3", "fd00:1:1::2", "fd00:1:1::3") {
 		o.endpoints[a] = loopback
 	}
@@ -159,6 +165,7 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	seen := map[verdict]int{}
+	o.change(t, d, policy.Tables{Guards: o.open()})
 	all := everyAddress()
 	podAndNode := addrs("10.1.1.2", "172.30.0.2", "fd00:1:1::2", "fd00:30::2") // a pod and another node
 	began, count := time.Now(), steps
@@ -173,6 +180,9 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 		p := randomPacket(r, all, all)
 		if r.IntN(4) == 0 { // at random, few are between the two
 			p = randomPacket(r, podAndNode, podAndNode)
+		}
+		if r.IntN(100) == 0 {
+			o.change(t, d, randomTables(r, o))
 		}
 		var program string
 		var want verdict
@@ -197,23 +207,101 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 		seen[want]++
 	}
 	for _, v := range []verdict{
-		{actRedirect, 0, "local", false},
-		{actRedirect, 0, "lane_out", false},
-		{actRedirect, 0, "lane_in", false},
-		{actOK, 0, "stack_out", false},
-		{actOK, 0, "stack_out", true},
-		{actOK, ReasonNoLane, "", false},
-		{actShot, ReasonSpoofedSource, "", false},
-		{actShot, ReasonLinkLocal, "", false},
-		{actShot, ReasonMulticast, "", false},
-		{actShot, ReasonLeakEgress, "", false},
-		{actShot, ReasonLaneSource, "", false},
-		{actShot, ReasonLaneDestination, "", false},
+		{actRedirect, 0, "local", false, 0},
+		{actRedirect, 0, "lane_out", false, 0},
+		{actRedirect, 0, "lane_in", false, 0},
+		{actOK, 0, "stack_out", false, 0},
+		{actOK, 0, "stack_out", true, 0},
+		{actOK, ReasonNoLane, "", false, 0},
+		{actShot, ReasonSpoofedSource, "", false, 0},
+		{actShot, ReasonLinkLocal, "", false, 0},
+		{actShot, ReasonMulticast, "", false, 0},
+		{actShot, ReasonLeakEgress, "", false, 0},
+		{actShot, ReasonLaneSource, "", false, 0},
+		{actShot, ReasonLaneDestination, "", false, 0},
+		{actOK, 0, "stack_in", false, 0},
+		{actOK, ReasonNoEndpoint, "", false, 0},
+		{actShot, ReasonMalformed, "", false, 0},
+		{actShot, ReasonPolicyEgress, "", false, 0},
+		{actShot, ReasonPolicyIngress, "", false, 0},
+		{actShot, ReasonPolicyUnknown, "", false, 0},
+		{actShot, ReasonPolicyPeer, "", false, 0},
+		{actRedirect, 0, "local", false, ReasonPolicyEgress},
+		{actRedirect, 0, "lane_in", false, ReasonPolicyIngress},
 	} {
 		if seen[v] == 0 {
 			t.Errorf("no packet met %+v: the test does not cover it", v)
 		}
 	}
+}
+
+// change gives the programs and the oracle other tables.
+func (o *oracle) change(t testing.TB, d *Datapath, tables policy.Tables) {
+	t.Helper()
+	if err := d.SyncPolicy(tables); err != nil {
+		t.Fatal(err)
+	}
+	o.tables = tables
+	o.changes++
+}
+
+// open is guards that no policy has a say in.
+func (o *oracle) open() map[netip.Addr]policy.Guard {
+	guards := map[netip.Addr]policy.Guard{}
+	for a := range o.endpoints {
+		guards[a] = policy.Guard{}
+	}
+	return guards
+}
+
+// randomTables draws from few numbers, so that what is drawn is met, and allows
+// about as much as it denies.
+func randomTables(r *rand.Rand, o *oracle) policy.Tables {
+	t := policy.Tables{
+		Identities: map[netip.Addr]policy.ID{}, Blocks: map[netip.Prefix]policy.ID{}, Guards: o.open(),
+		Sets: map[policy.ID]policy.Set{}, Rules: map[policy.Rule]policy.ID{}, Ports: map[policy.ID][]policy.Ports{},
+	}
+	sets := []policy.ID{policy.NotIsolated, policy.NotIsolated, policy.Closed, 11, 12, 13}
+	ports := []policy.ID{policy.NoPorts, policy.NoPorts, policy.AllPorts, 21, 22, 23}
+	for a := range t.Guards {
+		g := policy.Guard{Egress: pick(r, sets), Ingress: pick(r, sets)}
+		g.TrialEgress, g.TrialIngress = g.Egress, g.Ingress
+		if r.IntN(3) == 0 {
+			g.TrialEgress, g.TrialIngress = pick(r, sets), pick(r, sets)
+		}
+		t.Guards[a] = g
+		if r.IntN(10) == 0 {
+			delete(t.Guards, a)
+		}
+	}
+	for _, a := range everyAddress() {
+		if k := o.find(a).Kind; (k == PodLocal || k == PodRemote || k == Cluster) && r.IntN(4) > 0 {
+			t.Identities[a] = policy.ID(31 + r.IntN(3))
+		}
+	}
+	for _, text := range []string{
+		"0.0.0.0/0", "10.1.0.0/16", "10.1.2.0/24", "10.1.1.2/32", "172.30.0.0/24", "172.30.0.2/32", "192.0.2.0/24",
+		"::/0", "fd00:1::/32", "fd00:1:2::/64", "fd00:30::/64", "fd00:30::2/128", "2001:db8::/32",
+	} {
+		if r.IntN(2) == 0 {
+			t.Blocks[netip.MustParsePrefix(text)] = policy.ID(41 + r.IntN(3))
+		}
+	}
+	for _, set := range sets[2:] {
+		t.Sets[set] = policy.Set{Any: pick(r, ports), Pods: pick(r, ports)}
+		for _, peer := range []policy.ID{31, 32, 33, 41, 42, 43} {
+			t.Rules[policy.Rule{Set: set, Peer: peer}] = pick(r, ports)
+		}
+	}
+	t.Sets[policy.Closed] = policy.Set{}
+	for _, id := range ports[3:] {
+		first := uint16(r.IntN(4))
+		t.Ports[id] = []policy.Ports{
+			{Protocol: protoTCP, First: first, Last: first + uint16(r.IntN(3))},
+			{Protocol: pick(r, []uint8{protoUDP, protoSCTP}), First: uint16(r.IntN(3)), Last: 2 + uint16(r.IntN(65530))},
+		}
+	}
+	return t
 }
 
 func TestPrivilegedRedirectRewritesPacket(t *testing.T) {
