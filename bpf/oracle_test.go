@@ -141,7 +141,7 @@ func (t tracked) class() string {
 }
 
 // judge says whether policy drops a packet, and whether dry-run policies would.
-func (o *oracle) judge(t tracked) (drop, trial Reason) {
+func (o *oracle) judge(t *tracked) (drop, trial Reason) {
 	if t.state != nil && t.state.changes == o.changes && t.state.origin == t.origin {
 		return 0, 0
 	}
@@ -149,6 +149,13 @@ func (o *oracle) judge(t tracked) (drop, trial Reason) {
 		drop, trial = o.judgeFrom(t.flow, t.origin)
 	} else if drop, trial = o.judgeFrom(t.flow, t.flow.a); drop != 0 {
 		drop, trial = o.judgeFrom(t.flow, t.flow.b)
+	}
+	if drop != 0 && t.origin.IsValid() && t.origin != t.sender && t.proto != protoTCP && t.quoted == nil {
+		// Another flow may begin with it, by the same ports.
+		t.origin = t.sender
+		if drop, trial = o.judgeFrom(t.flow, t.origin); drop == 0 {
+			t.state.origin = t.origin
+		}
 	}
 	if drop == 0 && t.state != nil && t.state.origin == t.origin {
 		t.state.changes = o.changes
@@ -275,7 +282,7 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 	var trial Reason
 	if f.Kind != NodeLocal {
 		var drop Reason
-		if drop, trial = o.judge(t); drop != 0 {
+		if drop, trial = o.judge(&t); drop != 0 {
 			return dropped(drop)
 		}
 	}
@@ -313,7 +320,7 @@ func (o *oracle) byStack(p testPacket, tracks bool) verdict {
 	if own { // the node itself is always let in, and nothing is remembered
 		return verdict{Action: actOK}
 	}
-	drop, trial := o.judge(t)
+	drop, trial := o.judge(&t)
 	if drop != 0 {
 		return dropped(drop)
 	}
@@ -358,7 +365,7 @@ func (o *oracle) intoPod(p testPacket, peer ForwardKind) verdict {
 	if !ok {
 		return dropped(ReasonMalformed)
 	}
-	drop, trial := o.judge(t)
+	drop, trial := o.judge(&t)
 	if drop != 0 {
 		return dropped(drop)
 	}

@@ -46,7 +46,7 @@ func (d *Datapath) recall() error {
 		return fmt.Errorf("list blocks: %w", err)
 	}
 	for k, class := range blocks {
-		if class != noBlock {
+		if k != everyIPv4() || class != noBlock {
 			d.policy.blocks[k] = true
 		}
 	}
@@ -56,7 +56,6 @@ func (d *Datapath) recall() error {
 	return nil
 }
 
-// noBlock is the class of addresses without one.
 const noBlock = uint64(policy.NoBlock)
 
 func everyIPv4() podPrefix { return blockKey(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
@@ -109,12 +108,6 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 	for k, v := range identities {
 		t.Identities[fromWords(k)] = policy.ID(v)
 	}
-	for k, v := range blocks {
-		if v == noBlock {
-			continue
-		}
-		t.Blocks[decodePrefix(k)] = policy.ID(v)
-	}
 	for k, v := range guards {
 		t.Guards[fromWords(k)] = policy.Guard{
 			Egress: policy.ID(v.Egress), Ingress: policy.ID(v.Ingress),
@@ -129,6 +122,11 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 	}
 	d.tables.Lock()
 	defer d.tables.Unlock()
+	for k, v := range blocks {
+		if k != everyIPv4() || d.policy.blocks[k] { // else it is closeIPv4's
+			t.Blocks[decodePrefix(k)] = policy.ID(v)
+		}
+	}
 	for id, keys := range d.policy.ports {
 		t.Ports[id] = portsOf(keys)
 	}

@@ -167,8 +167,15 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 	if (t->state && t->state->generation == t->generation && t->state->origin == t->origin)
 		return 0;
 	judged = judge_from(t, t->origin == ORIGIN_UNKNOWN ? ORIGIN_LOW : t->origin);
-	if (t->origin == ORIGIN_UNKNOWN && (judged & 0xff))
+	if (t->origin == ORIGIN_UNKNOWN && (judged & 0xff)) {
 		judged = judge_from(t, ORIGIN_HIGH);
+	} else if ((judged & 0xff) && t->origin != t->sender && p->proto != IPPROTO_TCP && !p->error) {
+		/* Nothing says where one flow ends and another begins: this may be its first packet. */
+		judged = judge_from(t, t->sender);
+		t->origin = t->sender;
+		if (!(judged & 0xff) && t->state)
+			t->state->origin = t->origin;
+	}
 	if (judged & ~0xff) {
 		direction = judged & TRIAL_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
 		add(bpf_map_lookup_elem(&trials, &direction), skb);
