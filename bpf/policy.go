@@ -69,16 +69,24 @@ func (d *Datapath) closeIPv4() error {
 	return nil
 }
 
-// entries reads a whole map.
+// entries reads a whole map, many entries at a time: also of one that the
+// programs write to meanwhile, none is missed that is there all the while.
 func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
-	all := map[K]V{}
-	var k K
-	var v V
-	it := m.Iterate()
-	for it.Next(&k, &v) {
-		all[k] = v
+	const atOnce = 4096
+	all, keys, values := map[K]V{}, make([]K, atOnce), make([]V, atOnce)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			all[keys[i]] = values[i]
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return all, nil // that was the last
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return all, it.Err()
 }
 
 // SyncPolicy makes the tables in the kernel equal to want, whatever they were.
