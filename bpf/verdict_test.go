@@ -428,20 +428,3 @@ func TestReasonsMatchC(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkPrivilegedPodEgress(b *testing.B) {
-	d := load(b)
-	world(b, d)
-	for _, tc := range []struct{ name, src, dst string }{
-		{"local-v4", "10.1.1.2", "10.1.1.3"}, {"lane-v4", "10.1.1.2", "10.1.2.2"}, {"lane-v6", "fd00:1:1::2", "fd00:1:2::2"},
-	} {
-		b.Run(tc.name, func(b *testing.B) {
-			p := testPacket{src: netip.MustParseAddr(tc.src), dst: netip.MustParseAddr(tc.dst), proto: protoUDP, sport: 7, dport: 8, ttl: 255}
-			_, took, err := d.programs[podProgPodEgress].Benchmark(p.bytes(), b.N, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
-		})
-	}
-}
