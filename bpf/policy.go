@@ -4,24 +4,12 @@
 package bpf
 
 import (
-	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
-	"math/bits"
 	"net/netip"
-	"slices"
-
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/policy"
 )
-
-// ErrFull says that a table of the data path has no room for another entry.
-// What is not in a table is not allowed.
-var ErrFull = errors.New("table is full")
 
 // encoded is what this daemon must remember of the tables in the kernel, since
 // the kernel cannot be asked for it cheaply.
@@ -54,39 +42,6 @@ func (d *Datapath) recall() error {
 		return d.closeIPv4()
 	}
 	return nil
-}
-
-const noBlock = uint64(policy.NoBlock)
-
-func everyIPv4() podPrefix { return blockKey(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
-
-// closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, from IPv4
-// ones, which are among them as the maps hold them.
-func (d *Datapath) closeIPv4() error {
-	if err := d.maps.Blocks.Put(everyIPv4(), noBlock); err != nil {
-		return fmt.Errorf("write blocks: %w", err)
-	}
-	return nil
-}
-
-// entries reads a whole map, many entries at a time: also of one that the
-// programs write to meanwhile, none is missed that is there all the while.
-func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
-	const atOnce = 4096
-	all, keys, values := map[K]V{}, make([]K, atOnce), make([]V, atOnce)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		for i := range n {
-			all[keys[i]] = values[i]
-		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return all, nil // that was the last
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
 }
 
 // SyncPolicy makes the tables in the kernel equal to want, whatever they were.
@@ -195,135 +150,6 @@ func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 	}
 }
 
-// addBlocks writes classes of addresses, the longest prefixes first, so that an
-// address goes from its old class to its new one, and to none between. A prefix
-// that finds no room would give its addresses the class of a shorter one, which
-// may be allowed where they are not: as long as it is missing, the shorter ones
-// are too.
-func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
-	order := slices.SortedFunc(maps.Keys(blocks), longestFirst)
-	for _, p := range order {
-		k := blockKey(p)
-		delete(d.policy.missing, k)
-		if d.holdsMissing(p) {
-			w.note(d.maps.Blocks, "write", k, ErrFull)
-			d.forgetBlock(w, k)
-			continue
-		}
-		if w.put(d.maps.Blocks, k, uint64(blocks[p])) {
-			d.policy.blocks[k] = true
-			continue
-		}
-		d.policy.missing[k] = true
-		for have := range d.policy.blocks {
-			if q := decodePrefix(have); q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
-				d.forgetBlock(w, have)
-			}
-		}
-	}
-}
-
-// holdsMissing says whether a longer prefix in p is missing.
-func (d *Datapath) holdsMissing(p netip.Prefix) bool {
-	for k := range d.policy.missing {
-		if q := decodePrefix(k); q.Bits() > p.Bits() && p.Contains(q.Addr()) {
-			return true
-		}
-	}
-	return false
-}
-
-func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
-	if k == everyIPv4() {
-		w.put(d.maps.Blocks, k, noBlock)
-	} else {
-		w.remove(d.maps.Blocks, k)
-	}
-	delete(d.policy.blocks, k)
-}
-
-// removeBlocks takes the shortest prefixes away first, again so that no address
-// has a class for a moment that it never was to have.
-func (d *Datapath) removeBlocks(w *writer, blocks []netip.Prefix) {
-	for _, p := range slices.Backward(slices.SortedFunc(slices.Values(blocks), longestFirst)) {
-		d.forgetBlock(w, blockKey(p))
-		delete(d.policy.missing, blockKey(p))
-	}
-}
-
-func longestFirst(a, b netip.Prefix) int {
-	return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
-}
-
-func blockKey(p netip.Prefix) podPrefix {
-	k, _ := encodeForward(Forward{Prefix: p})
-	return k
-}
-
-func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
-	for id, ranges := range sets {
-		var written []podPortKey
-		for _, r := range ranges {
-			for _, k := range portKeys(id, r) {
-				if w.put(d.maps.Ports, k, uint32(1)) {
-					written = append(written, k)
-				}
-			}
-		}
-		for _, k := range d.policy.ports[id] {
-			if !slices.Contains(written, k) {
-				w.remove(d.maps.Ports, k)
-			}
-		}
-		d.policy.ports[id] = written
-	}
-}
-
-// portBits are the bits of a port key in front of the port itself.
-const portBits = 64 + 8
-
-// portKeys covers a range of ports with prefixes: at most 30 of them.
-func portKeys(id policy.ID, r policy.Ports) []podPortKey {
-	var keys []podPortKey
-	for first, last := uint32(r.First), uint32(r.Last); first <= last; {
-		size := bits.TrailingZeros32(first | 1<<16)
-		for first+1<<size-1 > last {
-			size--
-		}
-		k := podPortKey{Len: portBits + 16 - uint32(size), Proto: r.Protocol}
-		k.Set[0], k.Set[1] = uint32(id), uint32(id>>32)
-		binary.BigEndian.PutUint16(k.Port[:], uint16(first))
-		keys = append(keys, k)
-		first += 1 << size
-	}
-	return keys
-}
-
-func portSetOf(k podPortKey) policy.ID {
-	return policy.ID(k.Set[0]) | policy.ID(k.Set[1])<<32
-}
-
-// portsOf is what portKeys has made keys of.
-func portsOf(keys []podPortKey) []policy.Ports {
-	var all []policy.Ports
-	for _, k := range keys {
-		first := binary.BigEndian.Uint16(k.Port[:])
-		all = append(all, policy.Ports{Protocol: k.Proto, First: first, Last: first + uint16(1<<(portBits+16-k.Len)-1)})
-	}
-	slices.SortFunc(all, func(a, b policy.Ports) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First))
-	})
-	merged := all[:0]
-	for _, p := range all {
-		if n := len(merged); n > 0 && merged[n-1].Protocol == p.Protocol && uint32(merged[n-1].Last)+1 == uint32(p.First) {
-			merged[n-1].Last = p.Last
-			continue
-		}
-		merged = append(merged, p)
-	}
-	return merged
-}
-
 // changeState changes the part of the tables that is one value.
 func (d *Datapath) changeState(change func(*podPolicyState)) error {
 	var s podPolicyState
@@ -335,43 +161,4 @@ func (d *Datapath) changeState(change func(*podPolicyState)) error {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
-}
-
-// writer writes to maps and goes on after an error, of which it keeps the first
-// and counts the rest.
-type writer struct {
-	first error
-	more  int
-}
-
-func (w *writer) note(m *ebpf.Map, verb string, k any, err error) {
-	if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
-		err = fmt.Errorf("%w (%w)", ErrFull, err)
-	}
-	if w.first == nil {
-		w.first = fmt.Errorf("%s %v in %s: %w", verb, k, m, err)
-		return
-	}
-	w.more++
-}
-
-func (w *writer) put(m *ebpf.Map, k, v any) bool {
-	err := m.Put(k, v)
-	if err != nil {
-		w.note(m, "write", k, err)
-	}
-	return err == nil
-}
-
-func (w *writer) remove(m *ebpf.Map, k any) {
-	if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		w.note(m, "remove", k, err)
-	}
-}
-
-func (w *writer) err() error {
-	if w.more > 0 {
-		return fmt.Errorf("%w, and %d more", w.first, w.more)
-	}
-	return w.first
 }
