@@ -98,8 +98,11 @@ func TestPrivilegedPolicyIsReadBack(t *testing.T) {
 	seed := uint64(os.Getpid())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	have := policy.Tables{Guards: o.open()}
-	for step := range 60 {
+	have, steps := policy.Tables{Guards: o.open()}, 60
+	if testing.Short() {
+		steps = 12
+	}
+	for step := range steps {
 		want := scattered(r, randomTables(r, o))
 		if step%10 == 9 {
 			want = policy.Tables{}
@@ -149,6 +152,9 @@ func TestPrivilegedFullTables(t *testing.T) {
 			d := load(t)
 			o := world(t, d)
 			m := tc.of(d)
+			if testing.Short() && m.MaxEntries() > 1<<17 {
+				return // filling it takes an emulated machine minutes
+			}
 			value := make([]byte, m.ValueSize())
 			value[0] = 99
 			filled := uint64(0)
