@@ -52,6 +52,7 @@ func same(p testPacket) func() []byte {
 }
 
 func fresh(b *testing.B, d *Datapath, p testPacket) func() []byte {
+	b.Helper()
 	return func() []byte {
 		if p.sport++; p.sport == 0 { // what is known of the flows is out of date
 			if err := d.changeState(func(s *podPolicyState) { s.Generation++ }); err != nil {
@@ -71,8 +72,10 @@ func BenchmarkPrivilegedPodEgress(b *testing.B) {
 		offer(b, d, port(f.service(1), 8), eight(f)...)
 	}
 	for _, tc := range []struct{ name, src, dst string }{
-		{"local-v4", "10.1.1.2", "10.1.1.3"}, {"local-v6", "fd00:1:1::2", "fd00:1:1::3"},
-		{"lane-v4", "10.1.1.2", "10.1.2.2"}, {"lane-v6", "fd00:1:1::2", "fd00:1:2::2"},
+		{"local-v4", "10.1.1.2", "10.1.1.3"},
+		{"local-v6", "fd00:1:1::2", "fd00:1:1::3"},
+		{"lane-v4", "10.1.1.2", "10.1.2.2"},
+		{"lane-v6", "fd00:1:1::2", "fd00:1:2::2"},
 		{"outside-v4", "10.1.1.2", "192.0.2.1"},
 	} {
 		b.Run(tc.name, func(b *testing.B) { perPacket(b, d, hops, same(between(tc.src, tc.dst))) })

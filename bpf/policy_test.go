@@ -23,9 +23,15 @@ import (
 // longest prefix; any will do, as all mean the same.
 func TestPortKeysCoverTheRange(t *testing.T) {
 	ranges := []policy.Ports{
-		{Protocol: 6, First: 0, Last: 65535}, {Protocol: 6, First: 1, Last: 65535}, {Protocol: 17, First: 0, Last: 65534},
-		{Protocol: 6, First: 1, Last: 65534}, {Protocol: 6, First: 0, Last: 0}, {Protocol: 6, First: 65535, Last: 65535},
-		{Protocol: 132, First: 80, Last: 80}, {Protocol: 6, First: 32767, Last: 32768}, {Protocol: 6, First: 1024, Last: 49151},
+		{Protocol: 6, First: 0, Last: 65535},
+		{Protocol: 6, First: 1, Last: 65535},
+		{Protocol: 17, First: 0, Last: 65534},
+		{Protocol: 6, First: 1, Last: 65534},
+		{Protocol: 6, First: 0, Last: 0},
+		{Protocol: 6, First: 65535, Last: 65535},
+		{Protocol: 132, First: 80, Last: 80},
+		{Protocol: 6, First: 32767, Last: 32768},
+		{Protocol: 6, First: 1024, Last: 49151},
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {

@@ -222,10 +222,10 @@ struct {
 static __always_inline void share_ports(struct packet *p)
 {
 	struct datagram d = { .src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto };
-	struct ports *first;
+	struct ports own = p->ports, *first; /* kernels before 6.2 want on the stack what goes into a map */
 
 	if (!p->later) {
-		bpf_map_update_elem(&datagrams, &d, &p->ports, UPDATE_ANY);
+		bpf_map_update_elem(&datagrams, &d, &own, UPDATE_ANY);
 		return;
 	}
 	first = bpf_map_lookup_elem(&datagrams, &d);

@@ -165,10 +165,10 @@ __global int permits(__u64 set, const struct addr *peer, __u32 proto, __u32 port
 		return 0;
 	if (in_ports(s->any, proto, port))
 		return 1;
-	id = bpf_map_lookup_elem(&identities, peer);
+	k.addr = *peer;
+	id = bpf_map_lookup_elem(&identities, &k.addr);
 	if (id && (in_ports(s->pods, proto, port) || by_rule(set, *id, proto, port)))
 		return 1;
-	k.addr = *peer;
 	id = bpf_map_lookup_elem(&blocks, &k);
 	return id && by_rule(set, *id, proto, port);
 }
@@ -194,17 +194,20 @@ static __always_inline int is_stranger(const struct addr *a)
 #define TRIAL_INGRESS 0x200
 
 /*
- * What policy says of a flow that *src begins with *dst: 0 or the reason to
+ * What policy says of a flow that *from begins with *to: 0 or the reason to
  * drop it, and what dry-run policies would add. This node judges for its own
  * pods only; the other end's node judges for the other end.
  */
-__global int judge_new(const struct addr *src, const struct addr *dst, __u32 proto, __u32 port)
+__global int judge_new(const struct addr *from, const struct addr *to, __u32 proto, __u32 port)
 {
+	struct addr ends[2], *src = &ends[0], *dst = &ends[1]; /* kernels before 6.2 want a map's key on the stack */
 	struct guard *g;
 	int trial = 0;
 
-	if (!src || !dst)
+	if (!from || !to)
 		return DROP_POLICY_UNKNOWN;
+	*src = *from;
+	*dst = *to;
 	if (same_addr(src, dst)) /* no policy keeps a pod from itself */
 		return 0;
 	g = bpf_map_lookup_elem(&guards, src);
