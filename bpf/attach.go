@@ -176,7 +176,26 @@ func (d *Datapath) Keep(names map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-func (d *Datapath) linkPins() string { return filepath.Join(d.pins, "links") }
+// linkPins is the same folder for every layout of the maps: programs of one are
+// replaced by those of the next.
+func (d *Datapath) linkPins() string { return filepath.Join(filepath.Dir(d.pins), "links") }
+
+// Retire removes the maps of other layouts, and what they pin. It is for a daemon
+// that has replaced all programs that an earlier version attached.
+func (d *Datapath) Retire() error {
+	root := filepath.Dir(d.pins)
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if old := filepath.Join(root, e.Name()); old != d.pins && old != d.linkPins() {
+			errs = append(errs, os.RemoveAll(old))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // linkPin names a pin after device and direction. A device's name may hold a
 // dot, which a bpffs refuses, and never a colon, so a doubled colon is free.

@@ -29,7 +29,7 @@ type oracleFlow struct {
 }
 
 type oracleState struct {
-	class   string         // "fast" or "stack"
+	class   string         // "fast" or "stack"; "": begun by a pod with a node, which has not answered
 	origin  netip.AddrPort // who began it; invalid: unknown
 	changes int            // of the tables when it was last allowed
 }
@@ -147,8 +147,10 @@ func (t tracked) begins(class string) bool {
 		return false
 	case t.state == nil:
 		return t.proto != protoTCP || t.isSYN()
+	case t.isSYN():
+		return t.state.class != class || t.state.origin != t.origin
 	}
-	return t.isSYN() && (t.state.class != class || t.state.origin != t.origin)
+	return t.proto != protoTCP && t.state.class == "" && class != ""
 }
 
 func (o *oracle) note(t tracked, class string) {
@@ -189,9 +191,9 @@ func (o *oracle) stack(t tracked) {
 	// packet that the stack forwards has been translated.
 	translated := t.isSYN() || t.proto != protoTCP && t.fragment == 0
 	switch {
-	case t.state == nil, t.isSYN() && (t.class() == "fast" || t.state.origin != t.origin):
+	case t.state == nil, t.isSYN() && (t.class() != "stack" || t.state.origin != t.origin):
 		o.note(t, "stack")
-	case t.class() == "fast" && translated:
+	case t.class() == "" || t.class() == "fast" && translated:
 		t.state.class = "stack"
 	}
 }
@@ -242,8 +244,8 @@ func (o *oracle) forward(t tracked, f Forward) verdict {
 		return verdict{Action: actRedirect, Path: "lane_out"}
 	}
 	answer := f.Kind == NodeRemote && t.answers()
-	if !answer && (f.Kind == NodeRemote || f.Kind == 0) && t.begins("stack") {
-		o.note(t, "stack")
+	if class, noted := map[ForwardKind]string{NodeRemote: "", 0: "stack"}[f.Kind]; noted && !answer && t.begins(class) {
+		o.note(t, class)
 	}
 	return verdict{Action: actOK, Path: "stack_out", Answer: answer}
 }
@@ -287,7 +289,7 @@ func (o *oracle) laneIngress(p testPacket) verdict {
 		return dropped(ReasonLaneSource)
 	}
 	if _, here := o.endpoints[p.dst]; here {
-		return o.intoPod(p, peer)
+		return o.intoPod(p)
 	}
 	switch o.find(p.dst).Kind {
 	case NodeLocal:
@@ -298,7 +300,7 @@ func (o *oracle) laneIngress(p testPacket) verdict {
 	return dropped(ReasonLaneDestination)
 }
 
-func (o *oracle) intoPod(p testPacket, peer ForwardKind) verdict {
+func (o *oracle) intoPod(p testPacket) verdict {
 	t, ok := o.track(p)
 	if !ok {
 		return dropped(ReasonMalformed)
@@ -306,9 +308,6 @@ func (o *oracle) intoPod(p testPacket, peer ForwardKind) verdict {
 	drop, trial := o.judge(&t)
 	if drop != 0 {
 		return dropped(drop)
-	}
-	if t.state != nil && peer == NodeRemote && p.proto != protoTCP && p.quoted == nil {
-		t.state.class = "fast"
 	}
 	if o.fast(t) {
 		return verdict{Action: actRedirect, Path: "lane_in", Trial: trial}

@@ -38,28 +38,16 @@ func Reasons() []Reason {
 
 // String is the label of the reason in metrics, logs and the CLI.
 func (r Reason) String() string {
-	names := [...]string{
-		ReasonMalformed:       "malformed",
-		ReasonSpoofedSource:   "spoofed_source",
-		ReasonLinkLocal:       "link_local",
-		ReasonMulticast:       "multicast",
-		ReasonProtocol:        "protocol",
-		ReasonNoLane:          "no_lane",
-		ReasonNoEndpoint:      "no_endpoint",
-		ReasonLaneSource:      "lane_source",
-		ReasonLaneDestination: "lane_destination",
-		ReasonLeakEgress:      "leak_egress",
-		ReasonLeakIngress:     "leak_ingress",
-		ReasonHelper:          "helper",
-		ReasonPolicyEgress:    "policy_egress",
-		ReasonPolicyIngress:   "policy_ingress",
-		ReasonPolicyUnknown:   "policy_unknown",
-		ReasonPolicyPeer:      "policy_peer",
+	labels := [...]string{
+		ReasonMalformed: "malformed", ReasonSpoofedSource: "spoofed_source", ReasonLinkLocal: "link_local", ReasonMulticast: "multicast",
+		ReasonProtocol: "protocol", ReasonNoLane: "no_lane", ReasonNoEndpoint: "no_endpoint", ReasonLaneSource: "lane_source",
+		ReasonLaneDestination: "lane_destination", ReasonLeakEgress: "leak_egress", ReasonLeakIngress: "leak_ingress", ReasonHelper: "helper",
+		ReasonPolicyEgress: "policy_egress", ReasonPolicyIngress: "policy_ingress", ReasonPolicyUnknown: "policy_unknown", ReasonPolicyPeer: "policy_peer",
 	}
-	if int(r) >= len(names) || names[r] == "" {
+	if int(r) >= len(labels) || labels[r] == "" {
 		return "unknown"
 	}
-	return names[r]
+	return labels[r]
 }
 
 // Path is one of the ways that a pod's packet takes. Numbers are those of

@@ -104,6 +104,7 @@ func BenchmarkMemory(b *testing.B) {
 		compiler.Changes()
 	}
 	b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
+	runtime.KeepAlive(c)
 	b.ReportMetric(float64(len(compiler.peers.identities)), "identities")
 	b.ReportMetric(float64(len(compiler.rules.now)), "rules")
 }
@@ -127,7 +128,7 @@ func change(b *testing.B, do, undo func(c *Compiler, known *city)) {
 func BenchmarkPodOfKnownKindAdded(b *testing.B) {
 	change(b, func(c *Compiler, known *city) {
 		p := known.pods[8]
-		p.Name, p.Addresses = "new", []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00::f:1")}
+		p.Name, p.Addresses = "new", []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:1::1")}
 		c.SetPod(p)
 	}, func(c *Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
 }
@@ -136,7 +137,7 @@ func BenchmarkPodOfNewKindAdded(b *testing.B) {
 	change(b, func(c *Compiler, known *city) {
 		p := known.pods[8]
 		p.Name, p.Labels = "new", map[string]string{"app": "app-1", "only": "this"}
-		p.Addresses = []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00::f:1")}
+		p.Addresses = []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:1::1")}
 		c.SetPod(p)
 	}, func(c *Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
 }
@@ -144,7 +145,7 @@ func BenchmarkPodOfNewKindAdded(b *testing.B) {
 func BenchmarkLocalPodAdded(b *testing.B) {
 	change(b, func(c *Compiler, known *city) {
 		p := known.pods[8]
-		p.Name, p.Local, p.Addresses = "new", true, []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00::f:1")}
+		p.Name, p.Local, p.Addresses = "new", true, []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:1::1")}
 		c.SetPod(p)
 	}, func(c *Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
 }

@@ -11,15 +11,7 @@ import (
 
 // portMatches reads one entry of a rule's ports for Decide.
 func portMatches(p *networkingv1.NetworkPolicyPort, x Traffic, names []NamedPort) bool {
-	protocol := corev1.ProtocolTCP
-	if p.Protocol != nil {
-		protocol = *p.Protocol
-	}
-	switch {
-	case protocol == corev1.ProtocolTCP && x.Protocol == 6:
-	case protocol == corev1.ProtocolUDP && x.Protocol == 17:
-	case protocol == corev1.ProtocolSCTP && x.Protocol == 132:
-	default:
+	if !protocolMatches(p.Protocol, x.Protocol) {
 		return false
 	}
 	if p.Port == nil {
@@ -36,6 +28,16 @@ func portMatches(p *networkingv1.NetworkPolicyPort, x Traffic, names []NamedPort
 		return false
 	}
 	return first <= int(x.Port) && int(x.Port) <= last
+}
+
+func protocolMatches(named *corev1.Protocol, number uint8) bool {
+	protocol := corev1.ProtocolTCP
+	if named != nil {
+		protocol = *named
+	}
+	return protocol == corev1.ProtocolTCP && number == 6 ||
+		protocol == corev1.ProtocolUDP && number == 17 ||
+		protocol == corev1.ProtocolSCTP && number == 132
 }
 
 func nameMatches(name string, x Traffic, names []NamedPort) bool {

@@ -212,8 +212,12 @@ static __always_inline int begins(const struct packet *p, const struct track *t,
 		       (p->syn && t->state->class != class);
 	if (p->syn)
 		return t->state->class != class || t->state->frontend_port || t->state->origin != t->origin;
+	if (p->proto == IPPROTO_TCP)
+		return 0;
 	/* By the same ports, and without the service now: the answer is not the service's. */
-	return p->proto != IPPROTO_TCP && t->state->frontend_port && t->sender == t->state->origin;
+	if (t->state->frontend_port && t->sender == t->state->origin)
+		return 1;
+	return t->state->class == FLOW_NONE && class != FLOW_NONE;
 }
 
 /*

@@ -222,7 +222,7 @@ struct {
 static __always_inline void share_ports(struct packet *p)
 {
 	struct datagram d = { .src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto };
-	struct ports own = p->ports, *first; /* kernels before 6.2 want on the stack what goes into a map */
+	struct ports *first, own = p->ports; /* before Linux 6.8 a value has to be on the function's own stack */
 
 	if (!p->later) {
 		bpf_map_update_elem(&datagrams, &d, &own, UPDATE_ANY);

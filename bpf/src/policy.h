@@ -163,9 +163,9 @@ __global int permits(__u64 set, const struct addr *peer, __u32 proto, __u32 port
 
 	if (!s || !peer)
 		return 0;
+	k.addr = *peer; /* before Linux 6.8 a key has to be on the function's own stack */
 	if (in_ports(s->any, proto, port))
 		return 1;
-	k.addr = *peer;
 	id = bpf_map_lookup_elem(&identities, &k.addr);
 	if (id && (in_ports(s->pods, proto, port) || by_rule(set, *id, proto, port)))
 		return 1;
@@ -200,13 +200,13 @@ static __always_inline int is_stranger(const struct addr *a)
  */
 __global int judge_new(const struct addr *from, const struct addr *to, __u32 proto, __u32 port)
 {
-	struct addr ends[2], *src = &ends[0], *dst = &ends[1]; /* kernels before 6.2 want a map's key on the stack */
+	struct addr own[2] = {}, *src = &own[0], *dst = &own[1];
 	struct guard *g;
 	int trial = 0;
 
 	if (!from || !to)
 		return DROP_POLICY_UNKNOWN;
-	*src = *from;
+	*src = *from; /* see permits */
 	*dst = *to;
 	if (same_addr(src, dst)) /* no policy keeps a pod from itself */
 		return 0;

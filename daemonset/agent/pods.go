@@ -9,14 +9,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	cnitypes "github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/cni/podnet"
+	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/internal/nl"
 )
@@ -29,11 +32,24 @@ type endpoints interface {
 	DeleteEndpoint(netip.Addr) error
 }
 
+// guards is who lets policies decide what gets in and out of a pod.
+type guards interface {
+	Attach(ctx context.Context, pod cni.PodRef, addresses []netip.Addr) error
+	Detach(addresses []netip.Addr)
+	Restore([]enforce.Attachment)
+}
+
+// policyPatience is how long an Add waits until it is known which policies
+// select the pod: the kubelet, which has asked, has had its object from the same
+// API server.
+const policyPatience = 20 * time.Second
+
 // pods connects this node's pods: it is the cni.Handler.
 type pods struct {
 	leases   *ipam.Allocator
 	links    *nl.Handle
 	datapath endpoints
+	guards   guards
 	state    *state
 	log      *slog.Logger
 }
@@ -42,8 +58,8 @@ func ownerOf(a cni.Attachment) ipam.Owner {
 	return ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}
 }
 
-// Add connects a pod. When it returns, the pod's device is up, guarded by the
-// data path's programs, and known to them; after an error nothing is left.
+// Add connects a pod. When it returns, the pod's device is up, the data path's
+// programs are on it, and its policies in force; after an error nothing is left.
 func (p *pods) Add(ctx context.Context, a cni.Attachment) (*types100.Result, error) {
 	mtu, err := p.state.podMTU()
 	if err != nil {
@@ -57,31 +73,42 @@ func (p *pods) Add(ctx context.Context, a cni.Attachment) (*types100.Result, err
 		return nil, &cni.Error{Code: cnitypes.ErrTryAgainLater, Err: fmt.Errorf("lease address for %s: %w", a.Pod, err)}
 	}
 	spec := podnet.Spec{Owner: lease.Owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(lease.Owner), Addresses: lease.Addresses, MTU: mtu}
-	made, err := p.connect(ctx, spec)
+	made, err := p.connect(ctx, a.Pod, spec)
 	if err != nil {
-		err = fmt.Errorf("connect %s: %w", a.Pod, err)
-		return nil, errors.Join(err, p.remove(lease.Owner, lease.Addresses))
+		err = errors.Join(fmt.Errorf("connect %s: %w", a.Pod, err), p.remove(lease.Owner, lease.Addresses))
+		if errors.Is(err, enforce.ErrNotKnown) {
+			err = &cni.Error{Code: cnitypes.ErrTryAgainLater, Err: err}
+		}
+		return nil, err
 	}
 	p.log.Info("pod connected", "pod", a.Pod.String(), "addresses", lease.Addresses, "device", spec.HostIfName)
 	return resultOf(a, spec, made), nil
 }
 
-func (p *pods) connect(ctx context.Context, spec podnet.Spec) (podnet.Result, error) {
-	made, err := podnet.Connect(p.links, spec)
-	if err != nil {
-		return made, err
-	}
-	if err := p.guard(spec.HostIfName, made.HostIndex, spec.Addresses); err != nil {
-		return made, err
-	}
-	return made, ctx.Err() // the runtime that asked is gone, and will not keep what it never heard of
+// connect makes the device while the policies are brought into the data path,
+// which lets nothing through meanwhile.
+func (p *pods) connect(ctx context.Context, pod cni.PodRef, spec podnet.Spec) (made podnet.Result, err error) {
+	group, waiting := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		waiting, cancel := context.WithTimeout(waiting, policyPatience)
+		defer cancel()
+		return p.guards.Attach(waiting, pod, spec.Addresses)
+	})
+	group.Go(func() (err error) {
+		if made, err = podnet.Connect(p.links, spec); err != nil {
+			return err
+		}
+		if err := p.introduce(made.HostIndex, spec.Addresses); err != nil {
+			return err
+		}
+		return p.datapath.AttachPod(bpf.Device{Index: made.HostIndex, Name: spec.HostIfName})
+	})
+	err = group.Wait()
+	return made, errors.Join(err, ctx.Err()) // the runtime that asked may be gone, and will not keep what it never heard of
 }
 
-// guard puts the programs on a pod's device and makes its addresses known.
-func (p *pods) guard(device string, index int, addresses []netip.Addr) error {
-	if err := p.datapath.AttachPod(bpf.Device{Index: index, Name: device}); err != nil {
-		return err
-	}
+// introduce makes a pod's addresses known to the data path.
+func (p *pods) introduce(index int, addresses []netip.Addr) error {
 	for _, a := range addresses {
 		if err := p.datapath.SetEndpoint(a, bpf.Endpoint{Index: index, MAC: podnet.PodMAC(addresses)}); err != nil {
 			return err
@@ -102,6 +129,7 @@ func (p *pods) remove(owner ipam.Owner, addresses []netip.Addr) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	p.guards.Detach(addresses)
 	return p.leases.Release(owner)
 }
 
@@ -155,34 +183,58 @@ func (p *pods) GC(_ context.Context, network string, valid []cni.AttachmentID) e
 	return errors.Join(errs...)
 }
 
-// restore puts this daemon's programs on the devices of pods that an earlier
-// one connected, and forgets what went meanwhile. Pods notice nothing.
-func (p *pods) restore(d *bpf.Datapath) error {
+// recall makes known the pods that an earlier daemon connected, and forgets what
+// went meanwhile. It replaces no program yet: until policies and lanes are in the
+// data path, the earlier daemon's programs have what they need, and ours may not.
+func (p *pods) recall(d *bpf.Datapath) error {
 	known, err := d.Endpoints()
 	if err != nil {
 		return err
 	}
+	var all []enforce.Attachment
 	for _, l := range p.leases.Leases() {
-		name := podnet.HostName(l.Owner)
-		link, err := p.links.LinkByName(name)
+		link, err := p.links.LinkByName(podnet.HostName(l.Owner))
 		if errors.Is(err, nl.ErrNotFound) {
 			continue // the lease waits for its DEL, or for the repair
 		}
 		if err != nil {
 			return err
 		}
-		if err := p.guard(name, link.Index, l.Addresses); err != nil {
-			return fmt.Errorf("guard %s/%s again: %w", l.Meta.Namespace, l.Meta.Name, err)
+		if err := p.introduce(link.Index, l.Addresses); err != nil {
+			return fmt.Errorf("make %s/%s known again: %w", l.Meta.Namespace, l.Meta.Name, err)
 		}
 		for _, a := range l.Addresses {
 			delete(known, a)
 		}
+		all = append(all, enforce.Attachment{
+			Pod: cni.PodRef{Namespace: l.Meta.Namespace, Name: l.Meta.Name, UID: l.Meta.UID}, Addresses: l.Addresses,
+		})
 	}
+	p.guards.Restore(all)
 	var errs []error
 	for a := range known {
 		errs = append(errs, p.datapath.DeleteEndpoint(a))
 	}
 	return errors.Join(errs...)
+}
+
+// restore puts this daemon's programs on the devices of pods that an earlier one
+// connected. Pods notice nothing.
+func (p *pods) restore() error {
+	for _, l := range p.leases.Leases() {
+		name := podnet.HostName(l.Owner)
+		link, err := p.links.LinkByName(name)
+		if errors.Is(err, nl.ErrNotFound) {
+			continue
+		}
+		if err == nil {
+			err = p.datapath.AttachPod(bpf.Device{Index: link.Index, Name: name})
+		}
+		if err != nil {
+			return fmt.Errorf("guard %s/%s again: %w", l.Meta.Namespace, l.Meta.Name, err)
+		}
+	}
+	return nil
 }
 
 // repair gives back the addresses of pods that ended without a DEL: their

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/internal/nl"
@@ -25,6 +26,7 @@ import (
 type reports struct {
 	cfg      Config
 	network  *network
+	enforcer *enforce.Enforcer
 	datapath *bpf.Datapath
 	links    *nl.Handle
 	log      *slog.Logger
@@ -40,7 +42,7 @@ func (r *reports) node() status.Node {
 		Name: r.cfg.NodeName, Version: r.cfg.Version, Time: time.Now(),
 		Ready: r.network.state.isReady(), NotReadyReasons: r.network.state.reasons(),
 		Lane:  status.Lane{Kind: string(r.cfg.Lane), Plaintext: r.cfg.Lane == overlay.VXLAN},
-		Clear: inTheClear(),
+		Clear: inTheClear(), Enforcement: r.enforcer.Status(),
 	}
 	leases := r.network.leases
 	n.Pods, n.Addresses = len(leases.Leases()), addressUse(leases.Stats())

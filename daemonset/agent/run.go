@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/metrics"
 	"github.com/sealane/sealane/daemonset/rotate"
@@ -67,26 +68,32 @@ type daemon struct {
 
 func (d *daemon) run(ctx context.Context) error {
 	d.state = newState(d.parts()...)
-	if err := d.makePods(); err != nil {
+	group, ctx := errgroup.WithContext(ctx)
+	watch, err := d.client.Watch(ctx, kube.WatchConfig{Node: d.cfg.NodeName})
+	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	objects, err := d.client.WatchObjects(ctx, kube.ObjectsConfig{Node: d.cfg.NodeName, Nodes: watch})
+	if err != nil {
+		return err
+	}
+	enforcer := d.makeEnforcer(objects)
+	if err := d.makePods(enforcer); err != nil {
+		return err
+	}
+	group.Go(func() error { return enforcer.Run(ctx) })
 	if err := d.makeNetwork(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	watch, err := d.client.Watch(ctx, kube.WatchConfig{Node: d.cfg.NodeName})
-	if err != nil {
-		return err
-	}
-	r := &reports{cfg: d.cfg, network: d.network, datapath: d.datapath, links: d.links, log: d.log}
+	r := &reports{cfg: d.cfg, network: d.network, enforcer: enforcer, datapath: d.datapath, links: d.links, log: d.log}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.New(r.node))
 	p := &pages{state: d.state, report: r.node, registry: registry, log: d.log}
 	group.Go(func() error { return p.serve(ctx, d.cfg.MetricsAddress) })
-	group.Go(func() error { return d.network.run(ctx, watch) })
+	group.Go(func() error { return d.takeOver(ctx, watch) })
 	if d.network.trust != nil {
 		group.Go(func() error { return d.network.trust.run(ctx) })
 		a := &announcer{node: d.network.trust.identity.Node(), find: d.network.finding, to: d.client, log: d.log, clock: time.Now}
@@ -96,28 +103,63 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
 	group.Go(func() error { return d.serveCNI(ctx) })
 	err = group.Wait()
+	objects.Wait()
 	watch.Wait()
 	return err
 }
 
+func (d *daemon) makeEnforcer(objects *kube.Objects) *enforce.Enforcer {
+	return enforce.New(enforce.Config{
+		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject,
+		Refused: objects.Refused, Logger: d.log,
+		Report: func(err error) {
+			d.state.report(partPolicy, nil) // it has begun: what is missing is denied, and stops no pod
+			if err != nil {
+				d.state.report(partPolicy, err)
+			}
+		},
+	})
+}
+
+// takeOver runs the network, and replaces the programs of an earlier daemon as
+// soon as ours find all that they need: policies first, without which they let
+// nothing through, then lanes, then pods.
+func (d *daemon) takeOver(ctx context.Context, watch *kube.Watcher) error {
+	if err := d.state.await(ctx, partPolicy); err != nil {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.network.run(ctx, watch) })
+	group.Go(func() error {
+		if err := d.state.await(ctx, partNetwork); err != nil {
+			return nil
+		}
+		if err := errors.Join(d.pods.restore(), d.datapath.Retire()); err != nil {
+			return fmt.Errorf("restore pods: %w", err)
+		}
+		d.state.report(partPods, nil)
+		return nil
+	})
+	return group.Wait()
+}
+
 func (d *daemon) parts() []part {
-	all := []part{partNode, partNetwork, partPods}
+	all := []part{partNode, partPolicy, partNetwork, partPods}
 	if d.cfg.Lane != overlay.VXLAN {
 		all = append(all, partKeys)
 	}
 	return all
 }
 
-func (d *daemon) makePods() error {
+func (d *daemon) makePods(g guards) error {
 	leases, err := ipam.Open(filepath.Join(d.cfg.StateDir, "ipam"), nil, ipam.Options{Logger: d.log})
 	if err != nil {
 		return fmt.Errorf("open leases: %w", err)
 	}
-	d.pods = &pods{leases: leases, links: d.links, datapath: d.datapath, state: d.state, log: d.log}
-	if err := d.pods.restore(d.datapath); err != nil {
-		return fmt.Errorf("restore pods: %w", err)
+	d.pods = &pods{leases: leases, links: d.links, datapath: d.datapath, guards: g, state: d.state, log: d.log}
+	if err := d.pods.recall(d.datapath); err != nil {
+		return fmt.Errorf("recall pods: %w", err)
 	}
-	d.state.report(partPods, nil)
 	return nil
 }
 

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type part string
 const (
 	partNode    part = "node"    // the Node object, with pod ranges
 	partKeys    part = "keys"    // certificate and published statement
+	partPolicy  part = "policy"  // the data path has policies and services
 	partNetwork part = "network" // lanes, routes, masquerade, leak guard
 	partPods    part = "pods"    // pods of an earlier daemon are guarded again
 )
@@ -29,16 +31,16 @@ const (
 type state struct {
 	mu      sync.Mutex
 	mtu     int
-	waiting map[part]bool   // parts that have not worked yet
-	faults  map[part]string // what is wrong now
-	ready   chan struct{}   // closed when waiting is empty
-	barred  bool            // the node is revoked
+	waiting map[part]chan struct{} // parts that have not worked yet; closed when they do
+	faults  map[part]string        // what is wrong now
+	ready   chan struct{}          // closed when waiting is empty
+	barred  bool                   // the node is revoked
 }
 
 func newState(parts ...part) *state {
-	s := &state{waiting: map[part]bool{}, faults: map[part]string{}, ready: make(chan struct{})}
+	s := &state{waiting: map[part]chan struct{}{}, faults: map[part]string{}, ready: make(chan struct{})}
 	for _, p := range parts {
-		s.waiting[p], s.faults[p] = true, "starting"
+		s.waiting[p], s.faults[p] = make(chan struct{}), "starting"
 	}
 	return s
 }
@@ -55,10 +57,31 @@ func (s *state) report(p part, err error) {
 	if len(s.waiting) == 0 {
 		return
 	}
-	delete(s.waiting, p)
+	if worked, ok := s.waiting[p]; ok {
+		close(worked)
+		delete(s.waiting, p)
+	}
 	if len(s.waiting) == 0 {
 		close(s.ready)
 	}
+}
+
+// await returns when each part has worked once, or when ctx ends.
+func (s *state) await(ctx context.Context, parts ...part) error {
+	for _, p := range parts {
+		s.mu.Lock()
+		worked, waiting := s.waiting[p]
+		s.mu.Unlock()
+		if !waiting {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-worked:
+		}
+	}
+	return nil
 }
 
 func (s *state) setMTU(mtu int) {

@@ -91,6 +91,7 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("token says who asks", func(t *testing.T) { testToken(t, r, agent1) })
 	t.Run("least privilege", func(t *testing.T) { testLeastPrivilege(t, r, agent1) })
 	t.Run("watch", func(t *testing.T) { testRealWatch(t, r, agent1) })
+	t.Run("objects", func(t *testing.T) { testRealObjects(t, r, agent1) })
 	t.Run("rights on revocations", func(t *testing.T) { testRevocationRights(t, r, agent1) })
 	r.Apply(t, allowAll)
 	awaitPolicy(t, r)

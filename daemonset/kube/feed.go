@@ -25,10 +25,15 @@ type entry[T any] struct {
 type source[O runtime.Object, T any] struct {
 	example  O
 	selector string // field selector; empty for all
+	labels   string // label selector; empty for all
 	list     func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch    func(context.Context, metav1.ListOptions) (watch.Interface, error)
 	// convert keeps what it can of a malformed object and says what is wrong.
 	convert func(O) (T, error)
+	// news hears of each value that is new (before is nil), has changed, or has
+	// gone (after is nil). Nil: that anything changed is enough to know.
+	news     func(before, after *entry[T])
+	indexers cache.Indexers
 }
 
 // feed is a running informer of one kind.
@@ -41,7 +46,7 @@ type feed[T any] struct {
 // the whole store, deletions need no handling of their own, seen or missed.
 func start[O runtime.Object, T any](ctx context.Context, w *notifier, s source[O, T]) (*feed[T], error) {
 	selected := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector = s.selector
+		o.FieldSelector, o.LabelSelector = s.selector, s.labels
 		return o
 	}
 	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
@@ -52,15 +57,32 @@ func start[O runtime.Object, T any](ctx context.Context, w *notifier, s source[O
 			return s.watch(ctx, selected(o))
 		},
 	}, w.client)
-	informer := cache.NewSharedIndexInformer(lw, s.example, 0, cache.Indexers{})
+	informer := cache.NewSharedIndexInformer(lw, s.example, 0, s.indexers)
 	if err := informer.SetTransform(w.transform(s.toEntry)); err != nil {
 		return nil, err
 	}
-	if _, err := informer.AddEventHandler(handler[T](w.notify)); err != nil {
+	f := &feed[T]{informer: informer}
+	if err := f.follow(ctx, w, s.news); err != nil {
 		return nil, err
 	}
-	w.run(ctx, informer)
-	return &feed[T]{informer: informer}, nil
+	w.running.Go(func() { informer.RunWithContext(ctx) })
+	return f, nil
+}
+
+// follow makes w say so whenever a value changes, after news has heard of it.
+// w is in step when news has heard of the first list.
+func (f *feed[T]) follow(ctx context.Context, w *notifier, news func(before, after *entry[T])) error {
+	registration, err := f.informer.AddEventHandler(handler(func(before, after *entry[T]) {
+		if news != nil {
+			news(before, after)
+		}
+		w.notify()
+	}))
+	if err != nil {
+		return err
+	}
+	w.await(ctx, registration.HasSyncedChecker())
+	return nil
 }
 
 func (s source[O, T]) toEntry(object any) (any, error) {
@@ -82,17 +104,66 @@ func (s source[O, T]) toEntry(object any) (any, error) {
 	}, err
 }
 
-func handler[T any](notify func()) cache.ResourceEventHandler {
+func handler[T any](news func(before, after *entry[T])) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { notify() },
-		UpdateFunc: func(before, after any) {
-			a, okA := before.(*entry[T])
-			b, okB := after.(*entry[T])
-			if !okA || !okB || !reflect.DeepEqual(a.value, b.value) {
-				notify()
+		AddFunc: func(added any) {
+			after, _ := added.(*entry[T])
+			news(nil, after)
+		},
+		UpdateFunc: func(was, is any) {
+			before, okBefore := was.(*entry[T])
+			after, okAfter := is.(*entry[T])
+			if !okBefore || !okAfter || !reflect.DeepEqual(before.value, after.value) {
+				news(before, after)
 			}
 		},
-		DeleteFunc: func(any) { notify() },
+		DeleteFunc: func(deleted any) {
+			if unseen, ok := deleted.(cache.DeletedFinalStateUnknown); ok {
+				deleted = unseen.Obj
+			}
+			before, _ := deleted.(*entry[T])
+			news(before, nil)
+		},
+	}
+}
+
+// get returns the value of one object.
+func (f *feed[T]) get(namespace, name string) (value T, ok bool) {
+	object, _, err := f.informer.GetStore().GetByKey(cache.NewObjectName(namespace, name).String())
+	if err != nil {
+		return value, false // no store of an informer answers so
+	}
+	found, ok := object.(*entry[T])
+	if ok {
+		value = found.value
+	}
+	return value, ok
+}
+
+// by returns the entries that an index lists under a value, in no order.
+func (f *feed[T]) by(index, value string) []*entry[T] {
+	objects, err := f.informer.GetIndexer().ByIndex(index, value)
+	if err != nil {
+		return nil // there is no such index
+	}
+	out := make([]*entry[T], 0, len(objects))
+	for _, object := range objects {
+		if found, ok := object.(*entry[T]); ok {
+			out = append(out, found)
+		}
+	}
+	return out
+}
+
+// indexed makes an index over entries; an empty key is not listed.
+func indexed[T any](key func(*entry[T]) string) cache.IndexFunc {
+	return func(object any) ([]string, error) {
+		if found, ok := object.(*entry[T]); ok {
+			if k := key(found); k != "" {
+				return []string{k}, nil
+			}
+		}
+		return nil, nil
 	}
 }
 

@@ -5,7 +5,11 @@ package kube
 
 // Keys of log attributes.
 const (
-	keyError  = "error"
-	keyName   = "name"
-	keyLeader = "leader"
+	keyError   = "error"
+	keyName    = "name"
+	keyLeader  = "leader"
+	keyPod     = "pod"
+	keyNode    = "node"
+	keyAddress = "address"
+	keyRanges  = "ranges"
 )

@@ -61,14 +61,14 @@ func (n *notifier) synced() bool {
 	return n.pending == 0
 }
 
-func (n *notifier) run(ctx context.Context, informer cache.SharedIndexInformer) {
+// await counts something as not in step until it is done.
+func (n *notifier) await(ctx context.Context, inStep cache.DoneChecker) {
 	n.mu.Lock()
 	n.pending++
 	n.mu.Unlock()
-	n.running.Go(func() { informer.RunWithContext(ctx) })
 	n.running.Go(func() {
 		select {
-		case <-informer.HasSyncedChecker().Done():
+		case <-inStep.Done():
 		case <-ctx.Done():
 			return
 		}

@@ -22,6 +22,7 @@ type Node struct {
 	Addresses    []netip.Addr   // the InternalIPs
 	Ready        bool           // condition Ready is True
 	ControlPlane bool           // carries the control-plane role label
+	Zone         string         // label topology.kubernetes.io/zone; empty if it has none
 }
 
 // Pod is what Sealane needs of a Pod object.
@@ -40,7 +41,7 @@ type Pod struct {
 }
 
 func nodeOf(o *corev1.Node) (Node, error) {
-	n := Node{Name: o.Name, UID: string(o.UID)}
+	n := Node{Name: o.Name, UID: string(o.UID), Zone: o.Labels[corev1.LabelTopologyZone]}
 	_, n.ControlPlane = o.Labels[controlPlaneLabel]
 	for _, text := range o.Spec.PodCIDRs {
 		prefix, err := netip.ParsePrefix(text)

@@ -165,13 +165,13 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 		handler       func(func()) cache.ResourceEventHandler
 		news          bool
 	}{
-		{"heartbeat", node, beating, c.nodeSource().toEntry, handler[Node], false},
-		{"new range", node, moved, c.nodeSource().toEntry, handler[Node], true},
-		{"status report", key, reported, c.nodeKeySource(false).toEntry, handler[publishedKey], false},
-		{"status report of no concern", key, reported, c.nodeKeySource(true).toEntry, handler[publishedKey], false},
-		{"other bundle", key, rebundled, c.nodeKeySource(true).toEntry, handler[publishedKey], true},
-		{"other bundle, for an agent", key, rebundled, c.nodeKeySource(false).toEntry, handler[publishedKey], false},
-		{"rotation", key, rotated, c.nodeKeySource(false).toEntry, handler[publishedKey], true},
+		{"heartbeat", node, beating, c.nodeSource().toEntry, noting[Node], false},
+		{"new range", node, moved, c.nodeSource().toEntry, noting[Node], true},
+		{"status report", key, reported, c.nodeKeySource(false).toEntry, noting[publishedKey], false},
+		{"status report of no concern", key, reported, c.nodeKeySource(true).toEntry, noting[publishedKey], false},
+		{"other bundle", key, rebundled, c.nodeKeySource(true).toEntry, noting[publishedKey], true},
+		{"other bundle, for an agent", key, rebundled, c.nodeKeySource(false).toEntry, noting[publishedKey], false},
+		{"rotation", key, rotated, c.nodeKeySource(false).toEntry, noting[publishedKey], true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before, errBefore := tc.toEntry(tc.before)
@@ -186,6 +186,10 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 			}
 		})
 	}
+}
+
+func noting[T any](notify func()) cache.ResourceEventHandler {
+	return handler(func(_, _ *entry[T]) { notify() })
 }
 
 func TestMalformedObjectDoesNotStopTheOthers(t *testing.T) {

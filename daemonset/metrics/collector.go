@@ -40,7 +40,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 
 func all() []metric {
 	var out []metric
-	for _, group := range [][]metric{nodeMetrics(), keyMetrics(), addressMetrics(), trafficMetrics(), peerMetrics()} {
+	for _, group := range [][]metric{nodeMetrics(), keyMetrics(), addressMetrics(), trafficMetrics(), peerMetrics(), enforcementMetrics()} {
 		out = append(out, group...)
 	}
 	return out

@@ -18,6 +18,8 @@ type metric struct {
 	labels  []string
 	counter bool
 	samples func(status.Node) []sample
+	// histogram takes the place of samples.
+	histogram func(status.Node) status.Histogram
 }
 
 // sample is a value with the values of the metric's labels.
@@ -40,6 +42,10 @@ func (m metric) kind() prometheus.ValueType {
 // send gives the samples to Prometheus. It refuses a whole scrape in which two
 // samples are alike or a label is not UTF-8, so neither is let through.
 func (m metric) send(n status.Node, out chan<- prometheus.Metric) {
+	if m.histogram != nil {
+		out <- constant(m.desc(), m.histogram(n))
+		return
+	}
 	desc, seen := m.desc(), map[string]bool{}
 	for _, s := range m.samples(n) {
 		for i := range s.labels {
@@ -51,6 +57,22 @@ func (m metric) send(n status.Node, out chan<- prometheus.Metric) {
 		}
 		seen[key] = true
 	}
+}
+
+// constant makes a sample of a histogram: Prometheus counts in each bucket what
+// is in the lower ones, too.
+func constant(desc *prometheus.Desc, h status.Histogram) prometheus.Metric {
+	below, count := map[float64]uint64{}, uint64(0)
+	for i, bound := range status.DelayBounds() {
+		if i < len(h.Counts) {
+			count += h.Counts[i]
+		}
+		below[bound] = count
+	}
+	if above := len(below); above < len(h.Counts) {
+		count += h.Counts[above]
+	}
+	return prometheus.MustNewConstHistogram(desc, count, h.Sum, below)
 }
 
 // gauge is a metric of one value without labels.

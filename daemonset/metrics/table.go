@@ -14,8 +14,11 @@ func Markdown() string {
 	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
 	for _, m := range all() {
 		kind := "gauge"
-		if m.counter {
+		switch {
+		case m.counter:
 			kind = "counter"
+		case m.histogram != nil:
+			kind = "histogram"
 		}
 		labels := ""
 		if len(m.labels) > 0 {

@@ -51,6 +51,9 @@ type Node struct {
 	// QueuedDels are pods' ends that the daemon has not been able to carry out.
 	QueuedDels int `json:"queuedDels"`
 
+	// Enforcement is how policies and services fare.
+	Enforcement Enforcement `json:"enforcement,omitzero"`
+
 	Peers   []Peer    `json:"peers,omitempty"`   // by name
 	Refused []Refusal `json:"refused,omitempty"` // by node and reason
 	// Discontinuities are accepted statements whose certificate key the one before

@@ -78,6 +78,13 @@ func full() Node {
 	n.Refused = []Refusal{{"n2", "signature", "invalid signature", 3, now.Add(-5 * time.Minute)}}
 	n.Discontinuities = []Refusal{{"n2", "continuity", "new key", 1, now.Add(-time.Minute)}}
 	n.QueuedDels = 2
+	n.Enforcement = Enforcement{
+		Enforcing: true, Problem: "policies are not all in the data path", Identities: 100, Blocks: 4, Guards: 11, Sets: 3, Rules: 25, PortSets: 5,
+		Frontends: 40, Backends: 90, Waiting: 1, RefusedPods: 1, Writes: 17, FailedWrites: 2, Written: now.Add(-time.Second), LastWrite: 0.0015,
+	}
+	for _, delay := range []float64{.0005, .004, .25, 30} {
+		n.Enforcement.Delay.Observe(delay)
+	}
 	n.Drops = []Drop{{"spoofed_source", 7, 700}}
 	n.LastLeak = &Leak{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.2.6"), "eth0", "leak_egress"}
 	return n

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package enforce
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/policy"
+)
+
+// Attachment is a pod of this node and its addresses.
+type Attachment struct {
+	Pod       cni.PodRef // zero if nobody said which: no policy can select it
+	Addresses []netip.Addr
+}
+
+// request is something that Run is asked to do. Requests are carried out in the
+// order in which they were made.
+type request struct {
+	Attachment
+	what verb
+	// found is what the API server said when it was asked.
+	found kube.PodObject
+	// done is closed when the guard is in the data path; nil if nobody waits.
+	done chan struct{}
+	// missing says what keeps it waiting. The Enforcer's mutex guards it.
+	missing string
+}
+
+type verb int
+
+const (
+	attach verb = iota
+	detach
+	inform // of found
+)
+
+// Attach makes the guard and the identity of a pod, and returns when they are
+// in the data path. It waits for the API to show the pod as long as ctx lasts;
+// the error then wraps ErrNotKnown, and the addresses are detached. Until it
+// returns nil, and after an error, nothing gets in or out of the pod.
+//
+// A pod that nobody named gets a guard that isolates nothing, and no identity:
+// policies select by namespace and labels, and it has neither.
+func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip.Addr) error {
+	r := &request{Attachment: Attachment{pod, slices.Clone(addresses)}, done: make(chan struct{}), missing: "nothing has been seen of the cluster"}
+	e.enqueue(r)
+	pause := e.cfg.AskAfter
+	ask := time.NewTimer(pause)
+	defer ask.Stop()
+	for {
+		select {
+		case <-r.done:
+			return nil
+		case <-ask.C:
+			e.ask(ctx, pod)
+			pause *= 2
+			ask.Reset(pause)
+		case <-ctx.Done():
+			return e.giveUp(r)
+		}
+	}
+}
+
+func (e *Enforcer) giveUp(r *request) error {
+	select {
+	case <-r.done: // at the same time
+		return nil
+	default:
+	}
+	e.Detach(r.Addresses)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return fmt.Errorf("%w: pod %s: %s", ErrNotKnown, r.Pod, r.missing)
+}
+
+// ask asks the API server for a pod. What it answers is used until the watch
+// has caught up.
+func (e *Enforcer) ask(ctx context.Context, pod cni.PodRef) {
+	if e.cfg.Ask == nil || pod.IsZero() {
+		return
+	}
+	found, err := e.cfg.Ask(ctx, pod.Namespace, pod.Name)
+	if err != nil {
+		e.cfg.Logger.Warn("pod is not known yet, and cannot be asked for", "pod", pod.String(), "error", err)
+		return
+	}
+	if same(pod, found) {
+		e.enqueue(&request{Attachment: Attachment{Pod: pod}, what: inform, found: found})
+	}
+}
+
+// Detach takes guard and identity of addresses away, soon. Until then and after
+// it they let nothing through that was not allowed before.
+func (e *Enforcer) Detach(addresses []netip.Addr) {
+	e.enqueue(&request{Attachment: Attachment{Addresses: slices.Clone(addresses)}, what: detach})
+}
+
+// Restore tells of the pods that an earlier daemon connected. It must be called
+// before Run, with all of them: their guards stay as they are until Run has seen
+// the cluster, and those of others go then. A pod that the API does not show by
+// then loses its guard, so that nothing gets in or out of it.
+func (e *Enforcer) Restore(all []Attachment) {
+	for _, a := range all {
+		e.enqueue(&request{Attachment: a})
+	}
+}
+
+func (e *Enforcer) enqueue(r *request) {
+	e.mu.Lock()
+	e.queue = append(e.queue, r)
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default: // Run has not taken the last one
+	}
+}
+
+func (e *Enforcer) takeRequests() {
+	e.mu.Lock()
+	queue := e.queue
+	e.queue = nil
+	e.mu.Unlock()
+	for _, r := range queue {
+		e.obey(r)
+	}
+}
+
+func (e *Enforcer) obey(r *request) {
+	switch r.what {
+	case inform:
+		e.informed(r)
+	case attach:
+		for _, a := range r.Addresses {
+			e.moved(a, e.book.enter(a, r.Pod))
+		}
+		e.dirty[nameOf(r.Pod)] = true
+		if r.done != nil {
+			e.waiting = append(e.waiting, r)
+		}
+	case detach:
+		for _, a := range r.Addresses {
+			e.moved(a, e.book.strike(a))
+		}
+	}
+}
+
+// moved notes that an address is not any more what it was.
+func (e *Enforcer) moved(address netip.Addr, formerly podName) {
+	e.loose[address] = true
+	e.dirty[formerly] = true
+}
+
+// informed uses what the API server said of a pod, unless the watch shows it now.
+func (e *Enforcer) informed(r *request) {
+	name := nameOf(r.Pod)
+	if now, ok := e.cfg.Objects.Pod(name.namespace, name.name); ok && same(r.Pod, now) || len(e.book.addresses(r.found)) == 0 {
+		return
+	}
+	e.seen[name] = r.found
+	e.dirty[name] = true
+}
+
+// look returns those of the waiting whose pod is known, and drops those that
+// have been detached again.
+func (e *Enforcer) look() []*request {
+	var known []*request
+	e.waiting = slices.DeleteFunc(e.waiting, func(r *request) bool {
+		if !e.wanted(r) {
+			return true
+		}
+		missing := e.missing(r.Pod)
+		e.mu.Lock()
+		r.missing = missing
+		e.mu.Unlock()
+		if missing == "" {
+			known = append(known, r)
+		}
+		return missing == ""
+	})
+	return known
+}
+
+// wanted tells whether the pod of a request has its addresses still.
+func (e *Enforcer) wanted(r *request) bool {
+	return !slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool { return e.book.owners[a] != r.Pod })
+}
+
+// missing says what has to be seen before it is known which policies select a
+// pod; empty: nothing.
+func (e *Enforcer) missing(pod cni.PodRef) string {
+	if pod.IsZero() {
+		return ""
+	}
+	o, ok := e.object(nameOf(pod))
+	switch _, space := e.cfg.Objects.Namespace(pod.Namespace); {
+	case !ok:
+		return "the API server has not shown the pod"
+	case !same(pod, o):
+		return fmt.Sprintf("the API server shows another pod of that name, with UID %s", o.UID)
+	case !space:
+		return "the API server has not shown its namespace"
+	}
+	return ""
+}
+
+// answer ends the waiting of those whose guards the data path has. While it
+// lacks something these are only those whose guards were just written; the others
+// wait until the whole is written.
+func (e *Enforcer) answer(known []*request, written policy.Changes) {
+	waiting := append(e.unsure, known...)
+	e.unsure = nil
+	for _, r := range waiting {
+		switch {
+		case !e.wanted(r):
+		case e.policyErr == nil, e.lastErr == nil && guarded(r, written):
+			close(r.done)
+		default:
+			e.mu.Lock()
+			r.missing = e.policyErr.Error()
+			e.mu.Unlock()
+			e.unsure = append(e.unsure, r)
+		}
+	}
+}
+
+func guarded(r *request, written policy.Changes) bool {
+	return !slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool {
+		_, ok := written.Set.Guards[a]
+		return !ok
+	})
+}

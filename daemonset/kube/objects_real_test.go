@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package kube
+
+import (
+	"context"
+	"slices"
+	"testing"
+)
+
+const realObjects = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {team: a}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: web, labels: {app: web}}
+spec: {nodeName: n2, automountServiceAccountToken: false, containers: [{name: c, image: i, ports: [{name: http, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: job}
+spec: {nodeName: n2, automountServiceAccountToken: false, restartPolicy: Never, containers: [{name: c, image: i}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: shop, name: deny}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {namespace: shop, name: foreign, labels: {service.kubernetes.io/service-proxy-name: other}}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: shop, name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: "", port: 8080}]
+endpoints: [{addresses: [10.244.2.5], nodeName: n2}]
+`
+
+// testRealObjects follows objects with the rights of the chart alone: what the
+// fake server does not know is rights, and selectors by field.
+func testRealObjects(t *testing.T, r *realCluster, agent *Client) {
+	r.Kubectl(t, "", "create", "namespace", "shop")
+	r.Kubectl(t, "", "-n", "shop", "create", "serviceaccount", "default")
+	r.Apply(t, realObjects)
+	ctx, cancel := context.WithCancel(testContext(t))
+	w, err := agent.Watch(ctx, WatchConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := agent.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cancel(); o.Wait(); w.Wait() }()
+	for !o.Synced() {
+		awaitChange(ctx, t, o)
+	}
+	refs, _ := o.Take()
+	for _, want := range []Ref{podRef("web"), podRef("job"), {KindNamespace, "", "shop"}, {KindPolicy, "shop", "deny"}, {KindService, "shop", "web"}} {
+		if !slices.Contains(refs, want) {
+			t.Errorf("%v is not named; named are %v", want, refs)
+		}
+	}
+	if slices.Contains(refs, Ref{KindService, "shop", "foreign"}) {
+		t.Error("a service of another proxy is named")
+	}
+	if _, found, ok := o.Service("shop", "web"); !ok || len(found) != 1 {
+		t.Errorf("service: found %t with slices %v", ok, found)
+	}
+	if _, err := agent.PodObject(ctx, "shop", "web"); err != nil {
+		t.Error(err)
+	}
+	for pod, status := range map[string]string{
+		"web": `{"status":{"phase":"Running","podIP":"10.244.2.5","podIPs":[{"ip":"10.244.2.5"}]}}`,
+		"job": `{"status":{"phase":"Succeeded"}}`,
+	} {
+		r.Kubectl(t, "", "-n", "shop", "patch", "pod", pod, "--subresource=status", "--type=merge", "-p", status)
+	}
+	awaitDirty(ctx, t, o, podRef("web"), podRef("job"))
+	if pod, ok := o.Pod("shop", "web"); !ok || !slices.Equal(pod.Addresses, addrs("10.244.2.5")) || len(pod.Ports) != 1 {
+		t.Errorf("pod: got %+v, %t", pod, ok)
+	}
+	if _, ok := o.Pod("shop", "job"); ok {
+		t.Error("a finished pod is still there")
+	}
+}
