@@ -264,8 +264,10 @@ func TestPrivilegedBalancedBackendGone(t *testing.T) {
 		if err := s.a.d.ApplyServices(nil, []service.Frontend{{Address: at, Protocol: protoTCP}, {Address: at, Protocol: protoUDP}}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := udp.Write([]byte("nobody")); err != nil {
-			t.Fatal(err)
-		}
+		awaitDrop(t, s.a.d, ReasonLeakEgress, func() { // by the stack, which knows nobody there
+			if _, err := udp.Write([]byte("nobody")); err != nil {
+				t.Fatal(err)
+			}
+		})
 	})
 }
