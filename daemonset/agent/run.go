@@ -115,7 +115,7 @@ func (d *daemon) run(ctx context.Context) error {
 
 func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, a alarms) *enforce.Enforcer {
 	return enforce.New(enforce.Config{
-		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject,
+		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject, Policies: d.client.Policies,
 		Refused: objects.Refused, Logger: d.log,
 		Malformed: func(p *networkingv1.NetworkPolicy, err error) { a.malformed(ctx, p, err) },
 		Report: func(err error) {

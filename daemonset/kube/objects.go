@@ -239,3 +239,21 @@ func (c *Client) PodObject(ctx context.Context, namespace, name string) (PodObje
 	}
 	return podObjectOf(pod)
 }
+
+// Policies asks the API server for the policies of a namespace, as they are now:
+// the watch of policies may be behind that of pods.
+func (c *Client) Policies(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error) {
+	list, err := c.core.NetworkingV1().NetworkPolicies(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, wrap("list policies of namespace "+namespace, err)
+	}
+	var all []*networkingv1.NetworkPolicy
+	for i := range list.Items {
+		p, err := policyOf(&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
