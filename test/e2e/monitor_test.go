@@ -24,6 +24,7 @@ import (
 type monitored struct {
 	records chan observe.Record
 	said    *bufio.Scanner
+	kill    context.CancelFunc
 }
 
 func monitor(t testing.TB, args ...string) monitored {
@@ -52,7 +53,7 @@ func monitor(t testing.TB, args ...string) monitored {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); _ = cmd.Wait() }) // it is killed, which is an error
-	m := monitored{records: make(chan observe.Record, 1000), said: bufio.NewScanner(said)}
+	m := monitored{records: make(chan observe.Record, 1000), said: bufio.NewScanner(said), kill: cancel}
 	for range nodes(t) {
 		if !m.said.Scan() || !strings.HasPrefix(m.said.Text(), "watching node ") {
 			t.Fatalf("monitor said %q, error %v", m.said.Text(), m.said.Err())
@@ -164,7 +165,17 @@ func TestMonitorAndExplain(t *testing.T) {
 	})
 	explained("allowed by "+ns+"/open ingress[0] from[0] ports[0]", "tables of node "+b+": allowed, they agree")
 
-	if n := onNode(t, b, "pgrep -fc 'sealaned monitor' || true"); strings.TrimSpace(n) != "1" {
-		t.Errorf("%s commands of monitor run on node %s, want 1", strings.TrimSpace(n), b)
+	running := func() string {
+		return strings.TrimSpace(onNode(t, b, "pgrep -fc '[s]ealaned monitor' || true")) // not the shell that asks
 	}
+	if n := running(); n != "1" {
+		t.Errorf("%s commands of monitor run on node %s, want 1", n, b)
+	}
+	m.kill()
+	eventually(t, 20*time.Second, "nothing is left of a monitor that was killed", func() error {
+		if n := running(); n != "0" {
+			return fmt.Errorf("%s commands run", n)
+		}
+		return nil
+	})
 }
