@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -84,7 +83,7 @@ type Client struct {
 	namespace   string
 	log         *slog.Logger
 	events      *eventRecorder
-	upgrade     http.RoundTripper // see upgradable; nil in tests without a server
+	rest        *rest.Config // for streams; nil in tests without a server
 }
 
 // NewClient makes a Client. It reads the credentials but does not connect.
@@ -113,10 +112,7 @@ func connect(base *rest.Config, cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("make api client for sealane.io: %w", err)
 	}
 	c := newClient(core, ours, cfg)
-	if c.upgrade, err = upgradable(base); err != nil {
-		c.Close()
-		return nil, fmt.Errorf("make api client for streams: %w", err)
-	}
+	c.rest = base
 	return c, nil
 }
 

@@ -26,10 +26,11 @@ import (
 // go. It returns what it was asked.
 func execServer(t *testing.T, messages ...string) (*Client, <-chan *url.URL, <-chan struct{}) {
 	t.Helper()
+	const protocol = "v5.channel.k8s.io"
 	asked, gone := make(chan *url.URL, 1), make(chan struct{})
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.URL
-		if r.Header.Get("Sec-WebSocket-Protocol") != execProtocol || r.Header.Get("Authorization") != "Bearer token" {
+		if r.Header.Get("Sec-WebSocket-Protocol") != protocol || r.Header.Get("Authorization") != "Bearer token" {
 			http.Error(w, "not as it should be", http.StatusBadRequest)
 			return
 		}
@@ -41,9 +42,12 @@ func execServer(t *testing.T, messages ...string) (*Client, <-chan *url.URL, <-c
 		}
 		defer conn.Close()
 		fmt.Fprintf(buffered, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n",
-			base64.StdEncoding.EncodeToString(sum[:]), execProtocol)
+			base64.StdEncoding.EncodeToString(sum[:]), protocol)
 		for _, m := range messages {
 			fmt.Fprintf(buffered, "\x82%c%s", len(m), m)
+		}
+		if strings.HasPrefix(messages[len(messages)-1], "\x03") {
+			fmt.Fprint(buffered, "\x88\x02\x03\xe8") // closed, and all is well (RFC 6455, 7.4.1)
 		}
 		_ = buffered.Flush()
 		_, _ = io.Copy(io.Discard, conn)
@@ -94,8 +98,8 @@ func TestExec(t *testing.T) {
 
 func TestExecFails(t *testing.T) {
 	var exit *ExitError
-	c, _, _ := execServer(t, "\x03"+`{"kind":"Status","status":"Failure","message":"exit code 3"}`)
-	if err := c.Exec(testContext(t), command(io.Discard, io.Discard)); !errors.As(err, &exit) || exit.Message != "exit code 3" {
+	c, _, _ := execServer(t, "\x03"+`{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}`)
+	if err := c.Exec(testContext(t), command(io.Discard, io.Discard)); !errors.As(err, &exit) || !strings.Contains(exit.Message, "code 3") {
 		t.Errorf("error %v", err)
 	}
 	c, _, _ = execServer(t, "\x01half")
@@ -121,9 +125,8 @@ func TestExecRefused(t *testing.T) {
 		body   string
 		want   error
 	}{
-		"forbidden": {http.StatusForbidden, `{"kind":"Status","status":"Failure","reason":"Forbidden","code":403}`, ErrForbidden},
-		"no pod":    {http.StatusNotFound, `{"kind":"Status","status":"Failure","reason":"NotFound","code":404}`, ErrNotFound},
-		"no status": {http.StatusForbidden, "go away", ErrForbidden},
+		"forbidden": {http.StatusForbidden, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}`, ErrForbidden},
+		"no pod":    {http.StatusNotFound, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`, ErrNotFound},
 	} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(tc.status)

@@ -17,7 +17,7 @@ var floors = []struct {
 	verb     string
 	packages []string
 }{
-	{"stand on", []string{"internal/atomicfile", "internal/nl", "internal/websocket", "api/v1alpha1"}},
+	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1"}},
 	{"know", []string{"keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
