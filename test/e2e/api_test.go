@@ -111,7 +111,9 @@ func (a *api) label(t testing.TB, ns, pod string, labels object) (asked, done ti
 	return a.do(t, http.MethodPatch, path, object{"metadata": object{"labels": labels}})
 }
 
-func policies(ns string) string { return "/apis/networking.k8s.io/v1/namespaces/" + ns + "/networkpolicies" }
+func policies(ns string) string {
+	return "/apis/networking.k8s.io/v1/namespaces/" + ns + "/networkpolicies"
+}
 
 // policy makes a NetworkPolicy.
 func (a *api) policy(t testing.TB, ns, name string, spec object) (asked, done time.Time) {
