@@ -246,7 +246,7 @@ func TestPrivilegedReplaceLosesNothing(t *testing.T) {
 // pinned lists the pins of links.
 func (n *node) pinned() []string {
 	n.t.Helper()
-	all, err := filepath.Glob(filepath.Join(n.pins, "*", "links", "*"))
+	all, err := filepath.Glob(filepath.Join(n.pins, "links", "*"))
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -394,4 +394,31 @@ func TestPrivilegedPinsNeedABPFFS(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestPrivilegedRetire: maps of another layout go when all programs are ours, and
+// the links stay.
+func TestPrivilegedRetire(t *testing.T) {
+	n := newNode(t, 1)
+	n.addLane(2, false)
+	old := filepath.Join(n.pins, "v0")
+	if err := os.MkdirAll(filepath.Join(old, "links"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.d.maps.Drops.Pin(filepath.Join(old, "drops")); err != nil {
+		t.Fatal(err)
+	}
+	before := len(n.attached(laneName))
+	if err := n.d.Retire(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old folder is still there: %v", err)
+	}
+	if _, err := os.Stat(n.d.pins); err != nil {
+		t.Error(err)
+	}
+	if after := len(n.attached(laneName)); after != before || after == 0 {
+		t.Errorf("%d programs on the lane, before %d", after, before)
+	}
 }

@@ -203,7 +203,7 @@ static __always_inline int begins(const struct packet *p, const struct track *t,
 		       (p->syn && t->state->class != class);
 	if (p->syn)
 		return t->state->class != class || t->state->frontend_port || t->state->origin != t->origin;
-	return 0;
+	return t->state->class == FLOW_NONE && class != FLOW_NONE && p->proto != IPPROTO_TCP;
 }
 
 /*

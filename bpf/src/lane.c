@@ -53,9 +53,6 @@ static __always_inline int lane_ingress(struct __sk_buff *skb, __u32 l2)
 		reason = judge(skb, &p, &t, 0);
 		if (reason)
 			return drop(skb, reason);
-		/* A node that answers a pod does so by its own node; this one speaks to the pod itself. */
-		if (t.state && f->kind == FORWARD_NODE_REMOTE && p.proto != IPPROTO_TCP && !p.error)
-			t.state->class = FLOW_FAST;
 		if (!takes_fast_path(&p, &t, 0))
 			return TC_OK;
 		if (from_frontend(skb, &p, &t))

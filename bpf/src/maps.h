@@ -61,7 +61,7 @@ struct frontend {
 };
 
 enum flow_class {
-	FLOW_NONE = 0,
+	FLOW_NONE = 0, /* unknown, or a pod has begun it with a node, which has not answered */
 	FLOW_FAST = 1, /* forwarded by these programs, both ways */
 	FLOW_STACK = 2, /* netfilter has translated it: must go back the same way */
 };

@@ -216,10 +216,10 @@ struct {
 static __always_inline void share_ports(struct packet *p)
 {
 	struct datagram d = { .src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto };
-	struct ports *first;
+	struct ports *first, own = p->ports; /* before Linux 6.8 a value has to be on the function's own stack */
 
 	if (!p->later) {
-		bpf_map_update_elem(&datagrams, &d, &p->ports, UPDATE_ANY);
+		bpf_map_update_elem(&datagrams, &d, &own, UPDATE_ANY);
 		return;
 	}
 	first = bpf_map_lookup_elem(&datagrams, &d);

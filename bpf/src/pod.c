@@ -25,15 +25,20 @@ static __always_inline int into_lane(struct __sk_buff *skb, struct packet *p, co
 	return bpf_redirect(to.ifindex, 0);
 }
 
-/* The pods' next hop, which is also who a pod meets when a service leads back to it. */
+/*
+ * Whom a pod meets when a service leads back to it: its next hop, or for IPv6,
+ * where a link-local peer would be answered from a link-local address, one of a
+ * unique local range (RFC 4193) that nobody has.
+ */
 static __always_inline void gateway_of(const struct packet *p, struct addr *gateway)
 {
 	if (p->v4) {
 		map_v4(gateway, bpf_htonl(0xa9fe0101)); /* 169.254.1.1 */
 		return;
 	}
-	gateway->w[0] = bpf_htonl(0xfe800000);
-	gateway->w[1] = gateway->w[2] = 0;
+	gateway->w[0] = bpf_htonl(0xfd5ea1a1); /* fd5e:a1a1:5ea1::1 */
+	gateway->w[1] = bpf_htonl(0x5ea10000);
+	gateway->w[2] = 0;
 	gateway->w[3] = bpf_htonl(1);
 }
 
@@ -93,8 +98,8 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, cons
 		return into_lane(skb, p, f);
 	if (!asked && answers_node(p, t))
 		skb->mark |= ANSWER_MARK;
-	else if (begins(p, t, FLOW_STACK, asked))
-		flow_set(t, FLOW_STACK, asked);
+	else if (begins(p, t, asked ? FLOW_STACK : FLOW_NONE, asked)) /* the node may yet speak to the pod itself, the short way */
+		flow_set(t, asked ? FLOW_STACK : FLOW_NONE, asked);
 	return pass(skb, PATH_STACK_OUT);
 }
 

@@ -163,12 +163,12 @@ __global int permits(__u64 set, const struct addr *peer, __u32 proto, __u32 port
 
 	if (!s || !peer)
 		return 0;
+	k.addr = *peer; /* before Linux 6.8 a key has to be on the function's own stack */
 	if (in_ports(s->any, proto, port))
 		return 1;
-	id = bpf_map_lookup_elem(&identities, peer);
+	id = bpf_map_lookup_elem(&identities, &k.addr);
 	if (id && (in_ports(s->pods, proto, port) || by_rule(set, *id, proto, port)))
 		return 1;
-	k.addr = *peer;
 	id = bpf_map_lookup_elem(&blocks, &k);
 	return id && by_rule(set, *id, proto, port);
 }
@@ -198,13 +198,16 @@ static __always_inline int is_stranger(const struct addr *a)
  * drop it, and what dry-run policies would add. This node judges for its own
  * pods only; the other end's node judges for the other end.
  */
-__global int judge_new(const struct addr *src, const struct addr *dst, __u32 proto, __u32 port)
+__global int judge_new(const struct addr *from, const struct addr *to, __u32 proto, __u32 port)
 {
+	struct addr own[2] = {}, *src = &own[0], *dst = &own[1];
 	struct guard *g;
 	int trial = 0;
 
-	if (!src || !dst)
+	if (!from || !to)
 		return DROP_POLICY_UNKNOWN;
+	*src = *from; /* see permits */
+	*dst = *to;
 	g = bpf_map_lookup_elem(&guards, src);
 	if (!g && endpoint_of(src))
 		return DROP_POLICY_UNKNOWN;

@@ -133,14 +133,14 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 
 	if (!p || !gateway || !asked)
 		return -1;
-	asked->addr = p->dst;
-	asked->port = p->ports.dst;
-	asked->proto = p->proto;
-	s = bpf_map_lookup_elem(&services, asked);
+	r.frontend.addr = p->dst;
+	r.frontend.port = p->ports.dst;
+	r.frontend.proto = p->proto;
+	*asked = r.frontend;
+	s = bpf_map_lookup_elem(&services, &r.frontend);
 	if (!s || !s->backends)
 		return 0;
 	r.client = p->src;
-	r.frontend = *asked;
 	r.port = p->ports.src;
 	made = bpf_map_lookup_elem(&choices, &r);
 	if (made && goes_on(p, s, made)) {
