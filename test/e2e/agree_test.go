@@ -88,7 +88,7 @@ func TestServicesAgree(t *testing.T) {
 func (a *agreeTest) byPod(t *testing.T, node, network, address string, times int) map[string]int {
 	t.Helper()
 	reached := map[string]int{}
-	for _, got := range a.clients[node].try(t, 3*time.Second, slices.Repeat([]target{{network, address}}, times)...) {
+	for _, got := range a.clients[node].try(t, 1500*time.Millisecond, slices.Repeat([]target{{network, address}}, times)...) {
 		reached[got.server()]++
 		if got.Error == "" && !slices.Contains(a.clients[node].ips, got.client()) {
 			t.Errorf("%s sees %s as client, want one of %v", got.server(), got.client(), a.clients[node].ips)
@@ -116,7 +116,8 @@ func (a *agreeTest) byNode(t *testing.T, node, address string, times int) map[st
 
 func (a *agreeTest) hostAsks(t *testing.T, node, address string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	// A refusal of IPv6 that the kernel gives itself is heard at the second SYN.
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	conn, err := dialIn(ctx, a.hosts[node], "tcp", address)
 	if err != nil {
@@ -221,8 +222,10 @@ func (a *agreeTest) hairpin(t *testing.T) {
 
 // policySeesBackend: egress is judged by the pod that a service leads to.
 func (a *agreeTest) policySeesBackend(t *testing.T) {
-	a.policy(t, a.ns, "only-s0", object{"podSelector": selects("app", "client"), "policyTypes": []string{"Egress"},
-		"egress": []object{{"to": []object{{"podSelector": selects("name", "s0")}}}}})
+	a.policy(t, a.ns, "only-s0", object{
+		"podSelector": selects("app", "client"), "policyTypes": []string{"Egress"},
+		"egress": []object{{"to": []object{{"podSelector": selects("name", "s0")}}}},
+	})
 	defer func() { a.deletePolicy(t, a.ns, "only-s0") }()
 	for _, n := range a.nodes {
 		for _, address := range a.addresses(t, "all") {

@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -95,7 +94,7 @@ func (a *api) do(t testing.TB, method, path string, body any) (asked, done time.
 	done = time.Now()
 	defer answer.Body.Close()
 	if said, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode >= 300 {
-		t.Fatal(fmt.Errorf("%s %s: %s: %s: %w", method, path, answer.Status, said, err))
+		t.Fatalf("%s %s: %s: %s, %v", method, path, answer.Status, said, err)
 	}
 	return asked, done
 }

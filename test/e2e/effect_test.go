@@ -26,7 +26,7 @@ const (
 // back.
 type change struct {
 	name        string
-	deny, allow func(t testing.TB) (asked, done time.Time)
+	deny, allow func() (asked, done time.Time)
 }
 
 // effectTest is a client and a server on nodes without an API server. The server
@@ -53,19 +53,22 @@ func newEffectTest(t *testing.T) effectTest {
 	return e
 }
 
-func (e effectTest) changes() []change {
-	relabel := func(ns, pod, key, value string) func(testing.TB) (time.Time, time.Time) {
-		return func(t testing.TB) (time.Time, time.Time) { return e.label(t, ns, pod, object{key: value}) }
+func (e effectTest) changes(t *testing.T) []change {
+	type times = func() (asked, done time.Time)
+	relabel := func(pod, key, value string) times {
+		return func() (asked, done time.Time) { return e.label(t, e.guest, pod, object{key: value}) }
+	}
+	isolate := func() (asked, done time.Time) { return e.policy(t, e.guest, "deny", denyAll()) }
+	release := func() (asked, done time.Time) { return e.deletePolicy(t, e.guest, "deny") }
+	withdraw := func() (asked, done time.Time) { return e.deletePolicy(t, e.ns, "server") }
+	grant := func() (asked, done time.Time) {
+		return e.policy(t, e.ns, "server", object{"podSelector": selects("role", "server"), "ingress": []object{{}}})
 	}
 	return []change{
-		{"label of the client", relabel(e.guest, "client", "role", "stranger"), relabel(e.guest, "client", "role", "client")},
-		{"label of its namespace", relabel(e.guest, "", "team", "rival"), relabel(e.guest, "", "team", "guest")},
-		{"policy for egress", func(t testing.TB) (time.Time, time.Time) { return e.policy(t, e.guest, "deny", denyAll()) },
-			func(t testing.TB) (time.Time, time.Time) { return e.deletePolicy(t, e.guest, "deny") }},
-		{"policy for ingress", func(t testing.TB) (time.Time, time.Time) { return e.deletePolicy(t, e.ns, "server") },
-			func(t testing.TB) (time.Time, time.Time) {
-				return e.policy(t, e.ns, "server", object{"podSelector": selects("role", "server"), "ingress": []object{{}}})
-			}},
+		{"label of the client", relabel("client", "role", "stranger"), relabel("client", "role", "client")},
+		{"label of its namespace", relabel("", "team", "rival"), relabel("", "team", "guest")},
+		{"policy for egress", isolate, release},
+		{"policy for ingress", withdraw, grant},
 	}
 }
 
@@ -78,16 +81,16 @@ func TestPolicyTakesEffect(t *testing.T) {
 		e.awaitPieces(t, "udp", ip, time.Now())
 	}
 	var denied, allowed []float64
-	for _, c := range e.changes() {
+	for _, c := range e.changes(t) {
 		t.Run(c.name, func(t *testing.T) {
 			var deny, allow []float64
 			for range setting("SEALANE_E2E_CHANGES", 10) {
 				for _, change := range []struct {
-					do   func(testing.TB) (time.Time, time.Time)
+					do   func() (asked, done time.Time)
 					took *[]float64
 					way  func(testing.TB, string, time.Time) time.Time
 				}{{c.deny, &deny, e.awaitSilence}, {c.allow, &allow, e.awaitAnswer}} {
-					asked, _ := change.do(t)
+					asked, _ := change.do()
 					for _, ip := range e.server.ips {
 						*change.took = append(*change.took, float64(change.way(t, ip, asked).Sub(asked))/1e6)
 					}
@@ -116,9 +119,9 @@ func TestPolicyCutsFlows(t *testing.T) {
 			e.awaitPieces(t, network, ip, time.Now())
 		}
 	}
-	for _, c := range e.changes() {
+	for _, c := range e.changes(t) {
 		t.Run(c.name, func(t *testing.T) {
-			_, done := c.deny(t)
+			_, done := c.deny()
 			time.Sleep(time.Until(done.Add(inForce + time.Second))) // the time without an answer is what is tested
 			for _, network := range networks {
 				for _, ip := range e.server.ips {
@@ -128,7 +131,7 @@ func TestPolicyCutsFlows(t *testing.T) {
 					}
 				}
 			}
-			_, done = c.allow(t)
+			_, done = c.allow()
 			for _, network := range networks {
 				for _, ip := range e.server.ips {
 					e.awaitPieces(t, network, ip, done)

@@ -158,7 +158,7 @@ func (r *randomTest) pod(s *station, labels map[string]string) policy.Pod {
 }
 
 // local gives a policy of policytest the namespaces and the addresses of the lab.
-// What lies within what stays so.
+// What lies within what stays so. The API server wants no host bits.
 func (r *randomTest) local(t *testing.T, np *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	t.Helper()
 	text, err := json.Marshal(np)
@@ -166,7 +166,7 @@ func (r *randomTest) local(t *testing.T, np *networkingv1.NetworkPolicy) *networ
 		t.Fatal(err)
 	}
 	moved := strings.NewReplacer(
-		`"10.0.0.0/8"`, `"10.0.0.0/8"`, `"10.0.`, `"10.244.`, `"fd00::/124"`, `"fd00:244::/62"`, `"fd00::4/126"`, `"fd00:244:0:1::/64"`,
+		`"10.0.0.0/8"`, `"10.0.0.0/8"`, `"10.0.1.7/24"`, `"10.244.1.0/24"`, `"10.0.`, `"10.244.`, `"fd00::/124"`, `"fd00:244::/62"`, `"fd00::4/126"`, `"fd00:244:0:1::/64"`,
 		`"fd00::5/128"`, `"fd00:244:0:1::/120"`, `"192.168.0.0/16"`, `"172.30.0.0/16"`, `"192.168.1.`, `"172.30.0.`, `"2001:db8::/32"`, `"fd00:30::/32"`,
 		`"2001:db8:1::/48"`, `"fd00:30::/48"`,
 	).Replace(string(text))

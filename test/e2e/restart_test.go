@@ -18,8 +18,10 @@ func TestPolicySurvivesRestart(t *testing.T) {
 	a, outside := newAPI(t), namespace(t, "e2e-restart-out")
 	a.policy(t, m.ns, "deny", denyAll())
 	inside := []object{{"podSelector": object{}}}
-	a.policy(t, m.ns, "mesh", object{"podSelector": object{}, "ingress": []object{{"from": inside}}, "egress": []object{{"to": inside}},
-		"policyTypes": []string{"Ingress", "Egress"}})
+	a.policy(t, m.ns, "mesh", object{
+		"podSelector": object{}, "ingress": []object{{"from": inside}}, "egress": []object{{"to": inside}},
+		"policyTypes": []string{"Ingress", "Egress"},
+	})
 	// The sink is one of those that only their own namespace may reach; strangers
 	// on its node and on others send to it all the time.
 	sink := stations(t, m.ns, probe{Name: "sink", Node: m.nodes[len(m.nodes)-1]})["sink"]

@@ -76,7 +76,7 @@ func read(packet []byte) (source netip.Addr, kind string) {
 	if len(packet) < 20 {
 		return netip.Addr{}, ""
 	}
-	var protocol, rest = packet[9], 20
+	protocol, rest := packet[9], 20
 	switch {
 	case packet[0]>>4 == 4:
 		source = netip.AddrFrom4([4]byte(packet[12:16]))
