@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -105,7 +107,8 @@ func kindOf(protocol byte, rest []byte) string {
 }
 
 // received counts what this network namespace has received of IPv4 and IPv6
-// since it was made, thus before any process was in it.
+// since it was made, thus before any process was in it. Multicast of IPv6 is left
+// out: a namespace hears its own.
 func received() (four, six int, err error) {
 	text, err := os.ReadFile("/proc/net/snmp")
 	if err != nil {
@@ -114,29 +117,28 @@ func received() (four, six int, err error) {
 	var names []string
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if len(fields) < 4 || fields[0] != "Ip:" {
-			continue
-		}
-		if names == nil {
+		switch {
+		case len(fields) == 0 || fields[0] != "Ip:":
+		case names == nil:
 			names = fields
-			continue
-		}
-		for i, name := range names {
-			if name == "InReceives" && i < len(fields) {
-				_, err = fmt.Sscan(fields[i], &four)
+		default:
+			if four, err = strconv.Atoi(fields[slices.Index(names, "InReceives")]); err != nil {
+				return 0, 0, err
 			}
 		}
-	}
-	if err != nil {
-		return 0, 0, err
 	}
 	text, err = os.ReadFile("/proc/net/snmp6")
 	if errors.Is(err, os.ErrNotExist) {
 		return four, 0, nil
 	}
+	sign := map[string]int{"Ip6InReceives": 1, "Ip6InMcastPkts": -1}
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "Ip6InReceives" {
-			_, err = fmt.Sscan(fields[1], &six)
+		if fields := strings.Fields(line); len(fields) == 2 && sign[fields[0]] != 0 {
+			n, err := strconv.Atoi(fields[1])
+			if err != nil {
+				return 0, 0, err
+			}
+			six += sign[fields[0]] * n
 		}
 	}
 	return four, six, err
