@@ -9,10 +9,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -108,8 +110,8 @@ func (r *randomTest) become(t *testing.T, w *policytest.World) {
 		r.cluster.Namespaces[ns] = labels
 		r.label(t, ns, "", only(labels, "team", "env"))
 	}
-	for _, s := range r.pods {
-		labels := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(r.pods)) { // in order, so that equal seeds make equal worlds
+		s, labels := r.pods[name], map[string]string{}
 		for _, key := range []string{"app", "tier"} {
 			if v := policytest.Pick(w, "x", "y", ""); v != "" {
 				labels[key] = v
