@@ -16,9 +16,6 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 )
 
-// ErrNotBPFFS says that the pin folder is not on a bpffs.
-var ErrNotBPFFS = errors.New("not a bpf file system")
-
 // layout names the folder of the pins. It changes with the layout of a map,
 // so that two versions of the daemon never read each other's maps wrongly.
 const layout = "v2"

@@ -19,10 +19,6 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// ErrFull says that a table of the data path has no room for another entry.
-// What is not in a table is not allowed.
-var ErrFull = errors.New("table is full")
-
 // encoded is what this daemon must remember of the tables in the kernel, since
 // the kernel cannot be asked for it cheaply.
 type encoded struct {

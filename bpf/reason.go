@@ -38,41 +38,16 @@ func Reasons() []Reason {
 
 // String is the label of the reason in metrics, logs and the CLI.
 func (r Reason) String() string {
-	switch r {
-	case ReasonMalformed:
-		return "malformed"
-	case ReasonSpoofedSource:
-		return "spoofed_source"
-	case ReasonLinkLocal:
-		return "link_local"
-	case ReasonMulticast:
-		return "multicast"
-	case ReasonProtocol:
-		return "protocol"
-	case ReasonNoLane:
-		return "no_lane"
-	case ReasonNoEndpoint:
-		return "no_endpoint"
-	case ReasonLaneSource:
-		return "lane_source"
-	case ReasonLaneDestination:
-		return "lane_destination"
-	case ReasonLeakEgress:
-		return "leak_egress"
-	case ReasonLeakIngress:
-		return "leak_ingress"
-	case ReasonHelper:
-		return "helper"
-	case ReasonPolicyEgress:
-		return "policy_egress"
-	case ReasonPolicyIngress:
-		return "policy_ingress"
-	case ReasonPolicyUnknown:
-		return "policy_unknown"
-	case ReasonPolicyPeer:
-		return "policy_peer"
+	labels := [...]string{
+		ReasonMalformed: "malformed", ReasonSpoofedSource: "spoofed_source", ReasonLinkLocal: "link_local", ReasonMulticast: "multicast",
+		ReasonProtocol: "protocol", ReasonNoLane: "no_lane", ReasonNoEndpoint: "no_endpoint", ReasonLaneSource: "lane_source",
+		ReasonLaneDestination: "lane_destination", ReasonLeakEgress: "leak_egress", ReasonLeakIngress: "leak_ingress", ReasonHelper: "helper",
+		ReasonPolicyEgress: "policy_egress", ReasonPolicyIngress: "policy_ingress", ReasonPolicyUnknown: "policy_unknown", ReasonPolicyPeer: "policy_peer",
 	}
-	return "unknown"
+	if int(r) >= len(labels) || labels[r] == "" {
+		return "unknown"
+	}
+	return labels[r]
 }
 
 // Path is one of the ways that a pod's packet takes. Numbers are those of

@@ -135,10 +135,10 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 	case <-f.changed:
 	case <-f.own:
 	case <-f.paired:
-		return lanesOnly, nil
+		return n.renew(ctx, f.timer), nil
 	case r := <-f.results:
 		n.take(r)
-		return lanesOnly, nil
+		return n.renew(ctx, f.timer), nil
 	case <-n.restarted:
 	case _, ok := <-f.links:
 		if !ok && ctx.Err() == nil {
@@ -156,6 +156,29 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 		}
 	}
 	return everything, nil
+}
+
+// renew brings preshared keys to lanes whose plan stays as it is. In a large
+// cluster some exchange ends every second, and a pass for each would be most of
+// what the daemon does.
+func (n *network) renew(ctx context.Context, timer *time.Timer) news {
+	if n.applyTime.IsZero() || len(n.applied.Lanes) == 0 {
+		return lanesOnly // the last pass failed: there is no plan to keep
+	}
+	noted := n.rotator.Noted()
+	changed, next := n.glance(ctx)
+	if changed {
+		return lanesOnly
+	}
+	if err := n.lanes.Apply(ctx, n.applied); err != nil {
+		n.log.Warn("preshared keys not renewed", "error", err)
+		return lanesOnly // which says what is wrong, and tries again
+	}
+	if n.rotator.Renewed(noted) {
+		next = 0
+	}
+	timer.Reset(next)
+	return nothing
 }
 
 // take lets the next decision know of an exchange that ended, and of all that ended

@@ -4,12 +4,15 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -77,5 +80,51 @@ func TestAlarmOnBrokenContinuity(t *testing.T) {
 	}
 	if all := j.alarmsSoFar(); len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
 		t.Errorf("alarms %+v, events %+v; want one of each", all, *told)
+	}
+}
+
+// refusing is a cluster that denies every certificate.
+type refusing struct {
+	office
+	reason ca.Reason
+	asked  chan struct{}
+}
+
+func (r *refusing) RequestCertificate(_ context.Context, c kube.CertificateRequest) ([][]byte, error) {
+	r.asked <- struct{}{}
+	return nil, &kube.DeniedError{Request: c.Node.Name, Reason: string(r.reason), Message: "denied"}
+}
+
+// TestTooManyRequestsAreNotMadeMore: a node that is told that it asks too often
+// waits, whatever happens in the cluster meanwhile.
+func TestTooManyRequestsAreNotMadeMore(t *testing.T) {
+	for reason, atOnce := range map[ca.Reason]bool{ca.ReasonRateLimit: false, ca.ReasonNodeRevoked: true} {
+		k := newCourt(t)
+		k.snap.Bundle = k.c.Authority.Bundle()
+		desk := &refusing{reason: reason, asked: make(chan struct{}, 100)}
+		k.trust.cluster = desk
+		k.pass() // pokes
+		synctest.Test(t, func(t *testing.T) {
+			k.trust.poked = make(chan struct{}, 1)
+			signal(k.trust.poked)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- k.trust.run(ctx) }()
+			synctest.Wait()
+			signal(k.trust.poked)
+			synctest.Wait()
+			if got := len(desk.asked) == 2; got != atOnce || len(desk.asked) == 0 {
+				t.Errorf("%s: asked %d times", reason, len(desk.asked))
+			}
+			time.Sleep(retryLeast)
+			synctest.Wait()
+			if len(desk.asked) < 2 {
+				t.Errorf("%s: never asked again", reason)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -110,7 +110,7 @@ func (d *daemon) run(ctx context.Context) error {
 
 func (d *daemon) makeEnforcer(objects *kube.Objects) *enforce.Enforcer {
 	return enforce.New(enforce.Config{
-		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject,
+		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject, Policies: d.client.Policies,
 		Refused: objects.Refused, Logger: d.log,
 		Report: func(err error) {
 			d.state.report(partPolicy, nil) // it has begun: what is missing is denied, and stops no pod

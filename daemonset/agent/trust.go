@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/ca"
 )
 
 const (
@@ -125,11 +126,12 @@ func (t *trust) list(publish, revoke []uint64) {
 func (t *trust) run(ctx context.Context) error {
 	retry := retryLeast
 	timer := time.NewTimer(identityCheck)
+	poked := t.poked
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.poked:
+		case <-poked:
 		case <-timer.C:
 		}
 		t.mu.Lock()
@@ -143,6 +145,10 @@ func (t *trust) run(ctx context.Context) error {
 			return nil
 		}
 		t.state.report(partKeys, err)
+		poked = t.poked
+		if tooOften(err) {
+			poked = nil // to ask again whenever there are news would make it worse
+		}
 		if err == nil {
 			retry = retryLeast
 			timer.Reset(t.rest)
@@ -154,6 +160,13 @@ func (t *trust) run(ctx context.Context) error {
 		timer.Reset(retry)
 		retry = min(2*retry, retryMost)
 	}
+}
+
+// tooOften tells whether the controller has denied a certificate because this
+// node asks for too many.
+func tooOften(err error) bool {
+	var denied *kube.DeniedError
+	return errors.As(err, &denied) && denied.Reason == string(ca.ReasonRateLimit)
 }
 
 func (t *trust) refresh(ctx context.Context, w *wanted) error {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/policy"
@@ -30,8 +32,10 @@ type request struct {
 	found kube.PodObject
 	// done is closed when the guard is in the data path; nil if nobody waits.
 	done chan struct{}
-	// missing says what keeps it waiting. The Enforcer's mutex guards it.
-	missing string
+	// missing says what keeps it waiting, and policies which ones the pod's namespace
+	// has. The Enforcer's mutex guards both.
+	missing  string
+	policies []*networkingv1.NetworkPolicy
 }
 
 type verb int
@@ -51,6 +55,7 @@ const (
 // policies select by namespace and labels, and it has neither.
 func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip.Addr) error {
 	r := &request{Attachment: Attachment{pod, slices.Clone(addresses)}, done: make(chan struct{}), missing: "nothing has been seen of the cluster"}
+	r.policies, _ = e.present(ctx, pod)
 	e.enqueue(r)
 	pause := e.cfg.AskAfter
 	ask := time.NewTimer(pause)
@@ -61,6 +66,7 @@ func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip
 			return nil
 		case <-ask.C:
 			e.ask(ctx, pod)
+			e.lookAgain(ctx, r)
 			pause *= 2
 			ask.Reset(pause)
 		case <-ctx.Done():
@@ -97,6 +103,32 @@ func (e *Enforcer) ask(ctx context.Context, pod cni.PodRef) {
 	}
 }
 
+// present asks which policies there are where a pod is. Not ok: nobody can say,
+// and a pod cannot wait for what nobody knows of.
+func (e *Enforcer) present(ctx context.Context, pod cni.PodRef) (all []*networkingv1.NetworkPolicy, ok bool) {
+	if e.cfg.Policies == nil || pod.IsZero() {
+		return nil, false
+	}
+	all, err := e.cfg.Policies(ctx, pod.Namespace)
+	if err != nil {
+		e.cfg.Logger.Warn("policies are taken as the watch has them", "pod", pod.String(), "error", err)
+	}
+	return all, err == nil
+}
+
+// lookAgain drops what a pod waits for in vain: a policy that has been deleted
+// before the watch ever brought it.
+func (e *Enforcer) lookAgain(ctx context.Context, r *request) {
+	all, ok := e.present(ctx, r.Pod)
+	if !ok {
+		return
+	}
+	e.mu.Lock()
+	r.policies = all
+	e.mu.Unlock()
+	e.signal()
+}
+
 // Detach takes guard and identity of addresses away, soon. Until then and after
 // it they let nothing through that was not allowed before.
 func (e *Enforcer) Detach(addresses []netip.Addr) {
@@ -117,6 +149,10 @@ func (e *Enforcer) enqueue(r *request) {
 	e.mu.Lock()
 	e.queue = append(e.queue, r)
 	e.mu.Unlock()
+	e.signal()
+}
+
+func (e *Enforcer) signal() {
 	select {
 	case e.wake <- struct{}{}:
 	default: // Run has not taken the last one
@@ -178,6 +214,9 @@ func (e *Enforcer) look() []*request {
 		}
 		missing := e.missing(r.Pod)
 		e.mu.Lock()
+		if missing == "" {
+			missing = e.behind(r.policies)
+		}
 		r.missing = missing
 		e.mu.Unlock()
 		if missing == "" {
@@ -207,6 +246,17 @@ func (e *Enforcer) missing(pod cni.PodRef) string {
 		return fmt.Sprintf("the API server shows another pod of that name, with UID %s", o.UID)
 	case !space:
 		return "the API server has not shown its namespace"
+	}
+	return ""
+}
+
+// behind says which of the policies the watch has yet to bring; empty: none.
+func (e *Enforcer) behind(policies []*networkingv1.NetworkPolicy) string {
+	for _, p := range policies {
+		now, ok := e.cfg.Objects.Policy(p.Namespace, p.Name)
+		if !ok || now.UID == p.UID && now.Generation < p.Generation {
+			return fmt.Sprintf("the watch of policies has not brought %s yet", p.Name)
+		}
 	}
 	return ""
 }

@@ -57,6 +57,10 @@ type Config struct {
 	// Ask asks the API server for a pod that the watch has not brought in time.
 	// Nil: only the watch brings pods.
 	Ask func(ctx context.Context, namespace, name string) (kube.PodObject, error)
+	// Policies asks the API server for the policies of a namespace: a pod waits for
+	// those that were there before it, and that the watch has not brought yet. While
+	// the API server is away, and if Policies is nil, the watch's are all.
+	Policies func(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error)
 	// Refused counts the pods that claim an address that is not theirs, for
 	// Status; nil: they are not counted.
 	Refused func() int

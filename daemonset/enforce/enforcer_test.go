@@ -428,3 +428,51 @@ func TestAddressesOfLocalPodsAreThoseOfTheirAttachment(t *testing.T) {
 		r.wantNothing(addrB)
 	})
 }
+
+// TestPolicyThatTheWatchHasNotBrought: the watch of policies is behind that of
+// pods, and a pod waits for it, but not for a policy that is gone again.
+func TestPolicyThatTheWatchHasNotBrought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		var listed atomic.Pointer[[]*networkingv1.NetworkPolicy]
+		r := newRig(t, func(cfg *Config) {
+			cfg.Policies = func(context.Context, string) ([]*networkingv1.NetworkPolicy, error) {
+				if away.Load() {
+					return nil, errors.New("away")
+				}
+				return *listed.Load(), nil
+			}
+		})
+		first, second := deny("first"), deny("second")
+		first.Generation, second.Generation = 2, 1
+		listed.Store(&[]*networkingv1.NetworkPolicy{first, second})
+		older := deny("first")
+		older.Generation = 1
+		r.api.setPolicy(older)
+		r.api.setPod(pod("web", "u", "n1"))
+		r.run()
+		done := r.attaching(t.Context(), ref("web", "u"), addrA)
+		wantWaiting(t, done)
+		r.api.setPolicy(first)
+		synctest.Wait()
+		wantWaiting(t, done)
+		r.api.setPolicy(second)
+		synctest.Wait()
+		wantDone(t, done)
+		r.wantGuard(addrA, true, true)
+
+		third := deny("third")
+		listed.Store(&[]*networkingv1.NetworkPolicy{first, second, third})
+		r.api.setPod(pod("db", "v", "n1"))
+		done = r.attaching(t.Context(), ref("db", "v"), addrB)
+		wantWaiting(t, done)
+		listed.Store(&[]*networkingv1.NetworkPolicy{first, second}) // it was deleted before the watch ever saw it
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		wantDone(t, done)
+
+		away.Store(true)
+		r.api.setPod(pod("job", "w", "n1"))
+		wantDone(t, r.attaching(t.Context(), ref("job", "w"), netip.MustParseAddr("10.244.1.9")))
+	})
+}

@@ -134,5 +134,8 @@ func TestServicesAreMadeUpFor(t *testing.T) {
 		r.dp.mu.Unlock()
 		time.Sleep(time.Second)
 		r.wantServices(map[string][]string{"10.96.0.1": {"10.244.1.5"}})
+		if r.dp.syncs != 1 {
+			t.Errorf("policies, which lacked nothing, were written as a whole %d times", r.dp.syncs)
+		}
 	})
 }

@@ -14,16 +14,16 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// write writes what changed, or the whole if that is due: at first, and when it
-// is time to make up for an error. It returns what it wrote of the policies, and
+// write writes what changed, or the whole if that is due: at first, and of the
+// half that lacks something when it is time to make up for it. It returns what it wrote of the policies, and
 // whether it wrote anything.
 func (e *Enforcer) write() (policies policy.Changes, wrote bool) {
-	whole := !e.begun || e.retry.over
+	first, again := !e.begun, e.retry.over
 	e.begun, e.retry.over = true, false
 	c := e.changes()
 	merge(e.tables, c)
-	wrotePolicies := e.writePolicies(c, whole)
-	wroteServices := e.writeServices(whole)
+	wrotePolicies := e.writePolicies(c, first || again && e.policyErr != nil)
+	wroteServices := e.writeServices(first || again && e.serviceErr != nil)
 	if e.policyErr == nil && e.serviceErr == nil {
 		e.retry.stop()
 	} else {

@@ -117,6 +117,7 @@ func metaOf(o metav1.ObjectMeta, labels ...string) metav1.ObjectMeta {
 
 func policyOf(o *networkingv1.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
 	out := &networkingv1.NetworkPolicy{ObjectMeta: metaOf(o.ObjectMeta), Spec: o.Spec}
+	out.UID, out.Generation = o.UID, o.Generation
 	for k, v := range o.Annotations {
 		if k != corev1.LastAppliedConfigAnnotation { // a copy of the spec
 			metav1.SetMetaDataAnnotation(&out.ObjectMeta, k, v)

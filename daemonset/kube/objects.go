@@ -118,8 +118,8 @@ func (o *Objects) mark(refs ...Ref) {
 
 // Pod returns a pod. Its addresses are those that it can have: those in the
 // ranges of the node that it runs on, as the Node object says and the node
-// itself cannot. While the Node object is not known there are none; when it
-// comes, Take names the pod again.
+// itself cannot. While the Node object is not known, or has no ranges, there are
+// none; when it has, Take names the pod again.
 func (o *Objects) Pod(namespace, name string) (PodObject, bool) {
 	pod, ok := o.pods.get(namespace, name)
 	if !ok {
@@ -131,9 +131,9 @@ func (o *Objects) Pod(namespace, name string) (PodObject, bool) {
 
 // accepted returns the addresses that a pod can have, and reports the others.
 func (o *Objects) accepted(pod PodObject) []netip.Addr {
-	node, known := o.cfg.Nodes.nodes.get("", pod.Node)
-	if !known {
-		return nil
+	node, _ := o.cfg.Nodes.nodes.get("", pod.Node)
+	if len(node.PodCIDRs) == 0 {
+		return nil // not known, or new and without ranges yet
 	}
 	var out []netip.Addr
 	var foreign netip.Addr
@@ -236,4 +236,22 @@ func (c *Client) PodObject(ctx context.Context, namespace, name string) (PodObje
 		return PodObject{}, wrap(fmt.Sprintf("get pod %s/%s", namespace, name), err)
 	}
 	return podObjectOf(pod)
+}
+
+// Policies asks the API server for the policies of a namespace, as they are now:
+// the watch of policies may be behind that of pods.
+func (c *Client) Policies(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error) {
+	list, err := c.core.NetworkingV1().NetworkPolicies(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, wrap("list policies of namespace "+namespace, err)
+	}
+	var all []*networkingv1.NetworkPolicy
+	for i := range list.Items {
+		p, err := policyOf(&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }

@@ -175,10 +175,11 @@ func TestPodHasOnlyAddressesOfItsNode(t *testing.T) {
 	ctx, api, o := following(t,
 		makeNode("n1", "u1", "10.244.1.0/24", "fd00:1::/64"),
 		makePod("honest", "n1", "10.244.1.5", "fd00:1::5"), makePod("thief", "n1", "10.244.2.5", "fd00:1::6"), makePod("early", "n2", "10.244.2.7"),
+		makeNode("n3", "u3"), makePod("fresh", "n3", "10.244.3.7"),
 	)
 	o.Take()
 	for name, want := range map[string][]netip.Addr{
-		"honest": addrs("10.244.1.5", "fd00:1::5"), "thief": addrs("fd00:1::6"), "early": nil,
+		"honest": addrs("10.244.1.5", "fd00:1::5"), "thief": addrs("fd00:1::6"), "early": nil, "fresh": nil,
 	} {
 		if got, _ := o.Pod("shop", name); !slices.Equal(got.Addresses, want) {
 			t.Errorf("%s has %v, want %v", name, got.Addresses, want)
@@ -193,6 +194,13 @@ func TestPodHasOnlyAddressesOfItsNode(t *testing.T) {
 	awaitDirty(ctx, t, o, podRef("early"))
 	if got, _ := o.Pod("shop", "early"); !slices.Equal(got.Addresses, addrs("10.244.2.7")) {
 		t.Errorf("with its node the pod has %v", got.Addresses)
+	}
+	if _, err := api.core.CoreV1().Nodes().Update(ctx, makeNode("n3", "u3", "10.244.3.0/24"), metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	awaitDirty(ctx, t, o, podRef("fresh"))
+	if got, _ := o.Pod("shop", "fresh"); !slices.Equal(got.Addresses, addrs("10.244.3.7")) {
+		t.Errorf("with its node's ranges the pod has %v", got.Addresses)
 	}
 	if err := api.core.CoreV1().Pods("shop").Delete(ctx, "thief", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

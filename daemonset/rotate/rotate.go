@@ -118,6 +118,9 @@ func (r *Rotator) Done(noted, newest uint64) bool {
 	return changed
 }
 
+// Renewed is Done for lanes that have new preshared keys and are else as they were.
+func (r *Rotator) Renewed(noted uint64) bool { return r.Done(noted, r.ready) }
+
 // Shown returns the newest decision, nil before the first.
 func (r *Rotator) Shown() *Shown { return r.shown.Load() }
 

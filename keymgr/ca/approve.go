@@ -173,10 +173,13 @@ func checkTerms(r Request, p Policy) (time.Duration, error) {
 	return r.Expiration, nil
 }
 
+// checkHistory refuses an agent that asks again and again. What was revoked does
+// not count: an operator has looked, and has readmitted the node.
 func checkHistory(id keymgr.NodeID, p Policy, f Facts) error {
 	recent := 0
+	revoked, _ := f.Revoked.Node(id.UID)
 	for _, t := range f.Issued {
-		if f.Now.Sub(t) < time.Hour {
+		if f.Now.Sub(t) < time.Hour && t.After(revoked.Before) {
 			recent++
 		}
 	}

@@ -316,6 +316,22 @@ func TestApproveOrderOfChecks(t *testing.T) {
 	}
 }
 
+// TestApproveAfterReadmission: certificates that were revoked with the node are no
+// sign of an agent that asks too often; those since then are.
+func TestApproveAfterReadmission(t *testing.T) {
+	a := newApplication(t)
+	a.sign()
+	a.facts.Issued = slices.Repeat([]time.Time{a.facts.Now.Add(-time.Minute)}, 2*ca.DefaultMaxPerHour)
+	id := keytest.ID("a")
+	a.facts.Revoked.Nodes = []keymgr.RevokedNode{{Name: id.Name, UID: id.UID, Before: a.facts.Now.Add(-time.Minute)}}
+	if _, err := ca.Approve(a.request, a.policy, a.facts); err != nil {
+		t.Errorf("revoked certificates count: %v", err)
+	}
+	a.facts.Issued = slices.Repeat([]time.Time{a.facts.Now.Add(-time.Second)}, ca.DefaultMaxPerHour)
+	_, err := ca.Approve(a.request, a.policy, a.facts)
+	wantDenial(t, err, ca.ReasonRateLimit, "10 certificates")
+}
+
 func TestApproveBounds(t *testing.T) {
 	a := newApplication(t)
 	a.sign()
