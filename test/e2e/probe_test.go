@@ -31,7 +31,7 @@ import (
 // mount it: there is no image of it.
 const probeDir = "/opt/sealane-probe"
 
-// probes puts test/probe on every node.
+// bringProbe puts test/probe on every node.
 func bringProbe(t testing.TB) {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "probe")
@@ -262,7 +262,7 @@ func from(counts map[string]int, sources []string) (total int) {
 // at writes an address and a port.
 func at(ip string, port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
 
-// number reads a number from the environment.
+// setting reads a number from the environment.
 func setting(name string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
