@@ -78,11 +78,10 @@ func read(packet []byte) (source netip.Addr, kind string) {
 	if len(packet) < 20 {
 		return netip.Addr{}, ""
 	}
-	protocol, rest := packet[9], 20
+	protocol, rest := packet[9], int(packet[0]&15)*4
 	switch {
 	case packet[0]>>4 == 4:
 		source = netip.AddrFrom4([4]byte(packet[12:16]))
-		rest = int(packet[0]&15) * 4
 	case packet[0]>>4 == 6 && len(packet) >= 40:
 		source = netip.AddrFrom16([16]byte(packet[8:24]))
 		protocol, rest = packet[6], 40
