@@ -73,6 +73,7 @@ func TestPrivilegedPodsOfTwoNodes(t *testing.T) {
 
 func TestPrivilegedNodesAndPods(t *testing.T) {
 	a, b := pair(t)
+	hostnet(a, b)
 	p := a.pod(2)
 	each(t, func(t *testing.T, i int, f family) {
 		own, remote := f.nodeAddr(1), f.nodeAddr(2)

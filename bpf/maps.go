@@ -163,19 +163,27 @@ type Counter struct {
 
 // Counters is what the data path has counted since its maps were made.
 type Counters struct {
-	Drops map[Reason]Counter
-	Paths map[Path]Counter
+	Drops  map[Reason]Counter
+	Paths  map[Path]Counter
+	Trials map[Reason]Counter // passed, and would not if dry-run policies were in force
 }
 
 // Counters reads the counters, summed over CPUs.
 func (d *Datapath) Counters() (Counters, error) {
-	c := Counters{Drops: map[Reason]Counter{}, Paths: map[Path]Counter{}}
+	c := Counters{Drops: map[Reason]Counter{}, Paths: map[Path]Counter{}, Trials: map[Reason]Counter{}}
 	for _, r := range Reasons() {
 		n, err := sum(d.maps.Drops, uint32(r))
 		if err != nil {
 			return Counters{}, err
 		}
 		c.Drops[r] = n
+	}
+	for _, r := range []Reason{ReasonPolicyEgress, ReasonPolicyIngress} {
+		n, err := sum(d.maps.Trials, uint32(r))
+		if err != nil {
+			return Counters{}, err
+		}
+		c.Trials[r] = n
 	}
 	for _, p := range Paths() {
 		n, err := sum(d.maps.Paths, uint32(p))

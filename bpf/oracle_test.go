@@ -5,6 +5,9 @@ package bpf
 
 import (
 	"net/netip"
+	"slices"
+
+	"github.com/sealane/sealane/policy"
 )
 
 // oracle is the data path's decision written as plainly as possible, to be
@@ -13,12 +16,22 @@ import (
 type oracle struct {
 	endpoints map[netip.Addr]int
 	forwards  []Forward
-	flows     map[oracleFlow]string // "fast" or "stack"
+	flows     map[oracleFlow]*oracleState
+	datagrams map[oracleFlow]testPacket // the first fragment, by ends without ports
+	tables    policy.Tables
+	changes   int // of the tables
 }
 
+// oracleFlow is two ends: of a flow, in an order that does not depend on the direction.
 type oracleFlow struct {
 	a, b  netip.AddrPort
 	proto uint8
+}
+
+type oracleState struct {
+	class   string         // "fast" or "stack"; "": begun by a pod with a node, which has not answered
+	origin  netip.AddrPort // who began it; invalid: unknown
+	changes int            // of the tables when it was last allowed
 }
 
 // verdict is the program's answer and what it counted.
@@ -27,6 +40,7 @@ type verdict struct {
 	Drop   Reason // 0: none
 	Path   string // "": not counted
 	Answer bool   // marked as a pod's answer to a node
+	Trial  Reason // why it would have been dropped
 }
 
 const (
@@ -49,149 +63,267 @@ func (o *oracle) find(a netip.Addr) Forward {
 	return best
 }
 
-func flowOf(p testPacket) oracleFlow {
-	a, b := netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0)
+func ends(p testPacket) (from, to netip.AddrPort) {
 	switch {
 	case p.echo():
-		a, b = netip.AddrPortFrom(p.src, p.sport), netip.AddrPortFrom(p.dst, p.sport)
-	case p.proto == protoTCP || p.proto == protoUDP || p.proto == 132:
-		a, b = netip.AddrPortFrom(p.src, p.sport), netip.AddrPortFrom(p.dst, p.dport)
+		return netip.AddrPortFrom(p.src, p.sport), netip.AddrPortFrom(p.dst, p.sport)
+	case p.proto == protoTCP || p.proto == protoUDP || p.proto == protoSCTP:
+		return netip.AddrPortFrom(p.src, p.sport), netip.AddrPortFrom(p.dst, p.dport)
 	}
-	if b.Compare(a) < 0 {
-		a, b = b, a
+	return netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0)
+}
+
+// inOrder puts the end first that the programs call the lower one: they compare
+// words as they stand in memory.
+func inOrder(a, b netip.AddrPort) (netip.AddrPort, netip.AddrPort) {
+	x, y := toWords(a.Addr()), toWords(b.Addr())
+	if c := slices.Compare(x[:], y[:]); c > 0 || c == 0 && networkOrder(a.Port()) > networkOrder(b.Port()) {
+		return b, a
 	}
+	return a, b
+}
+
+func flowOf(p testPacket) oracleFlow {
+	a, b := inOrder(ends(p))
 	return oracleFlow{a, b, p.proto}
 }
 
-func (p testPacket) isSYN() bool { return p.proto == protoTCP && p.flags&(flagSYN|flagACK) == flagSYN }
-
-func (o *oracle) fast(p testPacket) bool {
-	if p.fragment != 0 || p.ttl <= 1 {
-		return false
-	}
-	if p.quoted != nil {
-		return o.flows[flowOf(*p.quoted)] != "stack"
-	}
-	known := o.flows[flowOf(p)]
-	switch {
-	case p.isSYN(), known == "" && p.proto != protoTCP:
-		o.flows[flowOf(p)] = "fast"
-		return true
-	default:
-		return known == "fast"
-	}
+func (p testPacket) isSYN() bool {
+	return p.proto == protoTCP && p.fragment != 2 && p.flags&(flagSYN|flagACK) == flagSYN
 }
 
-func (o *oracle) goesOnFast(p testPacket) bool {
-	if p.fragment != 0 || p.ttl <= 1 || p.isSYN() {
-		return false
+// tracked is a packet, the flow it is of, and what is known of that.
+type tracked struct {
+	testPacket
+	flow   oracleFlow
+	state  *oracleState // nil: unknown
+	sender netip.AddrPort
+	origin netip.AddrPort
+}
+
+// parse gives a later fragment the ports of the first.
+func (o *oracle) parse(p testPacket) testPacket {
+	key := oracleFlow{netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0), p.proto}
+	switch p.fragment {
+	case 1:
+		o.datagrams[key] = p
+	case 2:
+		first := o.datagrams[key]
+		p.sport, p.dport = first.sport, first.dport
 	}
+	return p
+}
+
+// track finds a packet's flow; false: it is an ICMP error about what its receiver
+// has never sent.
+func (o *oracle) track(p testPacket) (tracked, bool) {
+	t := tracked{testPacket: p, flow: flowOf(p)}
+	t.sender, _ = ends(p)
 	if p.quoted != nil {
-		p = *p.quoted
+		t.flow = flowOf(*p.quoted)
+		t.sender, _ = ends(*p.quoted)
 	}
-	return o.flows[flowOf(p)] == "fast"
+	t.state = o.flows[t.flow]
+	switch {
+	case t.state != nil && !p.isSYN():
+		t.origin = t.state.origin
+	case p.quoted == nil && (p.isSYN() || p.proto != protoTCP):
+		t.origin = t.sender
+	}
+	return t, p.quoted == nil || p.quoted.src == p.dst
+}
+
+func (t tracked) class() string {
+	if t.state == nil {
+		return ""
+	}
+	return t.state.class
+}
+
+// begins says whether the flow is noted, or noted anew, with this packet.
+func (t tracked) begins(class string) bool {
+	switch {
+	case t.quoted != nil || t.ttl <= 1:
+		return false
+	case t.state == nil:
+		return t.proto != protoTCP || t.isSYN()
+	case t.isSYN():
+		return t.state.class != class || t.state.origin != t.origin
+	}
+	return t.proto != protoTCP && t.state.class == "" && class != ""
+}
+
+func (o *oracle) note(t tracked, class string) {
+	o.flows[t.flow] = &oracleState{class, t.origin, o.changes}
+}
+
+func (o *oracle) fast(t tracked) bool {
+	switch {
+	case t.begins("fast"):
+		o.note(t, "fast")
+		return t.fragment == 0
+	case t.fragment != 0 || t.ttl <= 1:
+		return false
+	case t.quoted != nil:
+		return t.class() != "stack"
+	}
+	return t.class() == "fast"
+}
+
+func (t tracked) goesOnFast() bool {
+	return t.fragment == 0 && t.ttl > 1 && !t.isSYN() && t.class() == "fast"
 }
 
 // answers says whether a packet to a node that goes by the stack is part of a flow
 // that the node began on the short way.
-func (o *oracle) answers(p testPacket) bool {
-	if p.fragment == 2 || p.quoted != nil || p.isSYN() {
+func (t tracked) answers() bool {
+	if t.fragment == 2 || t.quoted != nil || t.isSYN() {
 		return false
 	}
-	known := o.flows[flowOf(p)]
-	return known == "fast" || known == "" && p.proto == protoTCP
+	return t.class() == "fast" || t.state == nil && t.proto == protoTCP
 }
 
-func (o *oracle) stack(p testPacket) {
-	if p.fragment == 2 || p.quoted != nil {
+func (o *oracle) stack(t tracked) {
+	if t.fragment == 2 || t.quoted != nil {
 		return
 	}
 	// TCP keeps its way until the next SYN. All else has no such beginning: a whole
 	// packet that the stack forwards has been translated.
-	translated := p.isSYN() || p.proto != protoTCP && p.fragment == 0
-	if translated || o.flows[flowOf(p)] == "" {
-		o.flows[flowOf(p)] = "stack"
+	translated := t.isSYN() || t.proto != protoTCP && t.fragment == 0
+	switch {
+	case t.state == nil, t.isSYN() && (t.class() != "stack" || t.state.origin != t.origin):
+		o.note(t, "stack")
+	case t.class() == "" || t.class() == "fast" && translated:
+		t.state.class = "stack"
 	}
 }
 
+func dropped(r Reason) verdict { return verdict{Action: actShot, Drop: r} }
+
 func (o *oracle) podEgress(p testPacket, device int) verdict {
 	if p.vlan {
-		return verdict{Action: actShot, Drop: ReasonProtocol}
+		return dropped(ReasonProtocol)
 	}
+	p = o.parse(p)
 	if i, ok := o.endpoints[p.src]; !ok || i != device {
 		if p.src.Is6() && (p.src.IsLinkLocalUnicast() || p.src.IsUnspecified()) {
-			return verdict{Action: actShot, Drop: ReasonLinkLocal}
+			return dropped(ReasonLinkLocal)
 		}
-		return verdict{Action: actShot, Drop: ReasonSpoofedSource}
+		return dropped(ReasonSpoofedSource)
 	}
 	if p.dst.IsMulticast() || p.dst == netip.MustParseAddr("255.255.255.255") {
-		return verdict{Action: actShot, Drop: ReasonMulticast}
+		return dropped(ReasonMulticast)
 	}
-	_, here := o.endpoints[p.dst]
+	t, ok := o.track(p)
+	if !ok || p.quoted != nil && p.src != t.flow.a.Addr() && p.src != t.flow.b.Addr() {
+		return dropped(ReasonMalformed)
+	}
 	f := o.find(p.dst)
+	var trial Reason
+	if f.Kind != NodeLocal {
+		var drop Reason
+		if drop, trial = o.judge(&t); drop != 0 {
+			return dropped(drop)
+		}
+	}
+	v := o.forward(t, f)
+	v.Trial = trial
+	return v
+}
+
+func (o *oracle) forward(t tracked, f Forward) verdict {
+	_, here := o.endpoints[t.dst]
 	switch {
 	case f.Kind == PodLocal && !here:
 		return verdict{Action: actOK, Drop: ReasonNoEndpoint}
-	case f.Kind == PodLocal && o.fast(p):
+	case f.Kind == PodLocal && o.fast(t):
 		return verdict{Action: actRedirect, Path: "local"}
 	case f.Kind == Cluster, (f.Kind == PodRemote || f.Kind == NodeRemote) && f.Index == 0:
 		return verdict{Action: actOK, Drop: ReasonNoLane}
-	case f.Kind == PodRemote && o.fast(p), f.Kind == NodeRemote && o.goesOnFast(p):
+	case f.Kind == PodRemote && o.fast(t), f.Kind == NodeRemote && t.goesOnFast():
 		return verdict{Action: actRedirect, Path: "lane_out"}
 	}
-	answer := f.Kind == NodeRemote && o.answers(p)
-	if !answer && p.quoted == nil && p.ttl > 1 && f.Kind != NodeLocal && (p.isSYN() || p.proto != protoTCP && o.flows[flowOf(p)] == "") {
-		o.flows[flowOf(p)] = "stack"
+	answer := f.Kind == NodeRemote && t.answers()
+	if class, noted := map[ForwardKind]string{NodeRemote: "", 0: "stack"}[f.Kind]; noted && !answer && t.begins(class) {
+		o.note(t, class)
 	}
 	return verdict{Action: actOK, Path: "stack_out", Answer: answer}
+}
+
+// byStack is what becomes of a packet that the stack has sent.
+func (o *oracle) byStack(p testPacket, tracks bool) verdict {
+	t, ok := o.track(p)
+	own := o.find(p.src).Kind == NodeLocal
+	if !ok && (tracks || !own) {
+		return dropped(ReasonMalformed)
+	}
+	if own { // the node itself is always let in, and nothing is remembered
+		return verdict{Action: actOK}
+	}
+	drop, trial := o.judge(&t)
+	if drop != 0 {
+		return dropped(drop)
+	}
+	o.stack(t)
+	return verdict{Action: actOK, Trial: trial}
 }
 
 func (o *oracle) podIngress(p testPacket) verdict {
 	if p.vlan {
 		return verdict{Action: actOK}
 	}
-	if o.find(p.src).Kind != NodeLocal {
-		o.stack(p)
+	v := o.byStack(o.parse(p), true)
+	if v.Drop == 0 {
+		v.Path = "stack_in"
 	}
-	return verdict{Action: actOK, Path: "stack_in"}
+	return v
 }
 
 func (o *oracle) laneIngress(p testPacket) verdict {
 	if p.vlan {
-		return verdict{Action: actShot, Drop: ReasonProtocol}
+		return dropped(ReasonProtocol)
 	}
-	if k := o.find(p.src).Kind; k != PodRemote && k != NodeRemote {
-		return verdict{Action: actShot, Drop: ReasonLaneSource}
+	p = o.parse(p)
+	peer := o.find(p.src).Kind
+	if peer != PodRemote && peer != NodeRemote {
+		return dropped(ReasonLaneSource)
 	}
 	if _, here := o.endpoints[p.dst]; here {
-		if o.find(p.src).Kind == NodeRemote && p.proto != protoTCP && p.quoted == nil && o.flows[flowOf(p)] == "stack" {
-			o.flows[flowOf(p)] = "fast"
-		}
-		if o.fast(p) {
-			return verdict{Action: actRedirect, Path: "lane_in"}
-		}
-		return verdict{Action: actOK}
+		return o.intoPod(p)
 	}
 	switch o.find(p.dst).Kind {
 	case NodeLocal:
 		return verdict{Action: actOK}
 	case PodLocal:
-		return verdict{Action: actShot, Drop: ReasonNoEndpoint}
+		return dropped(ReasonNoEndpoint)
 	}
-	return verdict{Action: actShot, Drop: ReasonLaneDestination}
+	return dropped(ReasonLaneDestination)
+}
+
+func (o *oracle) intoPod(p testPacket) verdict {
+	t, ok := o.track(p)
+	if !ok {
+		return dropped(ReasonMalformed)
+	}
+	drop, trial := o.judge(&t)
+	if drop != 0 {
+		return dropped(drop)
+	}
+	if o.fast(t) {
+		return verdict{Action: actRedirect, Path: "lane_in", Trial: trial}
+	}
+	return verdict{Action: actOK, Trial: trial}
 }
 
 func (o *oracle) laneEgress(p testPacket) verdict {
 	if p.vlan {
-		return verdict{Action: actShot, Drop: ReasonProtocol}
+		return dropped(ReasonProtocol)
 	}
+	p = o.parse(p)
 	if k := o.find(p.dst).Kind; k != PodRemote && k != NodeRemote {
-		return verdict{Action: actShot, Drop: ReasonNoLane}
+		return dropped(ReasonNoLane)
 	}
-	if o.find(p.src).Kind != NodeLocal {
-		o.stack(p)
-	}
-	return verdict{Action: actOK}
+	return o.byStack(p, false)
 }
 
 func (o *oracle) uplink(p testPacket, leak Reason) verdict {

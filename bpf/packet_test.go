@@ -26,6 +26,7 @@ const (
 	protoICMP = 1
 	protoTCP  = 6
 	protoUDP  = 17
+	protoSCTP = 132
 	proto6    = 58
 	flagSYN   = 0x02
 	flagACK   = 0x10
@@ -134,7 +135,7 @@ func randomPacket(r *rand.Rand, from, to []netip.Addr) testPacket {
 	for p.dst = pick(r, to); p.dst.Is4() != p.src.Is4(); {
 		p.dst = pick(r, to)
 	}
-	p.proto = pick(r, []uint8{protoTCP, protoTCP, protoTCP, protoUDP, protoUDP, protoICMP, 132, 47})
+	p.proto = pick(r, []uint8{protoTCP, protoTCP, protoTCP, protoUDP, protoUDP, protoICMP, protoSCTP, 47})
 	if p.proto == protoICMP && p.src.Is6() {
 		p.proto = proto6
 	}
@@ -153,6 +154,16 @@ func randomPacket(r *rand.Rand, from, to []netip.Addr) testPacket {
 		q := testPacket{src: p.dst, dst: p.src, proto: protoUDP, sport: p.dport, dport: p.sport, ttl: 9}
 		if r.IntN(2) == 0 {
 			q.proto = protoTCP
+		}
+		switch r.IntN(10) {
+		case 0: // sent to another than who says so: a router does
+			for q.dst = pick(r, to); q.dst.Is4() != q.src.Is4(); {
+				q.dst = pick(r, to)
+			}
+		case 1: // not sent by whom is told: nobody does
+			for q.src = pick(r, to); q.src.Is4() != q.dst.Is4(); {
+				q.src = pick(r, to)
+			}
 		}
 		p.quoted = &q
 	}

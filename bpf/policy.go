@@ -4,17 +4,9 @@
 package bpf
 
 import (
-	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
-	"math/bits"
 	"net/netip"
-	"slices"
-
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/policy"
 )
@@ -22,13 +14,14 @@ import (
 // encoded is what this daemon must remember of the tables in the kernel, since
 // the kernel cannot be asked for it cheaply.
 type encoded struct {
-	ports  map[policy.ID][]podPortKey
-	blocks map[podPrefix]bool
+	ports   map[policy.ID][]podPortKey
+	blocks  map[podPrefix]bool
+	missing map[podPrefix]bool // blocks that found no room
 }
 
 // recall reads it from the maps that an earlier daemon has left.
 func (d *Datapath) recall() error {
-	d.policy = encoded{ports: map[policy.ID][]podPortKey{}, blocks: map[podPrefix]bool{}}
+	d.policy = encoded{ports: map[policy.ID][]podPortKey{}, blocks: map[podPrefix]bool{}, missing: map[podPrefix]bool{}}
 	ports, err := entries[podPortKey, uint32](d.maps.Ports)
 	if err != nil {
 		return fmt.Errorf("list ports: %w", err)
@@ -40,22 +33,15 @@ func (d *Datapath) recall() error {
 	if err != nil {
 		return fmt.Errorf("list blocks: %w", err)
 	}
-	for k := range blocks {
-		d.policy.blocks[k] = true
+	for k, class := range blocks {
+		if k != everyIPv4() || class != noBlock {
+			d.policy.blocks[k] = true
+		}
+	}
+	if !d.policy.blocks[everyIPv4()] {
+		return d.closeIPv4()
 	}
 	return nil
-}
-
-// entries reads a whole map.
-func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
-	all := map[K]V{}
-	var k K
-	var v V
-	it := m.Iterate()
-	for it.Next(&k, &v) {
-		all[k] = v
-	}
-	return all, it.Err()
 }
 
 // SyncPolicy makes the tables in the kernel equal to want, whatever they were.
@@ -85,9 +71,6 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 	for k, v := range identities {
 		t.Identities[fromWords(k)] = policy.ID(v)
 	}
-	for k, v := range blocks {
-		t.Blocks[decodePrefix(k)] = policy.ID(v)
-	}
 	for k, v := range guards {
 		t.Guards[fromWords(k)] = policy.Guard{
 			Egress: policy.ID(v.Egress), Ingress: policy.ID(v.Ingress),
@@ -102,6 +85,11 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 	}
 	d.tables.Lock()
 	defer d.tables.Unlock()
+	for k, v := range blocks {
+		if k != everyIPv4() || d.policy.blocks[k] { // else it is closeIPv4's
+			t.Blocks[decodePrefix(k)] = policy.ID(v)
+		}
+	}
 	for id, keys := range d.policy.ports {
 		t.Ports[id] = portsOf(keys)
 	}
@@ -109,9 +97,10 @@ func (d *Datapath) policyTables() (policy.Tables, error) {
 }
 
 // ApplyPolicy writes changes in an order that lets nothing through that both
-// the old tables and the new ones forbid, and stops nothing that both allow:
-// what others lead to comes first and goes last. Flows are judged anew when all
-// is written.
+// the old tables and the new ones forbid: what others lead to comes first and
+// goes last. Flows are judged anew when all is written, so that those that go on
+// are never stopped between; a flow that begins just then may be, if its pod's
+// rules and the class of its peer's address change together.
 //
 // It goes on after an entry that cannot be written: what is missing is not
 // allowed. The error says what is missing; [Datapath.SyncPolicy] tries again.
@@ -143,19 +132,15 @@ func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 	for _, k := range gone.Guards {
 		w.remove(d.maps.Guards, toWords(k))
 	}
+	for _, k := range gone.Identities {
+		w.remove(d.maps.Identities, toWords(k))
+	}
+	d.removeBlocks(w, gone.Blocks)
 	for _, k := range gone.Rules {
 		w.remove(d.maps.Rules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)})
 	}
 	for _, k := range gone.Sets {
 		w.remove(d.maps.Sets, uint64(k))
-	}
-	for _, k := range gone.Identities {
-		w.remove(d.maps.Identities, toWords(k))
-	}
-	for _, p := range gone.Blocks {
-		k, _ := encodeForward(Forward{Prefix: p})
-		w.remove(d.maps.Blocks, k)
-		delete(d.policy.blocks, k)
 	}
 	for _, id := range gone.Ports {
 		for _, k := range d.policy.ports[id] {
@@ -163,87 +148,6 @@ func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 		}
 		delete(d.policy.ports, id)
 	}
-}
-
-// addBlocks writes classes of addresses, the longest prefixes first. A prefix
-// that finds no room would give its addresses the class of a shorter one, which
-// may be allowed where they are not: then the shorter ones go too.
-func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
-	order := slices.SortedFunc(maps.Keys(blocks), func(a, b netip.Prefix) int {
-		return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
-	})
-	for _, p := range order {
-		k, _ := encodeForward(Forward{Prefix: p})
-		if w.put(d.maps.Blocks, k, uint64(blocks[p])) {
-			d.policy.blocks[k] = true
-			continue
-		}
-		for have := range d.policy.blocks {
-			if q := decodePrefix(have); q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
-				w.remove(d.maps.Blocks, have)
-				delete(d.policy.blocks, have)
-			}
-		}
-	}
-}
-
-func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
-	for id, ranges := range sets {
-		var written []podPortKey
-		for _, r := range ranges {
-			for _, k := range portKeys(id, r) {
-				if w.put(d.maps.Ports, k, uint32(1)) {
-					written = append(written, k)
-				}
-			}
-		}
-		d.policy.ports[id] = written
-	}
-}
-
-// portBits are the bits of a port key in front of the port itself.
-const portBits = 64 + 8
-
-// portKeys covers a range of ports with prefixes: at most 30 of them.
-func portKeys(id policy.ID, r policy.Ports) []podPortKey {
-	var keys []podPortKey
-	for first, last := uint32(r.First), uint32(r.Last); first <= last; {
-		size := bits.TrailingZeros32(first | 1<<16)
-		for first+1<<size-1 > last {
-			size--
-		}
-		k := podPortKey{Len: portBits + 16 - uint32(size), Proto: r.Protocol}
-		k.Set[0], k.Set[1] = uint32(id), uint32(id>>32)
-		binary.BigEndian.PutUint16(k.Port[:], uint16(first))
-		keys = append(keys, k)
-		first += 1 << size
-	}
-	return keys
-}
-
-func portSetOf(k podPortKey) policy.ID {
-	return policy.ID(k.Set[0]) | policy.ID(k.Set[1])<<32
-}
-
-// portsOf is what portKeys has made keys of.
-func portsOf(keys []podPortKey) []policy.Ports {
-	var all []policy.Ports
-	for _, k := range keys {
-		first := binary.BigEndian.Uint16(k.Port[:])
-		all = append(all, policy.Ports{Protocol: k.Proto, First: first, Last: first + uint16(1<<(portBits+16-k.Len)-1)})
-	}
-	slices.SortFunc(all, func(a, b policy.Ports) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First))
-	})
-	merged := all[:0]
-	for _, p := range all {
-		if n := len(merged); n > 0 && merged[n-1].Protocol == p.Protocol && uint32(merged[n-1].Last)+1 == uint32(p.First) {
-			merged[n-1].Last = p.Last
-			continue
-		}
-		merged = append(merged, p)
-	}
-	return merged
 }
 
 // changeState changes the part of the tables that is one value.
@@ -257,43 +161,4 @@ func (d *Datapath) changeState(change func(*podPolicyState)) error {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
-}
-
-// writer writes to maps and goes on after an error, of which it keeps the first
-// and counts the rest.
-type writer struct {
-	first error
-	more  int
-}
-
-func (w *writer) note(m *ebpf.Map, verb string, k any, err error) {
-	if errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
-		err = fmt.Errorf("%w (%w)", ErrFull, err)
-	}
-	if w.first == nil {
-		w.first = fmt.Errorf("%s %v in %s: %w", verb, k, m, err)
-		return
-	}
-	w.more++
-}
-
-func (w *writer) put(m *ebpf.Map, k, v any) bool {
-	err := m.Put(k, v)
-	if err != nil {
-		w.note(m, "write", k, err)
-	}
-	return err == nil
-}
-
-func (w *writer) remove(m *ebpf.Map, k any) {
-	if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		w.note(m, "remove", k, err)
-	}
-}
-
-func (w *writer) err() error {
-	if w.more > 0 {
-		return fmt.Errorf("%w, and %d more", w.first, w.more)
-	}
-	return w.first
 }

@@ -136,7 +136,7 @@ func (d *Datapath) forget(gone map[podFrontend][]podBackend) error {
 	}
 	choices, err1 := entries[podRequest, podChoice](d.maps.Choices)
 	affinities, err2 := entries[podClient, podChoice](d.maps.Affinities)
-	if err := errors.Join(err1, err2); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("list choices of backends: %w", err)
 	}
 	w := &writer{}

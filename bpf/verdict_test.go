@@ -5,7 +5,6 @@ package bpf
 
 import (
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -16,10 +15,16 @@ import (
 
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/policy"
 )
 
 // load gives a data path with pins of its own, gone with the test.
 func load(t testing.TB) *Datapath {
+	t.Helper()
+	return loadAt(t, nettest.BPFFS(t))
+}
+
+func loadAt(t testing.TB, pins string) *Datapath {
 	t.Helper()
 	nettest.Privileged(t)
 	links, err := nl.Open()
@@ -27,7 +32,7 @@ func load(t testing.TB) *Datapath {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { links.Close() })
-	d, err := Load(Options{PinPath: nettest.BPFFS(t), Links: links})
+	d, err := Load(Options{PinPath: pins, Links: links})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +81,11 @@ func (d *Datapath) run(t testing.TB, program string, p testPacket) verdict {
 			v.Drop = r
 		}
 	}
+	for r, n := range after.Trials {
+		if n.Packets != before.Trials[r].Packets {
+			v.Trial = r
+		}
+	}
 	for path, n := range after.Paths {
 		if n.Packets != before.Paths[path].Packets {
 			v.Path = path.String()
@@ -92,53 +102,6 @@ func addrs(texts ...string) []netip.Addr {
 		all = append(all, netip.MustParseAddr(s))
 	}
 	return all
-}
-
-// world is a small cluster: own pods and node, two peers, of which one has a
-// lane, and an address of the cluster that belongs to nobody.
-func world(t testing.TB, d *Datapath) *oracle {
-	t.Helper()
-	o := &oracle{endpoints: map[netip.Addr]int{}, flows: map[oracleFlow]string{}}
-	for _, a := range addrs("10.1.1.2", "10.1.1.3", "fd00:1:1::2", "fd00:1:1::3") {
-		o.endpoints[a] = loopback
-	}
-	for _, a := range addrs("10.1.1.4", "fd00:1:1::4") {
-		o.endpoints[a] = loopback + 1
-	}
-	add := func(prefix string, k ForwardKind, index int) {
-		o.forwards = append(o.forwards, Forward{Prefix: netip.MustParsePrefix(prefix), Kind: k, Index: index})
-	}
-	add("10.1.0.0/16", Cluster, 0)
-	add("fd00:1::/48", Cluster, 0)
-	add("10.1.1.0/24", PodLocal, 0)
-	add("fd00:1:1:0::/64", PodLocal, 0)
-	add("10.1.2.0/24", PodRemote, 9)
-	add("fd00:1:2::/64", PodRemote, 9)
-	add("10.1.3.0/24", PodRemote, 0)
-	add("172.30.0.1/32", NodeLocal, 0)
-	add("fd00:30::1/128", NodeLocal, 0)
-	add("172.30.0.2/32", NodeRemote, 9)
-	add("fd00:30::2/128", NodeRemote, 9)
-	for a, i := range o.endpoints {
-		mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
-		if err := d.SetEndpoint(a, Endpoint{Index: i, MAC: mac}); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.ApplyPolicy(unguarded(a)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := d.SyncForwards(o.forwards); err != nil {
-		t.Fatal(err)
-	}
-	return o
-}
-
-func everyAddress() []netip.Addr {
-	return addrs("10.1.1.2", "10.1.1.3", "10.1.1.4", "10.1.1.9", "10.1.2.2", "10.1.3.2", "10.1.9.9", "172.30.0.1", "172.30.0.2",
-		"172.30.0.9", "192.0.2.1", "224.0.0.1", "255.255.255.255",
-		"fd00:1:1::2", "fd00:1:1::3", "fd00:1:1::4", "fd00:1:1::9", "fd00:1:2::2", "fd00:1:9::9", "fd00:30::1", "fd00:30::2",
-		"fd00:30::9", "2001:db8::1", "ff02::1", "fe80::2", "::")
 }
 
 const (
@@ -158,7 +121,8 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 	seed := uint64(os.Getpid())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	seen := map[verdict]int{}
+	seen, trials := map[verdict]int{}, map[Reason]int{}
+	o.change(t, d, policy.Tables{Guards: o.open()})
 	all := everyAddress()
 	podAndNode := addrs("10.1.1.2", "172.30.0.2", "fd00:1:1::2", "fd00:30::2") // a pod and another node
 	began, count := time.Now(), steps
@@ -173,6 +137,9 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 		p := randomPacket(r, all, all)
 		if r.IntN(4) == 0 { // at random, few are between the two
 			p = randomPacket(r, podAndNode, podAndNode)
+		}
+		if r.IntN(100) == 0 {
+			o.change(t, d, randomTables(r, o))
 		}
 		var program string
 		var want verdict
@@ -195,20 +162,31 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 			t.Fatalf("%s on %+v (-oracle +program):\n%s", program, p, diff)
 		}
 		seen[want]++
+		trials[want.Trial]++
+	}
+	if trials[ReasonPolicyEgress] == 0 || trials[ReasonPolicyIngress] == 0 {
+		t.Errorf("no packet met a dry-run policy: %v", trials)
 	}
 	for _, v := range []verdict{
-		{actRedirect, 0, "local", false},
-		{actRedirect, 0, "lane_out", false},
-		{actRedirect, 0, "lane_in", false},
-		{actOK, 0, "stack_out", false},
-		{actOK, 0, "stack_out", true},
-		{actOK, ReasonNoLane, "", false},
-		{actShot, ReasonSpoofedSource, "", false},
-		{actShot, ReasonLinkLocal, "", false},
-		{actShot, ReasonMulticast, "", false},
-		{actShot, ReasonLeakEgress, "", false},
-		{actShot, ReasonLaneSource, "", false},
-		{actShot, ReasonLaneDestination, "", false},
+		{actRedirect, 0, "local", false, 0},
+		{actRedirect, 0, "lane_out", false, 0},
+		{actRedirect, 0, "lane_in", false, 0},
+		{actOK, 0, "stack_out", false, 0},
+		{actOK, 0, "stack_out", true, 0},
+		{actOK, ReasonNoLane, "", false, 0},
+		{actShot, ReasonSpoofedSource, "", false, 0},
+		{actShot, ReasonLinkLocal, "", false, 0},
+		{actShot, ReasonMulticast, "", false, 0},
+		{actShot, ReasonLeakEgress, "", false, 0},
+		{actShot, ReasonLaneSource, "", false, 0},
+		{actShot, ReasonLaneDestination, "", false, 0},
+		{actOK, 0, "stack_in", false, 0},
+		{actOK, ReasonNoEndpoint, "", false, 0},
+		{actShot, ReasonMalformed, "", false, 0},
+		{actShot, ReasonPolicyEgress, "", false, 0},
+		{actShot, ReasonPolicyIngress, "", false, 0},
+		{actShot, ReasonPolicyUnknown, "", false, 0},
+		{actShot, ReasonPolicyPeer, "", false, 0},
 	} {
 		if seen[v] == 0 {
 			t.Errorf("no packet met %+v: the test does not cover it", v)
@@ -264,6 +242,12 @@ func TestPrivilegedMalformedIsDropped(t *testing.T) {
 		"header length": func(b []byte) []byte { b[14] = 0x41; return b },
 		"version":       func(b []byte) []byte { b[14] = 0x65; return b },
 		"cut":           func(b []byte) []byte { return b[:14+20+8] },
+		"mapped": func([]byte) []byte { // an IPv4 address in an IPv6 packet
+			b := testPacket{src: netip.MustParseAddr("fd00:1:1::2"), dst: netip.MustParseAddr("fd00:1:1::3"), proto: protoUDP, ttl: 64}.bytes()
+			mapped := netip.MustParseAddr("10.1.1.2").As16()
+			copy(b[14+8:], mapped[:])
+			return b
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := mutate(append([]byte(nil), good...))
@@ -322,22 +306,5 @@ func TestReasonsMatchC(t *testing.T) {
 		if uint32(p) != uint32(c) || p.String() == "unknown" {
 			t.Errorf("path %q is %d in Go and %d in C", p, p, c)
 		}
-	}
-}
-
-func BenchmarkPrivilegedPodEgress(b *testing.B) {
-	d := load(b)
-	world(b, d)
-	for _, tc := range []struct{ name, src, dst string }{
-		{"local-v4", "10.1.1.2", "10.1.1.3"}, {"lane-v4", "10.1.1.2", "10.1.2.2"}, {"lane-v6", "fd00:1:1::2", "fd00:1:2::2"},
-	} {
-		b.Run(tc.name, func(b *testing.B) {
-			p := testPacket{src: netip.MustParseAddr(tc.src), dst: netip.MustParseAddr(tc.dst), proto: protoUDP, sport: 7, dport: 8, ttl: 255}
-			_, took, err := d.programs[podProgPodEgress].Benchmark(p.bytes(), b.N, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
-		})
 	}
 }

@@ -84,14 +84,16 @@ static __always_inline __u8 class_of(const struct track *t)
 
 /*
  * The flow of a packet, or of the packet that an ICMP error quotes; -1: the
- * quotation cannot be read. Errors belong to the flow and make no entry.
+ * quotation cannot be read, or is not of what the error's receiver has sent: else
+ * anybody's errors, with anything in them, would pass as part of an allowed flow.
+ * Errors belong to the flow and make no entry.
  */
 static __always_inline int track(struct __sk_buff *skb, const struct packet *p, struct track *t)
 {
 	if (p->error) {
 		struct packet quoted = {};
 
-		if (parse_quoted(skb, p, &quoted))
+		if (parse_quoted(skb, p, &quoted) || !same_addr(&quoted.src, &p->dst))
 			return -1;
 		flow_key(&quoted, &t->flow);
 		t->sender = source_is_low(&quoted) ? ORIGIN_LOW : ORIGIN_HIGH;
@@ -165,8 +167,15 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 	if (t->state && t->state->generation == t->generation && t->state->origin == t->origin)
 		return 0;
 	judged = judge_from(t, t->origin == ORIGIN_UNKNOWN ? ORIGIN_LOW : t->origin);
-	if (t->origin == ORIGIN_UNKNOWN && (judged & 0xff))
+	if (t->origin == ORIGIN_UNKNOWN && (judged & 0xff)) {
 		judged = judge_from(t, ORIGIN_HIGH);
+	} else if ((judged & 0xff) && t->origin != t->sender && p->proto != IPPROTO_TCP && !p->error) {
+		/* Nothing says where one flow ends and another begins: this may be its first packet. */
+		judged = judge_from(t, t->sender);
+		t->origin = t->sender;
+		if (!(judged & 0xff) && t->state)
+			t->state->origin = t->origin;
+	}
 	if (judged & ~0xff) {
 		direction = judged & TRIAL_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
 		add(bpf_map_lookup_elem(&trials, &direction), skb);
@@ -203,7 +212,12 @@ static __always_inline int begins(const struct packet *p, const struct track *t,
 		       (p->syn && t->state->class != class);
 	if (p->syn)
 		return t->state->class != class || t->state->frontend_port || t->state->origin != t->origin;
-	return t->state->class == FLOW_NONE && class != FLOW_NONE && p->proto != IPPROTO_TCP;
+	if (p->proto == IPPROTO_TCP)
+		return 0;
+	/* By the same ports, and without the service now: the answer is not the service's. */
+	if (t->state->frontend_port && t->sender == t->state->origin)
+		return 1;
+	return t->state->class == FLOW_NONE && class != FLOW_NONE;
 }
 
 /*

@@ -102,6 +102,12 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
 	return 0;
 }
 
+/* Is it an IPv4 address to the maps? None such is on a wire (RFC 4038, 4.2). */
+static __always_inline int is_mapped(const struct addr *a)
+{
+	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == bpf_htonl(0xffff);
+}
+
 /* Steps over the extension headers (RFC 8200, 4.1) to the upper layer. */
 static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 {
@@ -110,7 +116,7 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 
 	if (bpf_skb_load_bytes(skb, p->l3, &h, sizeof(h)))
 		return -1;
-	if (((__u8 *)&h)[0] >> 4 != 6)
+	if (((__u8 *)&h)[0] >> 4 != 6 || is_mapped(&h.src) || is_mapped(&h.dst))
 		return -1;
 	p->src = h.src;
 	p->dst = h.dst;

@@ -45,14 +45,14 @@ static __always_inline void gateway_of(const struct packet *p, struct addr *gate
 /* What a pod answers itself goes back through the service that it had asked. */
 static __always_inline int back_to_itself(struct __sk_buff *skb, struct packet *p, const struct endpoint *self, const struct track *t)
 {
-	struct addr frontend;
+	struct addr frontend, own = p->src;
 	__be16 port;
 
-	if (!t->state || !t->state->frontend_port || p->fragment)
+	if (!t->state || !t->state->frontend_port)
 		return drop(skb, DROP_NO_ENDPOINT);
 	frontend = t->state->frontend;
 	port = t->state->frontend_port;
-	if (rewrite_dst(skb, p, &p->src, p->ports.dst) || rewrite_src(skb, p, &frontend, port))
+	if (rewrite_dst(skb, p, &own, p->ports.dst) || to_frontend(skb, p, &own, &frontend, port))
 		return drop(skb, DROP_HELPER);
 	return deliver(skb, p, self, PATH_LOCAL);
 }
@@ -142,6 +142,8 @@ int pod_egress(struct __sk_buff *skb)
 	}
 	if (track(skb, &p, &t))
 		return drop(skb, DROP_MALFORMED);
+	if (p.error && !same_addr(&p.src, &t.flow.low) && !same_addr(&p.src, &t.flow.high))
+		return drop(skb, DROP_MALFORMED); /* a pod is no router: it has no say in the flows of others */
 	if (asked)
 		t.origin = t.sender;
 	if (asked && same_addr(&p.src, &gateway)) { /* to itself: no policy forbids that */

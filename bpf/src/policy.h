@@ -194,7 +194,7 @@ static __always_inline int is_stranger(const struct addr *a)
 #define TRIAL_INGRESS 0x200
 
 /*
- * What policy says of a flow that *src begins with *dst: 0 or the reason to
+ * What policy says of a flow that *from begins with *to: 0 or the reason to
  * drop it, and what dry-run policies would add. This node judges for its own
  * pods only; the other end's node judges for the other end.
  */
@@ -208,6 +208,8 @@ __global int judge_new(const struct addr *from, const struct addr *to, __u32 pro
 		return DROP_POLICY_UNKNOWN;
 	*src = *from; /* see permits */
 	*dst = *to;
+	if (same_addr(src, dst)) /* no policy keeps a pod from itself */
+		return 0;
 	g = bpf_map_lookup_elem(&guards, src);
 	if (!g && endpoint_of(src))
 		return DROP_POLICY_UNKNOWN;

@@ -80,30 +80,39 @@ __global int rewrite_dst(struct __sk_buff *skb, struct packet *p, struct addr *a
 }
 
 /*
- * Gives the packet that an ICMP error quotes another destination. A change of
- * the address in a quoted IPv4 header is made up for by that header's own
+ * Gives the packet that an ICMP error quotes another end. A change
+ * of the address in a quoted IPv4 header is made up for by that header's own
  * checksum; all else changes the checksum of the error.
  */
-__global int rewrite_quoted_dst(struct __sk_buff *skb, const struct packet *p, struct packet *quoted, struct addr *addr, __u32 to)
+static __always_inline int rewrite_quoted(struct __sk_buff *skb, const struct packet *p, struct packet *quoted, enum end end, struct addr *addr, __be16 port)
 {
-	__be16 port = to;
+	struct addr *from = end == END_SRC ? &quoted->src : &quoted->dst;
+	__be16 old = end == END_SRC ? quoted->ports.src : quoted->ports.dst;
 	__s64 diff;
 
-	if (!p || !quoted || !addr)
-		return -1;
 	if (p->v4) {
-		if (bpf_l3_csum_replace(skb, quoted->l3 + 10, quoted->dst.w[3], addr->w[3], 4) ||
-		    bpf_skb_store_bytes(skb, quoted->l3 + 16, &addr->w[3], 4, 0))
+		if (bpf_l3_csum_replace(skb, quoted->l3 + 10, from->w[3], addr->w[3], 4) ||
+		    bpf_skb_store_bytes(skb, quoted->l3 + (end == END_SRC ? 12 : 16), &addr->w[3], 4, 0))
 			return -1;
 	} else {
-		diff = bpf_csum_diff(quoted->dst.w, sizeof(*addr), addr->w, sizeof(*addr), 0);
+		diff = bpf_csum_diff(from->w, sizeof(*addr), addr->w, sizeof(*addr), 0);
 		if (diff < 0 || bpf_l4_csum_replace(skb, p->l4 + 2, 0, diff, 0) ||
-		    bpf_skb_store_bytes(skb, quoted->l3 + 24, addr, sizeof(*addr), 0))
+		    bpf_skb_store_bytes(skb, quoted->l3 + (end == END_SRC ? 8 : 24), addr, sizeof(*addr), 0))
 			return -1;
 	}
-	if (quoted->later || quoted->ports.dst == port)
+	if (quoted->later || old == port)
 		return 0;
-	if (bpf_l4_csum_replace(skb, p->l4 + 2, quoted->ports.dst, port, 2))
+	if (bpf_l4_csum_replace(skb, p->l4 + 2, old, port, 2))
 		return -1;
-	return bpf_skb_store_bytes(skb, quoted->l4 + 2, &port, 2, 0);
+	return bpf_skb_store_bytes(skb, quoted->l4 + (end == END_SRC ? 0 : 2), &port, 2, 0);
+}
+
+__global int rewrite_quoted_dst(struct __sk_buff *skb, const struct packet *p, struct packet *quoted, struct addr *addr, __u32 port)
+{
+	return p && quoted && addr ? rewrite_quoted(skb, p, quoted, END_DST, addr, port) : -1;
+}
+
+__global int rewrite_quoted_src(struct __sk_buff *skb, const struct packet *p, struct packet *quoted, struct addr *addr)
+{
+	return p && quoted && addr ? rewrite_quoted(skb, p, quoted, END_SRC, addr, quoted->ports.src) : -1;
 }

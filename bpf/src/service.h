@@ -160,16 +160,21 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 	return 1;
 }
 
-/* What comes from the backend is from the service; an ICMP error quotes what the pod has sent. */
-__global int to_frontend(struct __sk_buff *skb, struct packet *p, struct addr *frontend, __u32 port)
+/*
+ * What comes from the backend is from the service; an ICMP error quotes what the
+ * pod, self, has sent, also where that went out under another address.
+ */
+__global int to_frontend(struct __sk_buff *skb, struct packet *p, struct addr *self, struct addr *frontend, __u32 port)
 {
 	struct packet quoted = {};
 
-	if (!p || !frontend)
+	if (!p || !self || !frontend)
 		return -1;
 	if (!p->error)
 		return rewrite_src(skb, p, frontend, port);
 	if (parse_quoted(skb, p, &quoted) || rewrite_quoted_dst(skb, p, &quoted, frontend, port))
+		return -1;
+	if (!same_addr(&quoted.src, self) && rewrite_quoted_src(skb, p, &quoted, self))
 		return -1;
 	if (same_addr(&p->src, &quoted.dst))
 		return rewrite_addr(skb, p, END_SRC, &p->src, frontend);
@@ -179,12 +184,12 @@ __global int to_frontend(struct __sk_buff *skb, struct packet *p, struct addr *f
 /* A packet for a pod that had asked a service: does the asker's end get it? */
 static __always_inline int from_frontend(struct __sk_buff *skb, struct packet *p, const struct track *t)
 {
-	struct addr frontend;
+	struct addr frontend, self = p->dst;
 
 	if (!t->state || !t->state->frontend_port)
 		return 0;
 	if (p->error ? t->sender != t->state->origin : t->sender == t->state->origin)
 		return 0;
 	frontend = t->state->frontend;
-	return to_frontend(skb, p, &frontend, t->state->frontend_port);
+	return to_frontend(skb, p, &self, &frontend, t->state->frontend_port);
 }

@@ -179,7 +179,7 @@ func checkHistory(id keymgr.NodeID, p Policy, f Facts) error {
 	recent := 0
 	revoked, _ := f.Revoked.Node(id.UID)
 	for _, t := range f.Issued {
-		if f.Now.Sub(t) < time.Hour && t.After(revoked.Before) {
+		if f.Now.Sub(t) < time.Hour && t.After(revoked.At) {
 			recent++
 		}
 	}

@@ -323,7 +323,7 @@ func TestApproveAfterReadmission(t *testing.T) {
 	a.sign()
 	a.facts.Issued = slices.Repeat([]time.Time{a.facts.Now.Add(-time.Minute)}, 2*ca.DefaultMaxPerHour)
 	id := keytest.ID("a")
-	a.facts.Revoked.Nodes = []keymgr.RevokedNode{{Name: id.Name, UID: id.UID, Before: a.facts.Now.Add(-time.Minute)}}
+	a.facts.Revoked.Nodes = []keymgr.RevokedNode{{Name: id.Name, UID: id.UID, At: a.facts.Now.Add(-time.Minute)}}
 	if _, err := ca.Approve(a.request, a.policy, a.facts); err != nil {
 		t.Errorf("revoked certificates count: %v", err)
 	}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/sealane/sealane/policy"
+)
+
+const noBlock = uint64(policy.NoBlock)
+
+func everyIPv4() podPrefix { return blockKey(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
+
+// closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, from IPv4
+// ones, which are among them as the maps hold them.
+func (d *Datapath) closeIPv4() error {
+	if err := d.maps.Blocks.Put(everyIPv4(), noBlock); err != nil {
+		return fmt.Errorf("write blocks: %w", err)
+	}
+	return nil
+}
+
+// addBlocks writes classes of addresses, the longest prefixes first, so that an
+// address goes from its old class to its new one, and to none between. A prefix
+// that finds no room would give its addresses the class of a shorter one, which
+// may be allowed where they are not: as long as it is missing, the shorter ones
+// are too.
+func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
+	order := slices.SortedFunc(maps.Keys(blocks), longestFirst)
+	for _, p := range order {
+		k := blockKey(p)
+		delete(d.policy.missing, k)
+		if d.holdsMissing(p) {
+			w.note(d.maps.Blocks, "write", k, ErrFull)
+			d.forgetBlock(w, k)
+			continue
+		}
+		if w.put(d.maps.Blocks, k, uint64(blocks[p])) {
+			d.policy.blocks[k] = true
+			continue
+		}
+		d.policy.missing[k] = true
+		for have := range d.policy.blocks {
+			if q := decodePrefix(have); q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
+				d.forgetBlock(w, have)
+			}
+		}
+	}
+}
+
+// holdsMissing says whether a longer prefix in p is missing.
+func (d *Datapath) holdsMissing(p netip.Prefix) bool {
+	for k := range d.policy.missing {
+		if q := decodePrefix(k); q.Bits() > p.Bits() && p.Contains(q.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
+	if k == everyIPv4() {
+		w.put(d.maps.Blocks, k, noBlock)
+	} else {
+		w.remove(d.maps.Blocks, k)
+	}
+	delete(d.policy.blocks, k)
+}
+
+// removeBlocks takes the shortest prefixes away first, again so that no address
+// has a class for a moment that it never was to have.
+func (d *Datapath) removeBlocks(w *writer, blocks []netip.Prefix) {
+	for _, p := range slices.Backward(slices.SortedFunc(slices.Values(blocks), longestFirst)) {
+		d.forgetBlock(w, blockKey(p))
+		delete(d.policy.missing, blockKey(p))
+	}
+}
+
+func longestFirst(a, b netip.Prefix) int {
+	return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
+}
+
+func blockKey(p netip.Prefix) podPrefix {
+	k, _ := encodeForward(Forward{Prefix: p})
+	return k
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"net/netip"
+
+	"github.com/sealane/sealane/policy"
+)
+
+// judge says whether policy drops a packet, and whether dry-run policies would.
+func (o *oracle) judge(t *tracked) (drop, trial Reason) {
+	if t.state != nil && t.state.changes == o.changes && t.state.origin == t.origin {
+		return 0, 0
+	}
+	if t.origin.IsValid() {
+		drop, trial = o.judgeFrom(t.flow, t.origin)
+	} else if drop, trial = o.judgeFrom(t.flow, t.flow.a); drop != 0 {
+		drop, trial = o.judgeFrom(t.flow, t.flow.b)
+	}
+	if drop != 0 && t.origin.IsValid() && t.origin != t.sender && t.proto != protoTCP && t.quoted == nil {
+		// Another flow may begin with it, by the same ports.
+		t.origin = t.sender
+		if drop, trial = o.judgeFrom(t.flow, t.origin); drop == 0 {
+			t.state.origin = t.origin
+		}
+	}
+	if drop == 0 && t.state != nil && t.state.origin == t.origin {
+		t.state.changes = o.changes
+	}
+	return drop, trial
+}
+
+func (o *oracle) judgeFrom(f oracleFlow, origin netip.AddrPort) (drop, trial Reason) {
+	from, to := f.a, f.b
+	if origin == f.b {
+		from, to = f.b, f.a
+	}
+	if from.Addr() == to.Addr() {
+		return 0, 0
+	}
+	for _, side := range []struct {
+		subject, peer netip.Addr
+		reason        Reason
+		sets          func(policy.Guard) (now, trial policy.ID)
+	}{
+		{from.Addr(), to.Addr(), ReasonPolicyEgress, func(g policy.Guard) (now, trial policy.ID) { return g.Egress, g.TrialEgress }},
+		{to.Addr(), from.Addr(), ReasonPolicyIngress, func(g policy.Guard) (now, trial policy.ID) { return g.Ingress, g.TrialIngress }},
+	} {
+		g, guarded := o.tables.Guards[side.subject]
+		if _, here := o.endpoints[side.subject]; here && !guarded {
+			return ReasonPolicyUnknown, 0
+		}
+		if !guarded || o.find(side.peer).Kind == NodeLocal {
+			continue
+		}
+		now, dry := side.sets(g)
+		if !o.tables.Permits(now, side.peer, f.proto, to.Port()) {
+			kind := o.find(side.peer).Kind
+			_, known := o.tables.Identities[side.peer]
+			if !known && (kind == PodLocal || kind == PodRemote || kind == Cluster) {
+				return ReasonPolicyPeer, 0
+			}
+			return side.reason, 0
+		}
+		if trial == 0 && !o.tables.Permits(dry, side.peer, f.proto, to.Port()) {
+			trial = side.reason
+		}
+	}
+	return 0, trial
+}
