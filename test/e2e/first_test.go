@@ -37,6 +37,7 @@ type firstTest struct {
 	nodes   []string
 	sinks   map[string]*station // by node
 	service []string            // addresses of all sinks together
+	own     map[string][]string // addresses of nodes
 	newest  map[string][]string // addresses of the newest pod, by node
 	born    int
 }
@@ -46,7 +47,7 @@ const firstBatch = 24
 
 func TestPolicyFromTheFirstInstruction(t *testing.T) {
 	bringProbe(t)
-	f := firstTest{nodes: nodes(t), sinks: map[string]*station{}, newest: map[string][]string{}}
+	f := firstTest{nodes: nodes(t), own: map[string][]string{}, newest: map[string][]string{}}
 	open := namespace(t, "e2e-first-open")
 	apply(t, fmt.Sprintf(`apiVersion: v1
 kind: Service
@@ -59,7 +60,7 @@ spec: {selector: {role: sink}, ipFamilyPolicy: PreferDualStack, ports: [{name: t
 	}
 	f.sinks = stations(t, open, all...)
 	for n, s := range f.sinks {
-		f.newest[n] = s.ips
+		f.newest[n], f.own[n] = s.ips, nodeIPs(t, n)
 	}
 	f.service = serviceIPs(t, open, "sinks")
 	f.ns = namespace(t, "e2e-first")
@@ -121,11 +122,10 @@ func (f *firstTest) batch(t *testing.T, count int, labels map[string]string) map
 		for n := range f.sinks {
 			l.escaped += from(after[n], ips[p.Name]) - from(before[n], ips[p.Name])
 		}
-		own := nodeIPs(t, p.Node)
 		for k, n := range l.Seen {
 			source, kind, _ := strings.Cut(k, " ")
 			addr := netip.MustParseAddr(source)
-			if !slices.Contains(own, source) && !(addr.IsLinkLocalUnicast() && kind == "icmp") && !addr.IsUnspecified() {
+			if !slices.Contains(f.own[p.Node], source) && !(addr.IsLinkLocalUnicast() && kind == "icmp") && !addr.IsUnspecified() {
 				l.got += n
 			}
 		}
