@@ -47,15 +47,16 @@ func (d *Datapath) recall() error {
 // SyncPolicy makes the tables in the kernel equal to want, whatever they were.
 // Traffic that both allow is let through all the while.
 func (d *Datapath) SyncPolicy(want policy.Tables) error {
-	have, err := d.policyTables()
+	have, err := d.PolicyTables()
 	if err != nil {
 		return err
 	}
 	return d.ApplyPolicy(policy.Difference(have, want))
 }
 
-// policyTables reads what the kernel has.
-func (d *Datapath) policyTables() (policy.Tables, error) {
+// PolicyTables reads what the kernel has, entry by entry: work in proportion to all
+// that there is.
+func (d *Datapath) PolicyTables() (policy.Tables, error) {
 	identities, err1 := entries[[4]uint32, uint64](d.maps.Identities)
 	blocks, err2 := entries[podPrefix, uint64](d.maps.Blocks)
 	guards, err3 := entries[[4]uint32, podGuard](d.maps.Guards)

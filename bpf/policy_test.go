@@ -71,7 +71,7 @@ func TestPortKeysCoverTheRange(t *testing.T) {
 // sameTables compares them; an absent table is an empty one.
 func sameTables(t *testing.T, d *Datapath, want policy.Tables) {
 	t.Helper()
-	got, err := d.policyTables()
+	got, err := d.PolicyTables()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,8 @@
 // Copyright The Sealane Authors
 
 // Command sealane shows whether a cluster's pods talk encrypted, with which
-// keys, and who vouches for them. Linked as kubectl-sealane it is also
-// "kubectl sealane".
+// keys, who vouches for them, and what NetworkPolicies allow and deny. Linked as
+// kubectl-sealane it is also "kubectl sealane".
 package main
 
 import (
@@ -39,7 +39,15 @@ func main() {
 	if !errors.Is(err, errBad) {
 		fmt.Fprintln(os.Stderr, "sealane:", err)
 	}
-	os.Exit(1)
+	os.Exit(exitStatus(err))
+}
+
+// exitStatus is 2 for what a script must tell from an answer that failed.
+func exitStatus(err error) int {
+	if errors.Is(err, errDisagree) {
+		return 2
+	}
+	return 1
 }
 
 // terminal is where the answers go.
@@ -64,7 +72,7 @@ func newRoot(t terminal, name string) *cobra.Command {
 	var c connection
 	root := &cobra.Command{
 		Use:           "sealane",
-		Short:         "Shows who encrypts to whom, with which key, and who vouches for it",
+		Short:         "Shows who encrypts to whom, with which key, who vouches for it, and what policies decide",
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true,
 		Annotations:   map[string]string{},
@@ -79,6 +87,7 @@ func newRoot(t terminal, name string) *cobra.Command {
 	flags.StringVarP(&c.config.Namespace, "namespace", "n", kube.DefaultNamespace, "namespace that Sealane runs in")
 	root.AddCommand(newStatus(t, &c), newCertificate(t, &c), newRotate(t, &c), newCA(t, &c), newVersion())
 	root.AddCommand(newRevoke(t, &c), newReadmit(t, &c), newRevocations(t, &c))
+	root.AddCommand(newMonitor(t, &c), newPolicy(t, &c))
 	return root
 }
 

@@ -3,7 +3,8 @@
 
 // Command sealaned is Sealane's node daemon. "sealaned run" serves, "sealaned
 // install" places the CNI plugins on the node, "sealaned clean" removes every
-// trace of Sealane from the node.
+// trace of Sealane from the node. "sealaned monitor" and "sealaned explain" ask
+// the one that serves what it decides.
 package main
 
 import (
@@ -35,7 +36,7 @@ func main() {
 	}
 }
 
-const usage = "usage: sealaned run|install|clean|version [flags]; `sealaned COMMAND -h` lists the flags"
+const usage = "usage: sealaned run|install|clean|monitor|explain|version [flags]; `sealaned COMMAND -h` lists the flags"
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
@@ -78,6 +79,10 @@ func run(ctx context.Context, args []string) error {
 			<-ctx.Done()
 		}
 		return nil
+	case "monitor":
+		return monitor(ctx, args[1:], os.Stdin, os.Stdout)
+	case "explain":
+		return explain(ctx, args[1:], os.Stdout)
 	case "version":
 		fmt.Println(version)
 		return nil

@@ -82,6 +82,9 @@ func (r *reports) counters(n *status.Node) error {
 	for _, reason := range bpf.Reasons() {
 		n.Drops = append(n.Drops, status.Drop{Reason: reason.String(), Packets: c.Drops[reason].Packets, Bytes: c.Drops[reason].Bytes})
 	}
+	for _, reason := range []bpf.Reason{bpf.ReasonPolicyEgress, bpf.ReasonPolicyIngress} {
+		n.Trials = append(n.Trials, status.Drop{Reason: reason.String(), Packets: c.Trials[reason].Packets, Bytes: c.Trials[reason].Bytes})
+	}
 	for _, p := range bpf.Paths() {
 		n.Paths = append(n.Paths, status.Traffic{Path: p.String(), Packets: c.Paths[p].Packets, Bytes: c.Paths[p].Bytes})
 	}

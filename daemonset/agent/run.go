@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
@@ -77,7 +78,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	enforcer := d.makeEnforcer(objects)
+	enforcer := d.makeEnforcer(ctx, objects, alarms{node: d.cfg.NodeName, events: d.client, nodes: func() []kube.Node {
+		snap, _ := watch.Snapshot()
+		return snap.Nodes
+	}})
 	if err := d.makePods(enforcer); err != nil {
 		return err
 	}
@@ -101,6 +105,7 @@ func (d *daemon) run(ctx context.Context) error {
 		group.Go(func() error { return d.network.rotator.Serve(ctx, d.cfg.PairingPort) })
 	}
 	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
+	group.Go(func() error { return d.serveObserver(ctx, objects) })
 	group.Go(func() error { return d.serveCNI(ctx) })
 	err = group.Wait()
 	objects.Wait()
@@ -108,14 +113,16 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
-func (d *daemon) makeEnforcer(objects *kube.Objects) *enforce.Enforcer {
+func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, a alarms) *enforce.Enforcer {
 	return enforce.New(enforce.Config{
 		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject, Policies: d.client.Policies,
 		Refused: objects.Refused, Logger: d.log,
+		Malformed: func(p *networkingv1.NetworkPolicy, err error) { a.malformed(ctx, p, err) },
 		Report: func(err error) {
 			d.state.report(partPolicy, nil) // it has begun: what is missing is denied, and stops no pod
 			if err != nil {
 				d.state.report(partPolicy, err)
+				a.incomplete(ctx, err)
 			}
 		},
 	})

@@ -67,6 +67,9 @@ type Config struct {
 	// Report hears what is wrong, and nil when all is well again, at each change.
 	// It must not wait. Nil: nobody hears.
 	Report func(error)
+	// Malformed hears of each policy of which a part cannot be understood, whenever
+	// it is new or has changed. It must not wait. Nil: nobody hears.
+	Malformed func(*networkingv1.NetworkPolicy, error)
 	// Logger gets what operators should see; nil means to drop it.
 	Logger *slog.Logger
 	// AskAfter is how long the watch has before Ask; 0 means a second.
@@ -84,6 +87,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Refused == nil {
 		cfg.Refused = func() int { return 0 }
+	}
+	if cfg.Malformed == nil {
+		cfg.Malformed = func(*networkingv1.NetworkPolicy, error) {}
 	}
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}

@@ -147,6 +147,7 @@ func (e *Enforcer) tellPolicy(ref kube.Ref) {
 	if err := e.compiler.SetPolicy(p); err != nil {
 		e.cfg.Logger.Warn("policy is malformed; it isolates what it selects, and the malformed part allows nothing",
 			"policy", ref.Namespace+"/"+ref.Name, "error", err)
+		e.cfg.Malformed(p, err)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/policy"
@@ -189,5 +191,26 @@ func TestAnotherPodAskedFor(t *testing.T) {
 		r.api.setPod(pod("web", "u1", "n1"))
 		synctest.Wait()
 		wantDone(t, done)
+	})
+}
+
+func TestMalformedPolicyIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		r := newRig(t, func(c *Config) {
+			c.Malformed = func(p *networkingv1.NetworkPolicy, err error) {
+				if errors.Is(err, policy.ErrMalformed) {
+					told = append(told, p.Namespace+"/"+p.Name)
+				}
+			}
+		})
+		r.run()
+		bad := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bad"}}
+		bad.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0"}}}}}
+		r.api.setPolicy(bad)
+		synctest.Wait()
+		if len(told) != 1 || told[0] != "shop/bad" {
+			t.Errorf("told of %v", told)
+		}
 	})
 }

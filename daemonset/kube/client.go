@@ -83,6 +83,7 @@ type Client struct {
 	namespace   string
 	log         *slog.Logger
 	events      *eventRecorder
+	rest        *rest.Config // for streams; nil in tests without a server
 }
 
 // NewClient makes a Client. It reads the credentials but does not connect.
@@ -110,7 +111,9 @@ func connect(base *rest.Config, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make api client for sealane.io: %w", err)
 	}
-	return newClient(core, ours, cfg), nil
+	c := newClient(core, ours, cfg)
+	c.rest = base
+	return c, nil
 }
 
 func newClient(core kubernetes.Interface, ours ownClients, cfg Config) *Client {

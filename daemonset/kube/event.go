@@ -64,8 +64,11 @@ func (c *Client) Event(ctx context.Context, e EventSpec) {
 
 func (e EventSpec) object() runtime.Object {
 	version := "v1"
-	if e.Kind == KindRequest {
+	switch e.Kind {
+	case KindRequest:
 		version = "certificates.k8s.io/v1"
+	case KindPolicy:
+		version = "networking.k8s.io/v1"
 	}
 	return &corev1.ObjectReference{
 		APIVersion: version, Kind: string(e.Kind), Namespace: e.Namespace, Name: e.Name, UID: types.UID(e.UID),

@@ -21,8 +21,10 @@ import (
 
 // Indexes of the informers.
 const (
-	byNode    = "node"
-	byService = "service"
+	byNode      = "node"
+	byService   = "service"
+	byAddress   = "address"
+	byNamespace = "namespace"
 )
 
 // ObjectsConfig says what Client.WatchObjects follows.

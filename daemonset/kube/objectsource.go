@@ -37,7 +37,10 @@ func (c *Client) podObjectSource(o *Objects) source[*corev1.Pod, PodObject] {
 			}
 			o.mark(refOf(KindPod, before, after))
 		},
-		indexers: cache.Indexers{byNode: indexed(func(e *entry[PodObject]) string { return e.value.Node })},
+		indexers: cache.Indexers{
+			byNode:    indexed(func(e *entry[PodObject]) string { return e.value.Node }),
+			byAddress: byEach(func(p PodObject) []netip.Addr { return p.Addresses }),
+		},
 	}
 }
 
@@ -55,23 +58,25 @@ func (c *Client) namespaceSource(o *Objects) source[*corev1.Namespace, map[strin
 func (c *Client) policySource(o *Objects) source[*networkingv1.NetworkPolicy, *networkingv1.NetworkPolicy] {
 	api := c.core.NetworkingV1().NetworkPolicies(metav1.NamespaceAll)
 	return source[*networkingv1.NetworkPolicy, *networkingv1.NetworkPolicy]{
-		example: &networkingv1.NetworkPolicy{},
-		list:    asObject(api.List),
-		watch:   api.Watch,
-		convert: policyOf,
-		news:    func(before, after *entry[*networkingv1.NetworkPolicy]) { o.mark(refOf(KindPolicy, before, after)) },
+		example:  &networkingv1.NetworkPolicy{},
+		list:     asObject(api.List),
+		watch:    api.Watch,
+		convert:  policyOf,
+		news:     func(before, after *entry[*networkingv1.NetworkPolicy]) { o.mark(refOf(KindPolicy, before, after)) },
+		indexers: cache.Indexers{byNamespace: indexed(func(e *entry[*networkingv1.NetworkPolicy]) string { return e.Namespace })},
 	}
 }
 
 func (c *Client) serviceSource(o *Objects) source[*corev1.Service, *corev1.Service] {
 	api := c.core.CoreV1().Services(metav1.NamespaceAll)
 	return source[*corev1.Service, *corev1.Service]{
-		example: &corev1.Service{},
-		labels:  "!" + serviceProxyName,
-		list:    asObject(api.List),
-		watch:   api.Watch,
-		convert: serviceOf,
-		news:    func(before, after *entry[*corev1.Service]) { o.mark(refOf(KindService, before, after)) },
+		example:  &corev1.Service{},
+		labels:   "!" + serviceProxyName,
+		list:     asObject(api.List),
+		watch:    api.Watch,
+		convert:  serviceOf,
+		news:     func(before, after *entry[*corev1.Service]) { o.mark(refOf(KindService, before, after)) },
+		indexers: cache.Indexers{byAddress: byEach(clusterIPs)},
 	}
 }
 

@@ -6,6 +6,7 @@ package kube
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/keymgr"
@@ -137,7 +139,8 @@ func (c *Client) nodeSource() source[*corev1.Node, Node] {
 		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return api.Watch(ctx, o)
 		},
-		convert: nodeOf,
+		convert:  nodeOf,
+		indexers: cache.Indexers{byAddress: byEach(func(n Node) []netip.Addr { return n.Addresses })},
 	}
 }
 

@@ -202,6 +202,7 @@ func addressMetrics() []metric {
 
 func trafficMetrics() []metric {
 	drops := func(n status.Node) []status.Drop { return n.Drops }
+	trials := func(n status.Node) []status.Drop { return n.Trials }
 	paths := func(n status.Node) []status.Traffic { return n.Paths }
 	return []metric{
 		{
@@ -211,6 +212,11 @@ func trafficMetrics() []metric {
 		{
 			name: "sealane_drops_bytes_total", help: "Bytes of the packets that the data path dropped, by reason.", labels: []string{"reason"}, counter: true,
 			samples: each(drops, func(_ status.Node, d status.Drop) *sample { return labelled(float64(d.Bytes), d.Reason) }),
+		},
+		{
+			name: "sealane_policy_trial_packets_total", help: "Packets that began a flow, or went on with one after a change of policies, and that policies in dry run would have dropped, by reason.",
+			labels: []string{"reason"}, counter: true,
+			samples: each(trials, func(_ status.Node, d status.Drop) *sample { return labelled(float64(d.Packets), d.Reason) }),
 		},
 		{
 			name: "sealane_paths_packets_total", help: "Packets of pods, by the way that they took through the node.", labels: []string{"path"}, counter: true,

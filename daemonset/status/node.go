@@ -60,8 +60,10 @@ type Node struct {
 	// does not vouch for: an alarm.
 	Discontinuities []Refusal `json:"discontinuities,omitempty"`
 
-	Drops []Drop    `json:"drops,omitempty"` // in the order of the reasons' numbers
-	Paths []Traffic `json:"paths,omitempty"` // in the order of the paths' numbers
+	Drops []Drop `json:"drops,omitempty"` // in the order of the reasons' numbers
+	// Trials are packets that policies in dry run would have dropped, by reason.
+	Trials []Drop    `json:"trials,omitempty"`
+	Paths  []Traffic `json:"paths,omitempty"` // in the order of the paths' numbers
 	// LastLeak is the newest packet that the leak guard stopped; nil: none.
 	LastLeak *Leak `json:"lastLeak,omitempty"`
 
@@ -207,7 +209,8 @@ type Refusal struct {
 	Last    time.Time `json:"last"`
 }
 
-// Drop counts the packets that the data path dropped for one reason.
+// Drop counts the packets that the data path dropped, or would have dropped, for
+// one reason.
 type Drop struct {
 	Reason  string `json:"reason"` // stable label
 	Packets uint64 `json:"packets"`

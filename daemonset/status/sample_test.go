@@ -86,6 +86,7 @@ func full() Node {
 		n.Enforcement.Delay.Observe(delay)
 	}
 	n.Drops = []Drop{{"spoofed_source", 7, 700}}
+	n.Trials = []Drop{{"policy_egress", 3, 180}}
 	n.LastLeak = &Leak{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("10.244.2.6"), "eth0", "leak_egress"}
 	return n
 }

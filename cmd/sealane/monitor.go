@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/observe"
+)
+
+// Where and how to run the agent's own commands.
+const (
+	agentContainer = "sealaned"
+	agentProgram   = "/usr/bin/sealaned"
+)
+
+// again is how soon a node is tried again that cannot be watched.
+const again = 3 * time.Second
+
+// monitorOptions are the flags of sealane monitor.
+type monitorOptions struct {
+	filter observe.Filter
+	node   string
+	output string
+	again  time.Duration
+}
+
+// watched is what monitor needs of the cluster.
+type watched interface {
+	Nodes(ctx context.Context) ([]kube.Node, error)
+	AgentPods(ctx context.Context) ([]kube.Pod, error)
+	Exec(ctx context.Context, cmd kube.Command) error
+}
+
+func newMonitor(t terminal, c *connection) *cobra.Command {
+	o := monitorOptions{again: again}
+	cmd := &cobra.Command{
+		Use:   "monitor",
+		Short: "Shows live what policies allow and deny, and how it travels",
+		Long: "Shows each flow of a pod when it begins, and when a change of policies ends it: who, to whom, by\n" +
+			"which service, the verdict, the policies and rules that it is from, and the lane that carries it\n" +
+			"to another node with the generations of both nodes' keys. A flow between two nodes is shown twice:\n" +
+			"by the node that judges what leaves and by the one that judges what comes in.\n\n" +
+			"Ends with Ctrl-C. Needs the right to run commands (pods/exec) in the agents' pods, which makes\n" +
+			"whoever has it master of the nodes.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.open()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return monitor(cmd.Context(), client, screen{out: t.out, warnings: cmd.ErrOrStderr()}, o)
+		},
+	}
+	filters := flag.NewFlagSet("", flag.ContinueOnError)
+	o.filter.Register(filters)
+	cmd.Flags().AddGoFlagSet(filters)
+	cmd.Flags().StringVar(&o.node, "node", "", "watch this node only")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text or json: one object a line")
+	return cmd
+}
+
+// monitor shows what the nodes decide until ctx ends, which is no error.
+func monitor(ctx context.Context, from watched, s screen, o monitorOptions) error {
+	if err := o.filter.Validate(); err != nil {
+		return err
+	}
+	if o.output != "text" && o.output != "json" {
+		return fmt.Errorf("--output=%s: want text or json", o.output)
+	}
+	all, err := from.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if o.node != "" {
+		if all, err = only(all, o.node); err != nil {
+			return err
+		}
+	}
+	s.json = o.output == "json"
+	s.mu = &sync.Mutex{}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, node := range all {
+		group.Go(func() error { return watchNode(ctx, from, s, watch{monitorOptions: o, name: node.Name}) })
+	}
+	return group.Wait()
+}
+
+type watch struct {
+	monitorOptions
+	name string // of the node
+}
+
+// watchNode watches one node, again and again when that ends. The error is one
+// that other nodes would give, too.
+func watchNode(ctx context.Context, from watched, s screen, w watch) error {
+	last := ""
+	for {
+		err := watchOnce(ctx, from, s, w)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, kube.ErrForbidden) || errors.Is(err, errPrint) {
+			return err
+		}
+		if text := fmt.Sprintf("node %s cannot be watched, trying again: %v", w.name, err); text != last {
+			s.warn(text)
+			last = text
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(w.again):
+		}
+	}
+}
+
+func watchOnce(ctx context.Context, from watched, s screen, w watch) error {
+	pods, err := from.AgentPods(ctx)
+	if err != nil {
+		return err
+	}
+	pod := agentOn(pods, w.name)
+	if pod == nil {
+		return errNoAgent
+	}
+	var complaints bytes.Buffer
+	err = from.Exec(ctx, kube.Command{
+		Namespace: pod.Namespace, Pod: pod.Name, Container: agentContainer,
+		Args:   append([]string{agentProgram, "monitor", "--until-eof"}, w.filter.Args()...),
+		Stdout: &lines{show: s.show}, Stderr: &complaints,
+	})
+	return withComplaints(err, &complaints)
+}
+
+// errNoAgent is a node where nobody can be asked.
+var errNoAgent = errors.New("no agent pod on the node")
+
+// withComplaints adds what a command said of its failure.
+func withComplaints(err error, complaints *bytes.Buffer) error {
+	text := bytes.TrimSpace(complaints.Bytes())
+	var exit *kube.ExitError
+	switch {
+	case errors.As(err, &exit) && len(text) > 0:
+		return errors.New(string(text))
+	case err == nil:
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// screen is where the records of all nodes go.
+type screen struct {
+	out, warnings io.Writer
+	json          bool
+	mu            *sync.Mutex // guards the two writers
+}
+
+// errPrint is an output that takes nothing any more.
+var errPrint = errors.New("print record")
+
+func (s screen) show(line []byte) error {
+	var r observe.Record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return fmt.Errorf("read record: %w", err)
+	}
+	if r.Begun {
+		s.warn("watching node " + r.Node)
+		return nil
+	}
+	text := append(bytes.Clone(line), '\n')
+	if !s.json {
+		text = []byte(r.Text() + "\n")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.out.Write(text); err != nil {
+		return fmt.Errorf("%w: %w", errPrint, err)
+	}
+	return nil
+}
+
+func (s screen) warn(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fmt.Fprintln(s.warnings, text)
+}
+
+// lines calls show with each whole line that is written, without its end.
+type lines struct {
+	rest []byte
+	show func([]byte) error
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, whole := bytes.Cut(l.rest, []byte("\n"))
+		if !whole {
+			return len(p), nil
+		}
+		if err := l.show(line); err != nil {
+			return 0, err
+		}
+		l.rest = rest
+	}
+}
