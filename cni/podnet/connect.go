@@ -19,7 +19,7 @@ func Connect(h *nl.Handle, s Spec) (Result, error) {
 	}
 	defer pod.Close()
 	p := &pair{spec: s, host: h, pod: pod}
-	if p.find() == nil && p.check() == nil && p.settle() == nil {
+	if p.find() == nil && p.check() == nil && p.settle() == nil && s.guard(p.outer.Index) == nil {
 		return p.result(), nil // a retry of what had worked
 	}
 	if err := p.clear(); err != nil {
@@ -111,6 +111,7 @@ func (p *pair) clear() error {
 func (p *pair) steps() []step {
 	steps := []step{
 		{"add device", p.add},
+		{"guard device", func() error { return p.spec.guard(p.outer.Index) }},
 		{"tune the pod's end", func() error { return tune(p.pod, p.innerSettings()) }},
 		{"tune the host's end", func() error { return tune(p.host, p.outerSettings()) }},
 		{"set the pod's loopback up", func() error { return p.pod.SetLink(loopback, nl.LinkSettings{State: nl.Up}) }},

@@ -107,6 +107,38 @@ func TestPrivilegedConnect(t *testing.T) {
 	}
 }
 
+// TestPrivilegedGuardComesFirst: when the guard is asked for, nothing can get to
+// the pod. One that fails leaves nothing; a retry asks again.
+func TestPrivilegedGuardComesFirst(t *testing.T) {
+	nettest.Privileged(t)
+	host, pod := node(t), nettest.NewNS(t)
+	s, asked, refuse := spec(pod, "10.9.0.2"), []int{}, errors.New("no guard")
+	s.Guard = func(index int) error {
+		link, err := host.Handle().LinkByIndex(index)
+		if err != nil || link.Name != s.HostIfName {
+			t.Errorf("device %d is %+v, %v", index, link, err)
+		}
+		if err := Check(host.Handle(), s); len(asked) < 2 && (link.Up || err == nil) {
+			t.Errorf("the device was up before it was guarded: %+v", link)
+		}
+		asked = append(asked, index)
+		return refuse
+	}
+	if _, err := Connect(host.Handle(), s); !errors.Is(err, refuse) {
+		t.Fatalf("got %v, want the guard's error", err)
+	}
+	wantNothing(t, host)
+	refuse = nil
+	for range 2 {
+		if _, err := Connect(host.Handle(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(asked) != 3 || asked[1] != asked[2] {
+		t.Errorf("asked to guard devices %v, want a failed one, and another one twice", asked)
+	}
+}
+
 // TestPrivilegedFirstPacketIsNotLost fails, though not each time, if Connect returns
 // before the kernel's workers are done.
 func TestPrivilegedFirstPacketIsNotLost(t *testing.T) {

@@ -49,6 +49,17 @@ type Spec struct {
 	HostIfName string       // of the outer end: HostName(Owner)
 	Addresses  []netip.Addr // one per family
 	MTU        int          // bytes
+	// Guard is called with the index of the host's end before anything can get in
+	// or out of the pod, and again when a retry finds the device complete. An
+	// error of it is one of Connect. nil: nothing is to be done.
+	Guard func(hostIndex int) error
+}
+
+func (s Spec) guard(hostIndex int) error {
+	if s.Guard == nil {
+		return nil
+	}
+	return s.Guard(hostIndex)
 }
 
 // Result is what Connect made.

@@ -94,14 +94,17 @@ func (p *pods) connect(ctx context.Context, pod cni.PodRef, spec podnet.Spec) (m
 		defer cancel()
 		return p.guards.Attach(waiting, pod, spec.Addresses)
 	})
+	// The host's stack would deliver to a device without programs, and a program
+	// that knows no endpoint would take the pod's address for one of elsewhere.
+	spec.Guard = func(index int) error {
+		if err := p.introduce(index, spec.Addresses); err != nil {
+			return err
+		}
+		return p.datapath.AttachPod(bpf.Device{Index: index, Name: spec.HostIfName})
+	}
 	group.Go(func() (err error) {
-		if made, err = podnet.Connect(p.links, spec); err != nil {
-			return err
-		}
-		if err := p.introduce(made.HostIndex, spec.Addresses); err != nil {
-			return err
-		}
-		return p.datapath.AttachPod(bpf.Device{Index: made.HostIndex, Name: spec.HostIfName})
+		made, err = podnet.Connect(p.links, spec)
+		return err
 	})
 	err = group.Wait()
 	return made, errors.Join(err, ctx.Err()) // the runtime that asked may be gone, and will not keep what it never heard of
