@@ -38,6 +38,9 @@ func (e *ExitError) Error() string { return e.Message }
 // itself failed.
 func (c *Client) Exec(ctx context.Context, cmd Command) error {
 	doing := fmt.Sprintf("run %s in pod %s/%s", cmd.Args[0], cmd.Namespace, cmd.Pod)
+	if c.rest == nil {
+		return fmt.Errorf("%s: %w: this client runs no commands", doing, ErrBadConfig)
+	}
 	url := c.core.CoreV1().RESTClient().Get().Namespace(cmd.Namespace).Resource("pods").Name(cmd.Pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
 			Container: cmd.Container, Command: cmd.Args, Stdin: true, Stdout: true, Stderr: true,
