@@ -29,10 +29,9 @@ type Birth struct {
 	Connected int64          `json:"connected"` // of these
 	Refused   int64          `json:"refused"`   // of these
 	Seen      map[string]int `json:"seen"`      // packets that came, by source and kind
-	// IPv4 and IPv6 are all packets that the network namespace has received from
-	// its making to the start, and to the end.
-	IPv4 [2]int `json:"ipv4"`
-	IPv6 [2]int `json:"ipv6"`
+	// Received is what the network namespace has received from its making to the
+	// start, and to the end.
+	Received [2]int `json:"received"`
 }
 
 // first sends to all targets, and listens, until length is over.
@@ -48,7 +47,7 @@ func first(ctx context.Context, targets []string, length time.Duration) (Birth, 
 	if err != nil {
 		return b, err
 	}
-	if b.IPv4[0], b.IPv6[0], err = received(); err != nil {
+	if b.Received[0], err = received(); err != nil {
 		return b, err
 	}
 	if err := answer(ctx, firstPort); err != nil {
@@ -56,8 +55,8 @@ func first(ctx context.Context, targets []string, length time.Duration) (Birth, 
 	}
 	<-ctx.Done()
 	b.Seen = s.counts()
-	b.IPv4[1], b.IPv6[1], err = received()
-	end := Birth{Seen: b.Seen, IPv4: b.IPv4, IPv6: b.IPv6}
+	b.Received[1], err = received()
+	end := Birth{Seen: b.Seen, Received: b.Received}
 	end.Sent, end.Dialled = atomic.LoadInt64(&b.Sent), atomic.LoadInt64(&b.Dialled)
 	end.Connected, end.Refused = atomic.LoadInt64(&b.Connected), atomic.LoadInt64(&b.Refused)
 	return end, err

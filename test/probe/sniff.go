@@ -105,40 +105,46 @@ func kindOf(protocol byte, rest []byte) string {
 	return fmt.Sprintf("protocol %d", protocol)
 }
 
-// received counts what this network namespace has received of IPv4 and IPv6
-// since it was made, thus before any process was in it. Multicast of IPv6 is left
-// out: a namespace hears its own.
-func received() (four, six int, err error) {
+// received counts what this network namespace has received since it was made,
+// thus before any process was in it: packets of IPv4, datagrams of UDP over IPv6,
+// and segments of TCP over both. IPv6 as such is no measure: a namespace hears
+// multicast of its own.
+func received() (packets int, err error) {
 	text, err := os.ReadFile("/proc/net/snmp")
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	var names []string
+	wanted := map[string]string{"Ip:": "InReceives", "Tcp:": "InSegs"}
+	names := map[string]int{} // where the wanted one is, by line
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		switch {
-		case len(fields) == 0 || fields[0] != "Ip:":
-		case names == nil:
-			names = fields
-		default:
-			if four, err = strconv.Atoi(fields[slices.Index(names, "InReceives")]); err != nil {
-				return 0, 0, err
-			}
+		if len(fields) == 0 || wanted[fields[0]] == "" {
+			continue
 		}
+		i, known := names[fields[0]]
+		if !known {
+			names[fields[0]] = slices.Index(fields, wanted[fields[0]])
+			continue
+		}
+		n, err := strconv.Atoi(fields[i])
+		if err != nil {
+			return 0, err
+		}
+		packets += n
 	}
 	text, err = os.ReadFile("/proc/net/snmp6")
 	if errors.Is(err, os.ErrNotExist) {
-		return four, 0, nil
+		return packets, nil
 	}
-	sign := map[string]int{"Ip6InReceives": 1, "Ip6InMcastPkts": -1}
 	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) == 2 && sign[fields[0]] != 0 {
+		switch fields := strings.Fields(line); fields[0] {
+		case "Udp6InDatagrams", "Udp6NoPorts", "Udp6InErrors":
 			n, err := strconv.Atoi(fields[1])
 			if err != nil {
-				return 0, 0, err
+				return 0, err
 			}
-			six += sign[fields[0]] * n
+			packets += n
 		}
 	}
-	return four, six, err
+	return packets, err
 }
