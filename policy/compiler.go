@@ -97,11 +97,10 @@ func (c *Compiler) space(name string) *namespace {
 	return space
 }
 
-// SetNamespace tells the labels of a namespace. Until then it has none.
+// SetNamespace tells the labels of a namespace. Until then its pods have no
+// identity: a selector that wants a label to be absent would match them wrongly.
 func (c *Compiler) SetNamespace(name string, labels map[string]string) {
-	space := c.space(name)
-	space.known = true
-	c.relabel(space, labels)
+	c.relabel(c.space(name), true, labels)
 }
 
 // DeleteNamespace forgets the labels of a namespace. Its pods and policies go
@@ -111,15 +110,15 @@ func (c *Compiler) DeleteNamespace(name string) {
 	if space == nil {
 		return
 	}
-	space.known = false
-	c.relabel(space, nil)
+	c.relabel(space, false, nil)
 	c.forgetEmpty(name)
 }
 
-func (c *Compiler) relabel(space *namespace, labels map[string]string) {
-	if maps.Equal(space.labels, labels) {
+func (c *Compiler) relabel(space *namespace, known bool, labels map[string]string) {
+	if space.known == known && maps.Equal(space.labels, labels) {
 		return
 	}
+	space.known = known
 	space.labels = maps.Clone(labels)
 	for pod := range space.pods {
 		c.changedPods[pod] = struct{}{}

@@ -64,6 +64,11 @@ func (c Cluster) side(q question) Side {
 	if q.subject == nil {
 		return Side{Always: "not the address of a pod, so that no policy is asked", Now: Judgement{Allowed: true}, Trial: Judgement{Allowed: true}}
 	}
+	if q.peer != nil {
+		if _, known := c.Namespaces[q.peer.Namespace]; !known {
+			q.peer = nil // nobody can say yet what selects it
+		}
+	}
 	s := Side{Pod: q.subject.Namespace + "/" + q.subject.Name, Now: c.judge(q)}
 	q.trial = true
 	s.Trial = c.judge(q)

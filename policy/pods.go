@@ -100,8 +100,8 @@ func (c *Compiler) settle() {
 func (c *Compiler) settlePod(state *podState) {
 	old := state.identity
 	state.identity = nil
-	if !state.gone && len(state.Addresses) > 0 {
-		state.identity = c.acquireIdentity(&state.Pod, c.space(state.Namespace))
+	if space := c.space(state.Namespace); space.known && !state.gone && len(state.Addresses) > 0 {
+		state.identity = c.acquireIdentity(&state.Pod, space)
 	}
 	if old != nil {
 		c.releaseIdentity(old)
@@ -142,7 +142,7 @@ func (c *Compiler) settleAddress(addr netip.Addr) {
 		return
 	}
 	owner := slices.MaxFunc(claims, newer)
-	if owner.identity.id != 0 {
+	if owner.identity != nil && owner.identity.id != 0 {
 		c.identities.set(addr, owner.identity.id)
 	} else {
 		c.identities.remove(addr)
