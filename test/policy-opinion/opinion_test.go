@@ -230,7 +230,8 @@ func TestKnownDifferences(t *testing.T) {
 				{Namespace: "n", Name: "from", UID: "1", Addresses: []netip.Addr{from}},
 				{Namespace: "n", Name: "to", UID: "2", Addresses: []netip.Addr{to}, Ports: []policy.NamedPort{{Name: "web", Protocol: policy.TCP, Port: 80}}},
 			},
-			Policies: []*networkingv1.NetworkPolicy{np},
+			Namespaces: map[string]map[string]string{"n": {}},
+			Policies:   []*networkingv1.NetworkPolicy{np},
 		}
 		x := policy.Traffic{From: from, To: to, Protocol: policy.TCP, Port: 80}
 		if got := policy.Decide(cluster, x).Allowed(); got != tt.ours {
