@@ -92,8 +92,10 @@ func (o *Observer) cluster(x policy.Traffic) policy.Cluster {
 		}
 		c.Pods = append(c.Pods, pod)
 		c.Nodes[pod.Node] = o.Rules.NodeAddresses(pod.Node)
-		if _, seen := c.Namespaces[pod.Namespace]; !seen {
-			c.Namespaces[pod.Namespace], _ = o.Rules.Namespace(pod.Namespace)
+		if labels, known := o.Rules.Namespace(pod.Namespace); known {
+			c.Namespaces[pod.Namespace] = labels
+		}
+		if c.Pods[0].Namespace != pod.Namespace || len(c.Pods) == 1 {
 			c.Policies = append(c.Policies, o.Rules.Policies(pod.Namespace)...)
 		}
 	}

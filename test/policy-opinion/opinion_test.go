@@ -173,6 +173,11 @@ func TestCyclonusAgrees(t *testing.T) {
 		for i, np := range cluster.Policies {
 			cluster.Policies[i] = defaulted(np)
 		}
+		for _, pod := range cluster.Pods { // the other one knows no pod without its namespace
+			if cluster.Namespaces[pod.Namespace] == nil {
+				cluster.Namespaces[pod.Namespace] = map[string]string{}
+			}
+		}
 		now, trial := newEngine(cluster, false), newEngine(cluster, true)
 		addrs := w.Addresses()
 		for range 500 {
