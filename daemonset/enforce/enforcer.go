@@ -52,7 +52,7 @@ func New(cfg Config) *Enforcer {
 	cfg = cfg.withDefaults()
 	return &Enforcer{
 		cfg: cfg, wake: make(chan struct{}, 1),
-		compiler: policy.NewCompiler(), tables: newTables(), services: newServiceBook(), book: newBook(),
+		compiler: policy.NewCompiler(), services: newServiceBook(), book: newBook(),
 		seen: map[podName]kube.PodObject{}, extras: map[netip.Addr]bool{},
 		dirty: map[podName]bool{}, loose: map[netip.Addr]bool{},
 		retry:   backoff{first: cfg.RetryAfter},

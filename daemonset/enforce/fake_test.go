@@ -154,7 +154,9 @@ type fakeDatapath struct {
 }
 
 func newFakeDatapath(t *testing.T) *fakeDatapath {
-	return &fakeDatapath{t: t, tables: newTables(), services: map[service.Frontend]service.Service{}, guards: map[netip.Addr][]policy.Guard{}}
+	d := &fakeDatapath{t: t, services: map[service.Frontend]service.Service{}, guards: map[netip.Addr][]policy.Guard{}}
+	d.tables.Apply(policy.Changes{}) // makes empty ones
+	return d
 }
 
 func (d *fakeDatapath) SyncPolicy(want policy.Tables) error {
@@ -164,8 +166,8 @@ func (d *fakeDatapath) SyncPolicy(want policy.Tables) error {
 	if d.failSync != nil {
 		return d.failSync
 	}
-	d.tables = newTables()
-	merge(d.tables, policy.Changes{Set: want})
+	d.tables = policy.Tables{}
+	d.tables.Apply(policy.Changes{Set: want})
 	for a, g := range want.Guards {
 		d.guards[a] = append(d.guards[a], g)
 	}
@@ -189,7 +191,7 @@ func (d *fakeDatapath) ApplyPolicy(c policy.Changes) error {
 			return err
 		}
 	}
-	merge(d.tables, c)
+	d.tables.Apply(c)
 	for a, g := range c.Set.Guards {
 		d.guards[a] = append(d.guards[a], g)
 	}
@@ -211,7 +213,10 @@ func (d *fakeDatapath) ApplyServices(set map[service.Frontend]service.Service, r
 	if d.failServ != nil {
 		return d.failServ
 	}
-	update(d.services, set, removed)
+	for _, f := range removed {
+		delete(d.services, f)
+	}
+	maps.Copy(d.services, set)
 	return nil
 }
 
@@ -232,7 +237,7 @@ func (d *fakeDatapath) identity(a netip.Addr) policy.ID {
 func (d *fakeDatapath) snapshot() policy.Tables {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := newTables()
-	merge(t, policy.Changes{Set: d.tables})
+	var t policy.Tables
+	t.Apply(policy.Changes{Set: d.tables})
 	return t
 }

@@ -21,7 +21,7 @@ func (e *Enforcer) write() (policies policy.Changes, wrote bool) {
 	first, again := !e.begun, e.retry.over
 	e.begun, e.retry.over = true, false
 	c := e.changes()
-	merge(e.tables, c)
+	e.tables.Apply(c)
 	wrotePolicies := e.writePolicies(c, first || again && e.policyErr != nil)
 	wroteServices := e.writeServices(first || again && e.serviceErr != nil)
 	if e.policyErr == nil && e.serviceErr == nil {
@@ -62,7 +62,7 @@ func (e *Enforcer) writePolicies(c policy.Changes, whole bool) (wrote bool) {
 	case whole:
 		e.lastErr = e.counted(e.cfg.Datapath.SyncPolicy(e.tables))
 		e.policyErr = e.lastErr
-	case size(c) > 0:
+	case c.Len() > 0:
 		if e.lastErr = e.counted(e.cfg.Datapath.ApplyPolicy(c)); e.lastErr != nil {
 			e.policyErr = e.lastErr
 		}
