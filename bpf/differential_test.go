@@ -34,15 +34,18 @@ type enforcer struct {
 func (e *enforcer) settle(t *testing.T, w *policytest.World, whole bool) {
 	t.Helper()
 	c := w.Compilers[e.name]
-	changes := c.Changes()
-	tables, err := c.Tables(), error(nil)
+	steps := c.Changes()
+	tables := c.Tables()
 	if whole {
-		err = e.d.SyncPolicy(tables)
-	} else {
-		err = e.d.ApplyPolicy(changes)
+		steps = nil
+		if err := e.d.SyncPolicy(tables); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
+	for _, changes := range steps {
+		if err := e.d.ApplyPolicy(changes); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for a := range e.pods {
 		if _, still := tables.Guards[a]; !still {

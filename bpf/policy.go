@@ -45,7 +45,8 @@ func (d *Datapath) recall() error {
 }
 
 // SyncPolicy makes the tables in the kernel equal to want, whatever they were.
-// Traffic that both allow is let through all the while.
+// Flows that both allow go on; one whose packet comes while a pod's rules and its
+// peer's identity or class are both exchanged may lose it.
 func (d *Datapath) SyncPolicy(want policy.Tables) error {
 	have, err := d.PolicyTables()
 	if err != nil {
@@ -97,11 +98,11 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 	return t, nil
 }
 
-// ApplyPolicy writes changes in an order that lets nothing through that both
-// the old tables and the new ones forbid: what others lead to comes first and
-// goes last. Flows are judged anew when all is written, so that those that go on
-// are never stopped between; a flow that begins just then may be, if its pod's
-// rules and the class of its peer's address change together.
+// ApplyPolicy writes changes in the order that [policy.Changes] asks for: what
+// others lead to comes first and goes last. So the steps of a [policy.Compiler]
+// stop nothing in between that both the old and the new tables allow, neither
+// flows nor their first packets; a [policy.Difference] may. All flows are judged
+// anew when all is written.
 //
 // It goes on after an entry that cannot be written: what is missing is not
 // allowed. The error says what is missing; [Datapath.SyncPolicy] tries again.

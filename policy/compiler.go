@@ -28,7 +28,8 @@ type Compiler struct {
 
 	setNumbers registry
 	sets       map[string]*ruleSet
-	closed     int // sets that are Closed in the tables
+	closed     int        // sets that are Closed in the tables
+	left       []*ruleSet // by guards, in the last call of settle: released in the next
 
 	identities ledger[netip.Addr, ID]
 	blocks     ledger[netip.Prefix, ID]
@@ -166,10 +167,22 @@ func (c *Compiler) unguardSelected(space *namespace, policy *compiled) {
 	}
 }
 
-// Changes returns what has changed since the last call, or since [NewCompiler].
-func (c *Compiler) Changes() Changes {
-	c.settle()
-	var ch Changes
+// Changes returns what has changed since the last call, or since [NewCompiler]:
+// no step, one, or two, to be taken one after the other. What only guards of
+// before need goes in the second, so that a data path on its way from one state to
+// the next never lacks a rule: see [Changes].
+func (c *Compiler) Changes() []Changes {
+	var steps []Changes
+	for range 2 {
+		c.settle()
+		if ch := c.take(); ch.Len() > 0 {
+			steps = append(steps, ch)
+		}
+	}
+	return steps
+}
+
+func (c *Compiler) take() (ch Changes) {
 	ch.Set.Identities, ch.Removed.Identities = c.identities.take()
 	ch.Set.Blocks, ch.Removed.Blocks = c.blocks.take()
 	ch.Set.Guards, ch.Removed.Guards = c.guards.take()
@@ -181,6 +194,7 @@ func (c *Compiler) Changes() Changes {
 
 // Tables returns the whole. It does not count as a call of [Compiler.Changes].
 func (c *Compiler) Tables() Tables {
+	c.settle()
 	c.settle()
 	return Tables{
 		Identities: c.identities.all(),

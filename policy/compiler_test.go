@@ -197,8 +197,12 @@ func TestChangesAreSmall(t *testing.T) {
 		}, 2},
 	} {
 		tt.do()
-		if ch := c.Changes(); ch.Len() != tt.want {
-			t.Errorf("%s: %d changes, want %d: %+v", tt.what, ch.Len(), tt.want, ch)
+		n, steps := 0, c.Changes()
+		for _, ch := range steps {
+			n += ch.Len()
+		}
+		if n != tt.want {
+			t.Errorf("%s: %d changes, want %d: %+v", tt.what, n, tt.want, steps)
 		}
 	}
 }

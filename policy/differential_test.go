@@ -49,9 +49,10 @@ func run(t *testing.T, w *policytest.World, steps int) {
 		}
 		tables := map[string]policy.Tables{}
 		for node, c := range w.Compilers {
-			ch := c.Changes()
-			needed(t, *mirrors[node], ch)
-			mirrors[node].Apply(ch)
+			for _, ch := range c.Changes() {
+				needed(t, *mirrors[node], ch)
+				mirrors[node].Apply(ch)
+			}
 			tables[node] = c.Tables()
 			same(t, "changes step by step and the whole", *mirrors[node], tables[node])
 			if i%10 == 9 || i == steps-1 {

@@ -75,16 +75,19 @@ func samePod(a, b *Pod) bool {
 }
 
 // settle brings the tables up to what was told. New things are made before old
-// ones are let go, so that what both need is never taken away in between.
+// ones are let go, so that what both need is never taken away in between. Sets
+// that guards leave are let go by the next call: until the guards in the data path
+// have left them too, they need rules for what addresses become now.
 func (c *Compiler) settle() {
 	for state := range c.changedPods {
 		c.settlePod(state)
 	}
-	var old []*ruleSet
+	left := c.left
+	c.left = nil
 	for state := range c.unguarded {
-		old = append(old, c.settleGuard(state)...)
+		c.settleGuard(state)
 	}
-	for _, set := range old {
+	for _, set := range left {
 		c.releaseSet(set)
 	}
 	for addr := range c.readdressed {
@@ -172,18 +175,16 @@ func (s *podState) guardEntry() Guard {
 	}
 }
 
-// settleGuard gives a pod of this node its rule sets, and returns those that it
-// had, to be released when all pods have theirs.
-func (c *Compiler) settleGuard(state *podState) []*ruleSet {
-	var old []*ruleSet
+// settleGuard gives a pod of this node its rule sets.
+func (c *Compiler) settleGuard(state *podState) {
 	for _, set := range state.guard {
 		if set != nil {
-			old = append(old, set)
+			c.left = append(c.left, set)
 		}
 	}
 	state.guard = [4]*ruleSet{}
 	if state.gone || !state.Local || len(state.Addresses) == 0 {
-		return old
+		return
 	}
 	for d := range state.guard {
 		state.guard[d] = c.guardSet(state, direction(d%2), d >= 2)
@@ -191,7 +192,6 @@ func (c *Compiler) settleGuard(state *podState) []*ruleSet {
 	for _, addr := range state.addresses {
 		c.readdressed[addr] = struct{}{}
 	}
-	return old
 }
 
 // guardSet returns nil if no policy isolates the pod in a direction.

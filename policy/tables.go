@@ -72,6 +72,13 @@ type Ports struct {
 
 // Changes makes one state of [Tables] into the next: entries to add or replace,
 // and entries to take away.
+//
+// Written in this order, they neither stop in between what both states allow,
+// nor let through what both forbid: ports, sets and rules to add; identities and
+// blocks to add or replace; guards to add or replace; then what is to be taken
+// away, guards first, ports last. Where several things changed at once, as many as
+// the compiler was told of, what counts in between is a state in which some have
+// changed and some have not yet.
 type Changes struct {
 	Set     Tables
 	Removed Keys

@@ -264,7 +264,7 @@ func (e *Enforcer) behind(policies []*networkingv1.NetworkPolicy) string {
 // answer ends the waiting of those whose guards the data path has. While it
 // lacks something these are only those whose guards were just written; the others
 // wait until the whole is written.
-func (e *Enforcer) answer(known []*request, written policy.Changes) {
+func (e *Enforcer) answer(known []*request, written map[netip.Addr]policy.Guard) {
 	waiting := append(e.unsure, known...)
 	e.unsure = nil
 	for _, r := range waiting {
@@ -281,9 +281,9 @@ func (e *Enforcer) answer(known []*request, written policy.Changes) {
 	}
 }
 
-func guarded(r *request, written policy.Changes) bool {
+func guarded(r *request, written map[netip.Addr]policy.Guard) bool {
 	return !slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool {
-		_, ok := written.Set.Guards[a]
+		_, ok := written[a]
 		return !ok
 	})
 }

@@ -104,8 +104,8 @@ func (e *Enforcer) pass() {
 	if !e.begun {
 		e.lament()
 	}
-	changes, wrote := e.write()
-	e.answer(known, changes)
+	guards, wrote := e.write()
+	e.answer(known, guards)
 	e.report()
 	if !wrote {
 		began = time.Time{}

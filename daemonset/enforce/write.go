@@ -15,27 +15,36 @@ import (
 )
 
 // write writes what changed, or the whole if that is due: at first, and of the
-// half that lacks something when it is time to make up for it. It returns what it wrote of the policies, and
-// whether it wrote anything.
-func (e *Enforcer) write() (policies policy.Changes, wrote bool) {
+// half that lacks something when it is time to make up for it. It returns the
+// guards that it set, and whether it wrote anything.
+func (e *Enforcer) write() (guards map[netip.Addr]policy.Guard, wrote bool) {
 	first, again := !e.begun, e.retry.over
 	e.begun, e.retry.over = true, false
-	c := e.changes()
-	e.tables.Apply(c)
-	wrotePolicies := e.writePolicies(c, first || again && e.policyErr != nil)
+	steps := e.changes()
+	for _, c := range steps {
+		e.tables.Apply(c)
+	}
+	wrotePolicies := e.writePolicies(steps, first || again && e.policyErr != nil)
 	wroteServices := e.writeServices(first || again && e.serviceErr != nil)
 	if e.policyErr == nil && e.serviceErr == nil {
 		e.retry.stop()
 	} else {
 		e.retry.plan()
 	}
-	return c, wrotePolicies || wroteServices
+	return steps[0].Set.Guards, wrotePolicies || wroteServices
 }
 
 // changes returns what the compiler made of what it was told, with the guards of
-// addresses that are nobody's.
-func (e *Enforcer) changes() policy.Changes {
-	c := e.compiler.Changes()
+// addresses that are nobody's. There is at least one step; the first has all guards.
+func (e *Enforcer) changes() []policy.Changes {
+	steps := e.compiler.Changes()
+	if len(steps) == 0 {
+		steps = []policy.Changes{{}}
+	}
+	c := &steps[0]
+	if c.Set.Guards == nil {
+		c.Set.Guards = map[netip.Addr]policy.Guard{}
+	}
 	for a := range e.loose {
 		_, given := c.Set.Guards[a]
 		switch nobodys := e.book.nobodys(a); {
@@ -51,25 +60,29 @@ func (e *Enforcer) changes() policy.Changes {
 		}
 	}
 	clear(e.loose)
-	return c
+	return steps
 }
 
 // writePolicies leaves in policyErr what the data path lacks. Only writing the
 // whole makes up for it.
-func (e *Enforcer) writePolicies(c policy.Changes, whole bool) (wrote bool) {
+func (e *Enforcer) writePolicies(steps []policy.Changes, whole bool) (wrote bool) {
 	e.lastErr = nil
-	switch {
-	case whole:
+	if whole {
 		e.lastErr = e.counted(e.cfg.Datapath.SyncPolicy(e.tables))
 		e.policyErr = e.lastErr
-	case c.Len() > 0:
-		if e.lastErr = e.counted(e.cfg.Datapath.ApplyPolicy(c)); e.lastErr != nil {
-			e.policyErr = e.lastErr
-		}
-	default:
-		return false
+		return true
 	}
-	return true
+	for _, c := range steps {
+		if c.Len() == 0 {
+			continue
+		}
+		wrote = true
+		if err := e.counted(e.cfg.Datapath.ApplyPolicy(c)); err != nil {
+			e.lastErr, e.policyErr = err, err
+			break
+		}
+	}
+	return wrote
 }
 
 func (e *Enforcer) writeServices(whole bool) (wrote bool) {
