@@ -19,6 +19,8 @@ const (
 	NodeKeyResource = "nodekeys"
 	// RevocationResource is the plural resource name of Revocation in URLs and RBAC.
 	RevocationResource = "revocations"
+	// PodAddressesResource is the plural resource name of PodAddresses in URLs and RBAC.
+	PodAddressesResource = "podaddresses"
 )
 
 // GroupVersion returns sealane.io/v1alpha1.
@@ -29,7 +31,7 @@ func GroupVersion() schema.GroupVersion {
 // AddToScheme makes s know the types of this package. It never fails; the
 // error is there because runtime.SchemeBuilder wants one.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &NodeKey{}, &NodeKeyList{}, &Revocation{}, &RevocationList{})
+	s.AddKnownTypes(GroupVersion(), &NodeKey{}, &NodeKeyList{}, &Revocation{}, &RevocationList{}, &PodAddresses{}, &PodAddressesList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

@@ -116,6 +116,9 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, a alarms) *enforce.Enforcer {
 	return enforce.New(enforce.Config{
 		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject, Policies: d.client.Policies,
+		Announce: func(ctx context.Context, pods []kube.AddressedPod) error {
+			return d.client.PublishAddresses(ctx, d.cfg.NodeName, pods)
+		},
 		Refused: objects.Refused, Logger: d.log,
 		Malformed: func(p *networkingv1.NetworkPolicy, err error) { a.malformed(ctx, p, err) },
 		Report: func(err error) {

@@ -178,6 +178,9 @@ func (e *Enforcer) obey(r *request) {
 			e.moved(a, e.book.enter(a, r.Pod))
 		}
 		e.dirty[nameOf(r.Pod)] = true
+		if !r.Pod.IsZero() {
+			e.fresh[nameOf(r.Pod)] = true
+		}
 		if r.done != nil {
 			e.waiting = append(e.waiting, r)
 		}

@@ -61,6 +61,10 @@ type Config struct {
 	// those that were there before it, and that the watch has not brought yet. While
 	// the API server is away, and if Policies is nil, the watch's are all.
 	Policies func(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error)
+	// Announce tells the other nodes of all the pods of this node whose status does
+	// not tell their addresses yet, each time in place of those before. Nil: they
+	// learn it by the status alone.
+	Announce func(context.Context, []kube.AddressedPod) error
 	// Refused counts the pods that claim an address that is not theirs, for
 	// Status; nil: they are not counted.
 	Refused func() int

@@ -26,16 +26,18 @@ type Enforcer struct {
 
 	// What follows is Run's alone.
 
-	compiler *policy.Compiler
-	tables   policy.Tables // what the data path should have
-	services serviceBook
-	book     book
+	compiler  *policy.Compiler
+	tables    policy.Tables // what the data path should have
+	services  serviceBook
+	book      book
+	announcer *announcer
 	// seen is the last state of each pod that has addresses here.
 	seen map[podName]kube.PodObject
 	// extras are the addresses here whose guard is not the compiler's: nobody's.
 	extras map[netip.Addr]bool
 
 	dirty   map[podName]bool    // pods that the compiler has to be told of
+	fresh   map[podName]bool    // pods that were connected and that the API may not tell the addresses of
 	loose   map[netip.Addr]bool // addresses that may have become nobody's, or somebody's
 	waiting []*request          // for a pod to be known
 	unsure  []*request          // for what an error kept out of the data path
@@ -54,7 +56,7 @@ func New(cfg Config) *Enforcer {
 		cfg: cfg, wake: make(chan struct{}, 1),
 		compiler: policy.NewCompiler(), services: newServiceBook(), book: newBook(),
 		seen: map[podName]kube.PodObject{}, extras: map[netip.Addr]bool{},
-		dirty: map[podName]bool{}, loose: map[netip.Addr]bool{},
+		dirty: map[podName]bool{}, fresh: map[podName]bool{}, announcer: newAnnouncer(cfg), loose: map[netip.Addr]bool{},
 		retry:   backoff{first: cfg.RetryAfter},
 		problem: starting, shown: status.Enforcement{Problem: starting},
 	}
@@ -72,6 +74,11 @@ func (e *Enforcer) Run(ctx context.Context) error {
 			return nil
 		case <-e.cfg.Feed.Changed():
 		}
+	}
+	if e.cfg.Announce != nil {
+		var announcing sync.WaitGroup
+		defer announcing.Wait()
+		announcing.Go(func() { e.announcer.run(ctx) })
 	}
 	for {
 		e.pass()
@@ -104,6 +111,7 @@ func (e *Enforcer) pass() {
 	if !e.begun {
 		e.lament()
 	}
+	e.announcer.update(e.newcomers())
 	guards, wrote := e.write()
 	e.answer(known, guards)
 	e.report()

@@ -166,6 +166,11 @@ func testLeastPrivilege(t *testing.T, r *realCluster, agent *Client) {
 	if err := agent.PublishNodeKey(ctx, r.n1, statement(2, "")); err != nil {
 		t.Error(err)
 	}
+	for range 2 { // made, and changed
+		if err := agent.PublishAddresses(ctx, "n1", []AddressedPod{newcomer("web", "u-1", "10.244.1.5", "fd00:1::5")}); err != nil {
+			t.Error(err)
+		}
+	}
 	_, errSecret := agent.SecretStore("sealane-ca").Load(ctx)
 	_, errConfig := agent.core.CoreV1().ConfigMaps("kube-system").List(ctx, metav1.ListOptions{})
 	errBundle := agent.PublishTrust(ctx, Trust{Bundle: []byte("mine")})
@@ -214,6 +219,9 @@ func testNodeKeyPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 	if err := agent2.PublishStatus(ctx, "n2", v1alpha1.NodeKeyStatus{AcceptedPeers: 1}); err != nil {
 		t.Fatalf("own status: %v", err)
 	}
+	if err := agent2.PublishAddresses(ctx, "n2", []AddressedPod{newcomer("web", "u-1", "10.244.2.5")}); err != nil {
+		t.Fatalf("own addresses: %v", err)
+	}
 	wrongUID := keymgr.NodeID{Name: "n1", UID: r.n2.UID}
 	absent := keymgr.NodeID{Name: "n3", UID: "x"}
 	policyWords := map[string]string{"false uid": "spec.nodeUID must be " + r.n1.UID}
@@ -224,8 +232,10 @@ func testNodeKeyPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 		"delete":    agent1.DeleteNodeKey(ctx, "n2", r.n2.UID),
 		"false uid": agent1.PublishNodeKey(ctx, wrongUID, statement(9, "")),
 		"patch":     patchNodeKey(ctx, agent1, "n2"),
+		"addresses": agent1.PublishAddresses(ctx, "n2", []AddressedPod{newcomer("mine", "u-1", "10.244.2.5")}),
+		"others":    agent1.PublishAddresses(ctx, "n3", []AddressedPod{newcomer("mine", "u-1", "10.244.2.5")}),
 	} {
-		if !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), cmp.Or(policyWords[name], "agent of node n1 may write its own nodekey only")) {
+		if !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), cmp.Or(policyWords[name], "agent of node n1 may write its own nodekey and podaddresses only")) {
 			t.Errorf("%s of another node's nodekey: got error %v, want the policy's", name, err)
 		}
 	}
@@ -245,6 +255,9 @@ func testNodeKeyPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 	}
 	if err := agent2.DeleteNodeKey(ctx, "n2", r.n2.UID); err != nil {
 		t.Errorf("own delete: %v", err)
+	}
+	if left, err := r.admin.podAddresses.List(ctx, metav1.ListOptions{}); err != nil || len(left.Items) != 1 || left.Items[0].Name != "n1" {
+		t.Errorf("addresses that are left: %+v, %v; want those of n1", left, err)
 	}
 }
 

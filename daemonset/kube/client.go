@@ -77,13 +77,12 @@ type Config struct {
 
 // Client talks to one API server. It is safe for concurrent use.
 type Client struct {
-	core        kubernetes.Interface
-	nodeKeys    nodeKeyClient
-	revocations revocationClient
-	namespace   string
-	log         *slog.Logger
-	events      *eventRecorder
-	rest        *rest.Config // for streams; nil in tests without a server
+	ownClients
+	core      kubernetes.Interface
+	namespace string
+	log       *slog.Logger
+	events    *eventRecorder
+	rest      *rest.Config // for streams; nil in tests without a server
 }
 
 // NewClient makes a Client. It reads the credentials but does not connect.
@@ -118,7 +117,7 @@ func connect(base *rest.Config, cfg Config) (*Client, error) {
 
 func newClient(core kubernetes.Interface, ours ownClients, cfg Config) *Client {
 	cfg = cfg.withDefaults()
-	c := &Client{core: core, nodeKeys: ours.nodeKeys, revocations: ours.revocations, namespace: cfg.Namespace, log: cfg.Logger}
+	c := &Client{core: core, ownClients: ours, namespace: cfg.Namespace, log: cfg.Logger}
 	c.events = newEventRecorder(core, cfg)
 	return c
 }

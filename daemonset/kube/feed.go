@@ -26,6 +26,7 @@ type source[O runtime.Object, T any] struct {
 	example  O
 	selector string // field selector; empty for all
 	labels   string // label selector; empty for all
+	optional bool   // the watch is in step without it
 	list     func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch    func(context.Context, metav1.ListOptions) (watch.Interface, error)
 	// convert keeps what it can of a malformed object and says what is wrong.
@@ -62,8 +63,12 @@ func start[O runtime.Object, T any](ctx context.Context, w *notifier, s source[O
 		return nil, err
 	}
 	f := &feed[T]{informer: informer}
-	if err := f.follow(ctx, w, s.news); err != nil {
+	synced, err := f.listen(w, s.news)
+	if err != nil {
 		return nil, err
+	}
+	if !s.optional {
+		w.await(ctx, synced)
 	}
 	w.running.Go(func() { informer.RunWithContext(ctx) })
 	return f, nil
@@ -72,6 +77,16 @@ func start[O runtime.Object, T any](ctx context.Context, w *notifier, s source[O
 // follow makes w say so whenever a value changes, after news has heard of it.
 // w is in step when news has heard of the first list.
 func (f *feed[T]) follow(ctx context.Context, w *notifier, news func(before, after *entry[T])) error {
+	synced, err := f.listen(w, news)
+	if err != nil {
+		return err
+	}
+	w.await(ctx, synced)
+	return nil
+}
+
+// listen does the same and leaves the waiting to the caller.
+func (f *feed[T]) listen(w *notifier, news func(before, after *entry[T])) (cache.DoneChecker, error) {
 	registration, err := f.informer.AddEventHandler(handler(func(before, after *entry[T]) {
 		if news != nil {
 			news(before, after)
@@ -79,10 +94,9 @@ func (f *feed[T]) follow(ctx context.Context, w *notifier, news func(before, aft
 		w.notify()
 	}))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w.await(ctx, registration.HasSyncedChecker())
-	return nil
+	return registration.HasSyncedChecker(), nil
 }
 
 func (s source[O, T]) toEntry(object any) (any, error) {

@@ -68,7 +68,17 @@ func newFake(t *testing.T, objects ...runtime.Object) *fakeAPI {
 			l.Items = gentype.FromPointerSlice(items)
 		},
 	)
-	c := newClient(core, ownClients{nodeKeys: client, revocations: revocations}, Config{})
+	addresses := gentype.NewFakeClientWithList(
+		keys, "", group.WithResource(v1alpha1.PodAddressesResource), group.WithKind("PodAddresses"),
+		func() *v1alpha1.PodAddresses { return &v1alpha1.PodAddresses{} },
+		func() *v1alpha1.PodAddressesList { return &v1alpha1.PodAddressesList{} },
+		func(to, from *v1alpha1.PodAddressesList) { to.ListMeta = from.ListMeta },
+		func(l *v1alpha1.PodAddressesList) []*v1alpha1.PodAddresses { return gentype.ToPointerSlice(l.Items) },
+		func(l *v1alpha1.PodAddressesList, items []*v1alpha1.PodAddresses) {
+			l.Items = gentype.FromPointerSlice(items)
+		},
+	)
+	c := newClient(core, ownClients{nodeKeys: client, revocations: revocations, podAddresses: addresses}, Config{})
 	t.Cleanup(c.Close)
 	return &fakeAPI{Client: c, core: core, keys: keys, watches: watches}
 }

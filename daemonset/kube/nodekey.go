@@ -46,8 +46,9 @@ type nodeKeyWriter interface {
 
 // ownClients are the clients of Sealane's own resources.
 type ownClients struct {
-	nodeKeys    nodeKeyClient
-	revocations revocationClient
+	nodeKeys     nodeKeyClient
+	revocations  revocationClient
+	podAddresses podAddressesClient
 }
 
 func newOwnClients(base *rest.Config) (ownClients, error) {
@@ -74,6 +75,11 @@ func newOwnClients(base *rest.Config) (ownClients, error) {
 			v1alpha1.RevocationResource, client, codec, "",
 			func() *v1alpha1.Revocation { return &v1alpha1.Revocation{} },
 			func() *v1alpha1.RevocationList { return &v1alpha1.RevocationList{} },
+		),
+		podAddresses: gentype.NewClientWithList(
+			v1alpha1.PodAddressesResource, client, codec, "",
+			func() *v1alpha1.PodAddresses { return &v1alpha1.PodAddresses{} },
+			func() *v1alpha1.PodAddressesList { return &v1alpha1.PodAddressesList{} },
 		),
 	}, nil
 }
@@ -235,7 +241,7 @@ func boundStatus(s v1alpha1.NodeKeyStatus) v1alpha1.NodeKeyStatus {
 }
 
 // DeleteNodeKey deletes the NodeKey of a node that is gone, if it still speaks
-// for nodeUID. A NodeKey that is gone already, or that the node's successor
+// for nodeUID, and its PodAddresses before. A NodeKey that is gone already, or that the node's successor
 // has taken over, is left alone without an error.
 func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error {
 	doing := "delete nodekey " + name
@@ -248,6 +254,9 @@ func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error 
 	}
 	if have.Spec.NodeUID != nodeUID {
 		return nil
+	}
+	if err := c.podAddresses.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return wrap("delete podaddresses "+name, err)
 	}
 	err = c.nodeKeys.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
 		UID: &have.UID, ResourceVersion: &have.ResourceVersion,

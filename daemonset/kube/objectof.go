@@ -23,6 +23,7 @@ type PodObject struct {
 	HostNetwork bool
 	Finished    bool // phase Succeeded or Failed: its addresses are free
 	Deleting    bool // has a deletion timestamp
+	Announced   bool // its addresses are what its node says; its status has none yet
 	// StaticUID is the UID by which the kubelet calls a static pod, of which
 	// this object is the mirror; empty for all others.
 	StaticUID string

@@ -54,6 +54,7 @@ type Objects struct {
 	policies   *feed[*networkingv1.NetworkPolicy]
 	services   *feed[*corev1.Service]
 	slices     *feed[*discoveryv1.EndpointSlice]
+	newcomers  *feed[[]AddressedPod] // by node
 
 	// take guards what follows.
 	take    sync.Mutex
@@ -84,6 +85,9 @@ func (c *Client) WatchObjects(ctx context.Context, cfg ObjectsConfig) (*Objects,
 		return nil, err
 	}
 	if o.slices, err = start(ctx, o.notifier, c.sliceSource(o)); err != nil {
+		return nil, err
+	}
+	if o.newcomers, err = start(ctx, o.notifier, c.podAddressesSource(o)); err != nil {
 		return nil, err
 	}
 	// Last, because its news look at the pods.
@@ -118,7 +122,8 @@ func (o *Objects) mark(refs ...Ref) {
 	}
 }
 
-// Pod returns a pod. Its addresses are those that it can have: those in the
+// Pod returns a pod. Its addresses are those of its status or, before that has
+// any, those that its node has announced; and of these those that it can have: in the
 // ranges of the node that it runs on, as the Node object says and the node
 // itself cannot. While the Node object is not known, or has no ranges, there are
 // none; when it has, Take names the pod again.
@@ -126,6 +131,10 @@ func (o *Objects) Pod(namespace, name string) (PodObject, bool) {
 	pod, ok := o.pods.get(namespace, name)
 	if !ok {
 		return pod, false
+	}
+	if len(pod.Addresses) == 0 && !pod.HostNetwork && !pod.Finished {
+		pod.Addresses = o.announced(&pod)
+		pod.Announced = len(pod.Addresses) > 0
 	}
 	pod.Addresses = o.accepted(pod)
 	return pod, true

@@ -56,7 +56,7 @@ func following(t *testing.T, objects ...runtime.Object) (context.Context, *fakeA
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); o.Wait(); w.Wait() })
-	api.awaitWatches(ctx, t, 9)
+	api.awaitWatches(ctx, t, 10)
 	for !o.Synced() {
 		awaitChange(ctx, t, o)
 	}

@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -83,15 +84,15 @@ func TestServices(t *testing.T) {
 	var targets []string
 	for _, s := range []string{"cluster", "sticky", "self"} {
 		for _, ip := range serviceIPs(t, ns, s) {
-			targets = append(targets, bracketed(ip)+":80")
+			targets = append(targets, net.JoinHostPort(ip, "80"))
 		}
 	}
 	for _, n := range all {
-		targets = append(targets, nodeIP(t, n)+":30080")
+		targets = append(targets, net.JoinHostPort(nodeIP(t, n), "30080"))
 	}
-	targets = append(targets, nodeIP(t, all[len(all)-1])+":18080")
+	targets = append(targets, net.JoinHostPort(nodeIP(t, all[len(all)-1]), "18080"))
 	for _, n := range all {
-		targets = append(targets, nodeIP(t, n)+":30081")
+		targets = append(targets, net.JoinHostPort(nodeIP(t, n), "30081"))
 	}
 	for name, run := range sources {
 		for _, target := range targets {
@@ -147,10 +148,13 @@ func TestServices(t *testing.T) {
 		})
 	})
 	t.Run("local keeps the source", func(t *testing.T) {
-		target := nodeIP(t, all[0]) + ":30081"
-		out, err := outside(t, "curl", "-sS", "-m", "5", "http://"+target+"/clientip")
-		if err != nil || !strings.HasPrefix(out, "172.30.0.254:") {
-			t.Errorf("server saw %q, want the client's own address: %v", out, err)
+		target, own := nodeIP(t, all[0]), "172.30.0.254"
+		if strings.Contains(target, ":") {
+			own = "fd00:30::254"
+		}
+		out, err := outside(t, "curl", "-gsS", "-m", "5", "http://"+net.JoinHostPort(target, "30081")+"/clientip")
+		if client, _, _ := net.SplitHostPort(out); err != nil || client != own {
+			t.Errorf("server saw %q, want the client's own address %s: %v", out, own, err)
 		}
 	})
 }

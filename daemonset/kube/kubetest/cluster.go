@@ -56,7 +56,7 @@ type Values map[string]any
 func (s *Server) Install(t testing.TB, values Values) {
 	t.Helper()
 	chart := filepath.Join(repository(t), "daemonset/deploy/chart")
-	for _, resource := range []string{"nodekeys", "revocations"} {
+	for _, resource := range []string{"nodekeys", "podaddresses", "revocations"} {
 		s.Apply(t, read(t, filepath.Join(chart, "crds/sealane.io_"+resource+".yaml")))
 		s.Kubectl(t, "", "wait", "--for=condition=Established", "crd/"+resource+".sealane.io")
 	}

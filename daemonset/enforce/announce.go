@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package enforce
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+)
+
+const (
+	// announcePause spaces announcements: pods that are connected within it share one.
+	announcePause = 50 * time.Millisecond
+	// tidyAfter is how long what every node knows better by now may stay announced:
+	// taking it back is news to all nodes as well, and the next pod does it for nothing.
+	tidyAfter = 30 * time.Second
+)
+
+// newcomers returns the pods of this node whose addresses the API does not tell
+// yet, by name.
+func (e *Enforcer) newcomers() []kube.AddressedPod {
+	var all []kube.AddressedPod
+	for _, name := range slices.SortedFunc(maps.Keys(e.fresh), comparePods) {
+		addresses := e.book.pods[name]
+		if len(addresses) == 0 || e.isTold(name) {
+			delete(e.fresh, name)
+			continue
+		}
+		all = append(all, kube.AddressedPod{
+			Namespace: name.namespace, Name: name.name, UID: e.book.owners[addresses[0]].UID, Addresses: slices.Clone(addresses),
+		})
+	}
+	return all
+}
+
+// isTold tells whether the API shows the addresses of a pod of this node, or that
+// nobody needs to know them any more.
+func (e *Enforcer) isTold(name podName) bool {
+	o, ok := e.cfg.Objects.Pod(name.namespace, name.name)
+	shown := o.Finished || len(o.Addresses) > 0 && !o.Announced
+	return ok && shown && len(e.book.addresses(o)) > 0
+}
+
+func comparePods(a, b podName) int {
+	return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+}
+
+// announcer tells the other nodes of the newcomers of this one.
+type announcer struct {
+	tell  func(context.Context, []kube.AddressedPod) error
+	log   *slog.Logger
+	news  chan []kube.AddressedPod // the last list, if run has not taken it
+	given []kube.AddressedPod      // the last list; update's own
+
+	// What follows is run's alone.
+	want, have []kube.AddressedPod
+	unsure     bool // have may not be what the API server has
+	spoke      time.Time
+	retry      backoff
+}
+
+func newAnnouncer(cfg Config) *announcer {
+	return &announcer{
+		tell: cfg.Announce, log: cfg.Logger, news: make(chan []kube.AddressedPod, 1),
+		unsure: true, // an earlier daemon may have announced pods that are gone
+		retry:  backoff{first: cfg.RetryAfter},
+	}
+}
+
+// update takes a list, which replaces the one before.
+func (a *announcer) update(list []kube.AddressedPod) {
+	if a.given != nil && slices.EqualFunc(list, a.given, equalPods) {
+		return
+	}
+	a.given = append([]kube.AddressedPod{}, list...) // never nil: now there is one
+	select {
+	case <-a.news:
+	default:
+	}
+	a.news <- a.given
+}
+
+func equalPods(a, b kube.AddressedPod) bool { return reflect.DeepEqual(a, b) }
+
+// run announces until ctx ends: at once what is new, later what is over.
+func (a *announcer) run(ctx context.Context) {
+	due := time.NewTimer(0)
+	due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case a.want = <-a.news:
+		case <-due.C:
+			a.speak(ctx)
+		case <-a.retry.due():
+			a.retry.expired()
+			a.speak(ctx)
+		}
+		due.Stop()
+		if wait, some := a.wait(); some {
+			due.Reset(wait)
+		}
+	}
+}
+
+// wait returns the time until there is something to be announced, if there is. What
+// failed has its own time.
+func (a *announcer) wait() (time.Duration, bool) {
+	isNews := func(p kube.AddressedPod) bool {
+		return !slices.ContainsFunc(a.have, func(q kube.AddressedPod) bool { return equalPods(p, q) })
+	}
+	switch pause := time.Until(a.spoke.Add(announcePause)); {
+	case a.retry.due() != nil:
+		return 0, false
+	case a.unsure, slices.ContainsFunc(a.want, isNews):
+		return max(0, pause), true
+	default:
+		return tidyAfter, len(a.want) < len(a.have)
+	}
+}
+
+func (a *announcer) speak(ctx context.Context) {
+	err := a.tell(ctx, a.want)
+	a.spoke, a.have, a.unsure = time.Now(), a.want, err != nil
+	if err == nil {
+		a.retry.stop()
+		return
+	}
+	a.retry.plan()
+	if ctx.Err() == nil {
+		a.log.Warn("new pods are not announced, will be tried again: on other nodes policies may hold up their first connections", "pods", len(a.want), "error", err)
+	}
+}
