@@ -31,7 +31,7 @@ const ready = "ready"
 
 // outputDelay is how long the output of a command that was cut off is waited for: what it
 // left running in the machine may hold it open, until the machine itself ends.
-const outputDelay = 100 * time.Millisecond
+const outputDelay = 5 * time.Second
 
 // Main runs the hidden commands of the lab's program. It reports false if args are none of them.
 func Main(args []string) (bool, error) {
