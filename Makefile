@@ -16,7 +16,7 @@ chart := daemonset/deploy/chart
 template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds \
 	--set "image.repository=$${IMAGE%:*},image.tag=$${IMAGE\#\#*:}"
 
-.PHONY: help build generate verify lint fmt test test-kernels fuzz image manifests demo demo-down e2e bench scale ci clean
+.PHONY: help build generate verify lint fmt test test-kernels test-apiserver fuzz image manifests demo demo-down e2e bench scale ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: ## run all tests; as root also the privileged ones
 
 test-kernels: ## run the data path's tests on Debian's kernels in virtual machines
 	test/kernels/run
+
+test-apiserver: ## run the tests that need an API server of their own
+	test/apiserver/run
 
 fuzz: ## run each fuzz target for FUZZTIME (5s)
 	test/fuzz

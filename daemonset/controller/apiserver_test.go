@@ -102,6 +102,7 @@ func (c *cluster) controller(t *testing.T, cfg Config) (stop func()) {
 	cfg.Kubeconfig = c.Kubeconfig(t, c.Token(t, "sealane-controller", ""))
 	cfg.Namespace, cfg.MetricsAddress = kubetest.Namespace, "127.0.0.1:0"
 	cfg.CertificateLifetime, cfg.MaxPerHour = ca.DefaultLeafLifetime, 100
+	cfg.IntermediateLifetime, cfg.RootLifetime = ca.DefaultIntermediateLifetime, ca.DefaultRootLifetime
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil))) }()

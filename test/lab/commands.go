@@ -42,7 +42,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"build", "[TARGET…]", "build programs (default: what \"up\" needs): " + strings.Join(build.Names(), " "), buildTargets},
+		{"build", "[TARGET…]", "build programs, and print where they are (default: what \"up\" needs): " + strings.Join(build.Names(), " "), buildTargets},
 		{"images", "", "make the container images anew", makeImages},
 		{"up", "[N] [--dual|--ipv6] [--proxy=nftables|iptables|none] [--cni=none|flannel] [--mtu=1500]", "start a cluster of N nodes (3)", up},
 		{"down", "", "end it and remove all that it made, but logs", down},
@@ -80,7 +80,14 @@ func buildTargets(ctx context.Context, e env, names []string) error {
 	if err != nil {
 		return err
 	}
-	return build.New(e.places, e.console).Ensure(ctx, targets)
+	builder := build.New(e.places, e.console)
+	if err := builder.Ensure(ctx, targets); err != nil {
+		return err
+	}
+	for _, t := range targets {
+		fmt.Println(builder.Dir(t))
+	}
+	return nil
 }
 
 func makeImages(ctx context.Context, e env, args []string) error {
