@@ -27,6 +27,7 @@ const (
 	laneMapGuards         = "guards"
 	laneMapIdentities     = "identities"
 	laneMapLeaks          = "leaks"
+	laneMapLost           = "lost"
 	laneMapPaths          = "paths"
 	laneMapPorts          = "ports"
 	laneMapRules          = "rules"
@@ -105,6 +106,7 @@ type laneMapSpecs struct {
 	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Identities *ebpf.MapSpec `ebpf:"identities"`
 	Leaks      *ebpf.MapSpec `ebpf:"leaks"`
+	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Paths      *ebpf.MapSpec `ebpf:"paths"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
@@ -153,6 +155,7 @@ type laneMaps struct {
 	Guards     *ebpf.Map `ebpf:"guards"`
 	Identities *ebpf.Map `ebpf:"identities"`
 	Leaks      *ebpf.Map `ebpf:"leaks"`
+	Lost       *ebpf.Map `ebpf:"lost"`
 	Paths      *ebpf.Map `ebpf:"paths"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Rules      *ebpf.Map `ebpf:"rules"`
@@ -177,6 +180,7 @@ func (m *laneMaps) Close() error {
 		m.Guards,
 		m.Identities,
 		m.Leaks,
+		m.Lost,
 		m.Paths,
 		m.Ports,
 		m.Rules,

@@ -56,7 +56,8 @@ func Load(o Options) (*Datapath, error) {
 			return nil, errors.Join(err, d.Close())
 		}
 	}
-	if err := d.recall(); err != nil {
+	// Who watched when an earlier daemon was killed does not watch any more.
+	if err := errors.Join(d.recall(), d.setWatched(0)); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	var err error

@@ -239,7 +239,8 @@ type podVerdict struct {
 	Proto        uint8
 	Kind         uint8
 	Reason       uint8
-	Pad          [7]uint8
+	Pad          [3]uint8
+	Lost         uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -257,6 +258,7 @@ const (
 	podMapGuards      = "guards"
 	podMapIdentities  = "identities"
 	podMapLeaks       = "leaks"
+	podMapLost        = "lost"
 	podMapPaths       = "paths"
 	podMapPorts       = "ports"
 	podMapRules       = "rules"
@@ -331,6 +333,7 @@ type podMapSpecs struct {
 	Guards     *ebpf.MapSpec `ebpf:"guards"`
 	Identities *ebpf.MapSpec `ebpf:"identities"`
 	Leaks      *ebpf.MapSpec `ebpf:"leaks"`
+	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Paths      *ebpf.MapSpec `ebpf:"paths"`
 	Ports      *ebpf.MapSpec `ebpf:"ports"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
@@ -379,6 +382,7 @@ type podMaps struct {
 	Guards     *ebpf.Map `ebpf:"guards"`
 	Identities *ebpf.Map `ebpf:"identities"`
 	Leaks      *ebpf.Map `ebpf:"leaks"`
+	Lost       *ebpf.Map `ebpf:"lost"`
 	Paths      *ebpf.Map `ebpf:"paths"`
 	Ports      *ebpf.Map `ebpf:"ports"`
 	Rules      *ebpf.Map `ebpf:"rules"`
@@ -403,6 +407,7 @@ func (m *podMaps) Close() error {
 		m.Guards,
 		m.Identities,
 		m.Leaks,
+		m.Lost,
 		m.Paths,
 		m.Ports,
 		m.Rules,

@@ -50,10 +50,11 @@ type Verdict struct {
 	Protocol    uint8          // as in the IP header
 	Kind        VerdictKind
 	Reason      Reason // why it was denied, or would have been
+	Lost        uint32 // verdicts before this one that found no room in the ring buffer
 }
 
 // WatchVerdicts calls f with each verdict until ctx ends. Verdicts are lost, and
-// packets never wait, when f does not keep up. One caller at a time.
+// packets never wait, when f does not keep up: the next one says how many. One caller at a time.
 func (d *Datapath) WatchVerdicts(ctx context.Context, f func(Verdict)) error {
 	r, err := ringbuf.NewReader(d.maps.Verdicts)
 	if err != nil {
@@ -107,7 +108,7 @@ func decodeVerdict(raw []byte, boot time.Time) (Verdict, error) {
 		Time:        boot.Add(time.Duration(v.Time)),
 		Source:      netip.AddrPortFrom(fromWords(v.Src.W), networkOrder(v.SrcPort)),
 		Destination: netip.AddrPortFrom(fromWords(v.Dst.W), networkOrder(v.DstPort)),
-		Protocol:    v.Proto, Kind: VerdictKind(v.Kind), Reason: Reason(v.Reason),
+		Protocol:    v.Proto, Kind: VerdictKind(v.Kind), Reason: Reason(v.Reason), Lost: v.Lost,
 	}
 	if v.FrontendPort != 0 {
 		out.Frontend = netip.AddrPortFrom(fromWords(v.Frontend.W), networkOrder(v.FrontendPort))

@@ -5,12 +5,17 @@ package bpf
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"net/netip"
+	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/overlay/service"
 	"github.com/sealane/sealane/policy"
@@ -122,5 +127,68 @@ func TestPrivilegedWatchVerdicts(t *testing.T) {
 	var s podPolicyState
 	if err := d.maps.Settings.Lookup(uint32(0), &s); err != nil || s.Watched != 0 {
 		t.Errorf("settings after the end: %+v (%v)", s, err)
+	}
+}
+
+// TestPrivilegedLostVerdictsAreCounted fills the ring buffer before anybody reads.
+func TestPrivilegedLostVerdictsAreCounted(t *testing.T) {
+	d := load(t)
+	o := world(t, d)
+	a, b := netip.MustParseAddr("10.1.1.2"), netip.MustParseAddr("10.1.1.3")
+	o.change(t, d, policy.Tables{Guards: o.open()})
+	if err := d.setWatched(1); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // what is lost is told by the processor that lost it
+	defer runtime.UnlockOSThread()
+	var before, one unix.CPUSet
+	one.Set(0)
+	if err := errors.Join(unix.SchedGetaffinity(0, &before), unix.SchedSetaffinity(0, &one)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.SchedSetaffinity(0, &before) }()
+	send := func(number int) {
+		d.answer(t, podProgPodEgress, testPacket{
+			src: a, dst: b, proto: protoTCP, sport: uint16(number), dport: uint16(number >> 16), flags: flagSYN, ttl: 64,
+		})
+	}
+	size := binary.Size(podVerdict{}) + 8 // with the header that the kernel gives it
+	room := int(d.maps.Verdicts.MaxEntries()) / size
+	sent := room + 500
+	for i := range sent {
+		send(1<<16 + 1 + i)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	verdicts, ended := make(chan Verdict, sent+1), make(chan error, 1)
+	go func() { ended <- d.WatchVerdicts(ctx, func(v Verdict) { verdicts <- v }) }()
+	for n := 0; n < room; n++ {
+		if v := <-verdicts; v.Lost != 0 {
+			t.Fatalf("verdict %d says that %d are lost", n, v.Lost)
+		}
+	}
+	send(1<<16 + 1 + sent)
+	if v := <-verdicts; v.Lost != 500 {
+		t.Errorf("the next verdict says that %d are lost, want 500", v.Lost)
+	}
+	send(1<<16 + 2 + sent)
+	if v := <-verdicts; v.Lost != 0 {
+		t.Errorf("the one after it says that %d are lost", v.Lost)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	// A daemon that was killed while somebody watched has left it so.
+	if err := d.setWatched(1); err != nil {
+		t.Fatal(err)
+	}
+	next, err := Load(Options{PinPath: filepath.Dir(d.pins)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	var s podPolicyState
+	if err := d.maps.Settings.Lookup(uint32(0), &s); err != nil || s.Watched != 0 {
+		t.Errorf("settings after the start of another daemon: %+v (%v)", s, err)
 	}
 }

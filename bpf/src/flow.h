@@ -124,6 +124,7 @@ __global int emit(const struct verdict *v)
 
 static __always_inline void report(const struct track *t, const struct frontend *asked, int judged)
 {
+	__u32 zero = 0, *missed = bpf_map_lookup_elem(&lost, &zero);
 	struct verdict v = { .time = bpf_ktime_get_ns(), .proto = t->flow.proto, .reason = judged & 0xff };
 
 	v.kind = v.reason ? VERDICT_DENIED : VERDICT_ALLOWED;
@@ -146,7 +147,10 @@ static __always_inline void report(const struct track *t, const struct frontend 
 		v.frontend = asked->addr;
 		v.frontend_port = asked->port;
 	}
-	emit(&v);
+	if (!missed)
+		return;
+	v.lost = *missed;
+	*missed = emit(&v) ? v.lost + 1 : 0;
 }
 
 /*

@@ -57,7 +57,8 @@ struct verdict {
 	__u8 proto;
 	__u8 kind; /* enum verdict_kind */
 	__u8 reason; /* enum drop_reason; of a trial: what it would have been */
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 lost; /* verdicts of this processor that found no room since the last one that did */
 };
 
 struct {
@@ -134,6 +135,14 @@ struct {
 	__uint(max_entries, 1048576);
 	__uint(pinning, PIN_BY_NAME);
 } verdicts SEC(".maps");
+
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+	__uint(pinning, PIN_BY_NAME);
+} lost SEC(".maps");
 
 static __always_inline int in_ports(__u64 set, __u32 proto, __be16 port)
 {

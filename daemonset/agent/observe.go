@@ -53,7 +53,7 @@ func (v verdicts) Watch(ctx context.Context, f func(observe.Flow)) error {
 		}
 		flow := observe.Flow{
 			Time: x.Time, Source: x.Source, Destination: x.Destination, Frontend: x.Frontend,
-			Protocol: x.Protocol, Verdict: x.Kind.String(),
+			Protocol: x.Protocol, Verdict: x.Kind.String(), Lost: uint64(x.Lost),
 		}
 		if x.Kind != bpf.VerdictAllowed {
 			flow.Reason = x.Reason.String()

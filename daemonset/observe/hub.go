@@ -94,6 +94,7 @@ func (h *Hub) hand(f Flow) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for r := range h.readers {
+		r.lost.Add(f.Lost)
 		if !r.filter.takes(f) {
 			continue
 		}

@@ -302,6 +302,18 @@ func TestWatchers(t *testing.T) {
 	if got := <-denials.records; got.Verdict != Denied {
 		t.Errorf("record %+v", got)
 	}
+	missed := flow(Allowed, "10.244.2.8:4000", "10.244.2.7:5432")
+	missed.Lost = 7 // of which some may have been denied
+	source.flows <- missed
+	source.flows <- flow(Denied, "10.244.2.8:4000", "10.244.2.7:5432")
+	for name, of := range map[string]<-chan Record{"all": all.records, "denials": denials.records} {
+		if got := <-of; got.Lost != 7 || got.Verdict != "" {
+			t.Errorf("%s: record %+v, want one that tells of 7 lost flows", name, got)
+		}
+	}
+	if got := <-denials.records; got.Verdict != Denied {
+		t.Errorf("record %+v", got)
+	}
 	all.stop()
 	denials.stop()
 	if err := errors.Join(<-all.done, <-denials.done); err != nil {

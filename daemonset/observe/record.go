@@ -29,6 +29,7 @@ type Flow struct {
 	Protocol    uint8          // as in the IP header
 	Verdict     string         // Allowed, Denied or WouldDeny
 	Reason      string         // the label of the drop reason; of WouldDeny: what it would have been
+	Lost        uint64         // flows before this one that the data path could not report
 }
 
 // Record is a line of the stream: a flow with all that the node knows of it. The
@@ -39,7 +40,8 @@ type Record struct {
 	Node string    `json:"node"` // that decided
 	// Begun is set in the first line.
 	Begun bool `json:"begun,omitempty"`
-	// Lost is how many flows before this line the reader was too slow for.
+	// Lost is how many flows before this line the reader, or the daemon, was too
+	// slow for. Of those that the daemon missed nobody knows whether the filter wants them.
 	Lost        uint64   `json:"lost,omitempty"`
 	Verdict     string   `json:"verdict,omitempty"`
 	Reason      string   `json:"reason,omitempty"` // label of the drop reason
