@@ -63,7 +63,8 @@ type dwelling struct {
 // fakeWatch is what a daemon has seen of the API server.
 type fakeWatch struct {
 	changed chan struct{}
-	mu      sync.Mutex // guards all below
+	news    chan struct{} // the same, for who asks for it
+	mu      sync.Mutex    // guards all below
 	snap    kube.Snapshot
 	synced  bool
 }
@@ -81,6 +82,7 @@ func (w *fakeWatch) see(snap kube.Snapshot, synced bool) {
 	w.snap, w.synced = snap, synced
 	w.mu.Unlock()
 	signal(w.changed)
+	signal(w.news)
 }
 
 // cable carries handshakes between two keys that have the same preshared key.
@@ -234,7 +236,7 @@ func (w *town) build(i int, name string) *dwelling {
 	t := w.t
 	t.Helper()
 	dir := t.TempDir()
-	h := &dwelling{town: w, config: filepath.Join(dir, "kubeconfig"), ns: nettest.NewNS(t), watch: &fakeWatch{changed: make(chan struct{}, 1)}}
+	h := &dwelling{town: w, config: filepath.Join(dir, "kubeconfig"), ns: nettest.NewNS(t), watch: &fakeWatch{changed: make(chan struct{}, 1), news: make(chan struct{}, 1)}}
 	h.live = keymgr.LiveNode{
 		ID: keytest.ID(name), Addresses: []netip.Addr{addressOf(i)},
 		PodCIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24)},
@@ -408,7 +410,7 @@ func (h *dwelling) start() error {
 	}
 	group.Go(func() error { return n.rotator.Serve(ctx, h.cfg.PairingPort) })
 	group.Go(func() error { return n.run(ctx, h.watch) })
-	group.Go(func() error { return n.keeper.Confirm(ctx, nil) })
+	group.Go(func() error { return n.keeper.Confirm(ctx, h.watch.news) })
 	return nil
 }
 
@@ -420,7 +422,7 @@ func (w *town) stop() {
 
 func (w *town) eventually(what string, is func(*dwelling) error) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		var errs []error
 		for _, h := range w.nodes {
 			if err := is(h); err != nil {
@@ -431,7 +433,7 @@ func (w *town) eventually(what string, is func(*dwelling) error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("not so in time: %s: %v", what, errors.Join(errs...))
+			w.t.Fatalf("not so after a minute: %s: %v", what, errors.Join(errs...))
 		}
 		time.Sleep(20 * time.Millisecond) // the fakes tell nobody
 	}
