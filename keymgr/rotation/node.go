@@ -24,11 +24,11 @@ func (m *Machine) node(in Input, d *Decision) {
 		if slices.Contains(in.Own.Announced, newest.Generation) {
 			d.Create = m.due(in, newest)
 		}
-		for _, at := range []time.Time{m.dueAt(newest), m.dueAfterBoot(in.Boot, newest)} {
-			if at.After(in.Now) {
-				d.Next = min(d.Next, max(at.Sub(in.Now), pollLeast))
-			}
+		next := m.dueAt(newest)
+		if at := m.dueAfterBoot(in.Boot, newest); newest.Since.Before(in.Boot) && at.Before(next) {
+			next = at
 		}
+		d.Next = min(d.Next, max(next.Sub(in.Now), pollLeast))
 		return
 	}
 	old := keys[len(keys)-2]
