@@ -183,18 +183,43 @@ func (d *Datapath) linkPins() string { return filepath.Join(filepath.Dir(d.pins)
 // Retire removes the maps of other layouts, and what they pin. It is for a daemon
 // that has replaced all programs that an earlier version attached.
 func (d *Datapath) Retire() error {
+	others, err := d.otherLayouts()
+	errs := []error{err}
+	for _, old := range others {
+		errs = append(errs, os.RemoveAll(old))
+	}
+	return errors.Join(errs...)
+}
+
+// otherLayouts are the folders with the maps of other versions.
+func (d *Datapath) otherLayouts() ([]string, error) {
 	root := filepath.Dir(d.pins)
 	entries, err := os.ReadDir(root)
 	if err != nil {
-		return fmt.Errorf("list pins: %w", err)
+		return nil, fmt.Errorf("list pins: %w", err)
 	}
-	var errs []error
+	var all []string
 	for _, e := range entries {
 		if old := filepath.Join(root, e.Name()); old != d.pins && old != d.linkPins() {
-			errs = append(errs, os.RemoveAll(old))
+			all = append(all, old)
 		}
 	}
-	return errors.Join(errs...)
+	return all, nil
+}
+
+// Inherited tells whether an earlier daemon has used the very maps of this one, and
+// no others are left: what is attached knows what this daemon's programs will know,
+// policies above all.
+func (d *Datapath) Inherited() bool { return d.inherited }
+
+// inherits finds it out, before this daemon makes maps.
+func (d *Datapath) inherits() (bool, error) {
+	found, err := os.ReadDir(d.pins)
+	if err != nil {
+		return false, fmt.Errorf("list pins: %w", err)
+	}
+	others, err := d.otherLayouts()
+	return len(found) > 0 && len(others) == 0, err
 }
 
 // linkPin names a pin after device and direction. A device's name may hold a

@@ -408,9 +408,23 @@ func TestPrivilegedRetire(t *testing.T) {
 	if err := n.d.maps.Drops.Pin(filepath.Join(old, "drops")); err != nil {
 		t.Fatal(err)
 	}
+	inherited := func() bool {
+		t.Helper()
+		is, err := n.d.inherits()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	if n.d.Inherited() || inherited() {
+		t.Errorf("inherited: %t with no maps, %t with those of another layout, too", n.d.Inherited(), inherited())
+	}
 	before := len(n.attached(laneName))
 	if err := n.d.Retire(); err != nil {
 		t.Fatal(err)
+	}
+	if !inherited() {
+		t.Error("the next daemon would not inherit the maps of this one")
 	}
 	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the old folder is still there: %v", err)

@@ -33,6 +33,8 @@ type Datapath struct {
 	pins  string
 	links *nl.Handle
 	tcx   bool
+	// inherited: see Inherited.
+	inherited bool
 
 	programs map[string]*ebpf.Program
 	maps     podMaps
@@ -51,6 +53,10 @@ func Load(o Options) (*Datapath, error) {
 	if err := d.makePins(o.PinPath); err != nil {
 		return nil, err
 	}
+	var err error
+	if d.inherited, err = d.inherits(); err != nil {
+		return nil, err
+	}
 	for _, load := range []func() (*ebpf.CollectionSpec, error){loadPod, loadLane, loadUplink} {
 		if err := d.loadCollection(load, o); err != nil {
 			return nil, errors.Join(err, d.Close())
@@ -60,7 +66,6 @@ func Load(o Options) (*Datapath, error) {
 	if err := errors.Join(d.recall(), d.setWatched(0)); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	var err error
 	if d.tcx, err = haveTCX(d.programs[uplinkProgUplinkIngressL3]); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}

@@ -16,14 +16,14 @@ import (
 // moment at which a plugin finds none. It stays when the listener is closed, and
 // refuses connections then, which a Client takes for ErrUnreachable.
 func Listen(path string) (net.Listener, error) {
-	if err := validSocket(path); err != nil {
+	// Of its own for each socket: a daemon opens several at once in one directory.
+	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := errors.Join(validSocket(path), validSocket(fresh)); err != nil {
 		return nil, fmt.Errorf("listen on socket %q: %w", path, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("create directory of socket: %w", err)
 	}
-	// The name is short, because the path of a socket is bounded.
-	fresh := filepath.Join(filepath.Dir(path), ".new")
 	if err := os.RemoveAll(fresh); err != nil {
 		return nil, fmt.Errorf("remove remains of a socket: %w", err)
 	}

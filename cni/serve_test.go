@@ -379,6 +379,34 @@ func TestClientTellsWhetherTheDaemonGotTheRequest(t *testing.T) {
 	}
 }
 
+// TestListenOnSeveralAtOnce: each socket is the one that was asked for, whoever else
+// listens in the same directory at the same time.
+func TestListenOnSeveralAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for range 50 {
+				path := filepath.Join(dir, fmt.Sprint(i))
+				l, err := cni.Listen(path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if conn, err := net.Dial("unix", path); err != nil {
+					t.Error(err)
+				} else if got, err := l.Accept(); err != nil {
+					t.Error(err)
+				} else {
+					_, _ = conn.Close(), got.Close()
+				}
+				l.Close()
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestListenReplacesAnOlderDaemon(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "run", "cni.sock")
 	older, err := cni.Listen(socket)

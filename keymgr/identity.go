@@ -55,10 +55,33 @@ type Identity struct {
 	last   *Statement // what signed says, nil if nothing was signed
 }
 
-// owner is the content of fileOwner: to whom the directory belongs.
-type owner struct {
+// Owner is the content of fileOwner: to whom the directory belongs.
+type Owner struct {
 	Node        NodeID `json:"node"`
 	TrustDomain string `json:"trustDomain"`
+}
+
+// Peek tells whose identity lies in a directory, if it is one to start with without
+// an API server: it has trusted roots. Nothing there changes; OpenIdentity would
+// remove the files of anybody else.
+func Peek(dir string) (Owner, error) {
+	path := filepath.Join(dir, fileOwner)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Owner{}, fmt.Errorf("look at identity: %w", err)
+	}
+	var o Owner
+	if err := json.Unmarshal(data, &o); err != nil {
+		return Owner{}, fmt.Errorf("look at identity: %w: %s: %w", ErrCorrupt, path, err)
+	}
+	bundle, err := os.ReadFile(filepath.Join(dir, fileBundle))
+	if err == nil {
+		_, err = ParseBundle(bundle)
+	}
+	if err != nil {
+		return Owner{}, fmt.Errorf("look at identity of %s: trusted roots: %w", o.Node, err)
+	}
+	return o, nil
 }
 
 // OpenIdentity opens the identity in cfg.Dir and makes its key if there is none.
@@ -95,7 +118,7 @@ func (id *Identity) claimDir() error {
 	if err := os.MkdirAll(id.cfg.Dir, 0o700); err != nil {
 		return err
 	}
-	want, err := json.Marshal(owner{Node: id.cfg.Node, TrustDomain: id.cfg.TrustDomain})
+	want, err := json.Marshal(Owner{Node: id.cfg.Node, TrustDomain: id.cfg.TrustDomain})
 	if err != nil {
 		return err
 	}

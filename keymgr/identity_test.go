@@ -361,6 +361,34 @@ func TestBundleOnDisk(t *testing.T) {
 }
 
 // Two nodes meet over mutual TLS with nothing but their node certificates.
+// TestPeek looks at an identity without claiming it.
+func TestPeek(t *testing.T) {
+	c := keytest.NewCluster(t)
+	dir, id := t.TempDir(), keytest.ID("a")
+	if _, err := keymgr.Peek(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("empty: %v", err)
+	}
+	identity := c.Identity(id, dir)
+	if _, err := keymgr.Peek(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without roots: %v", err)
+	}
+	if err := identity.SaveBundle(c.Authority.Bundle()); err != nil {
+		t.Fatal(err)
+	}
+	want := keymgr.Owner{Node: id, TrustDomain: keytest.TrustDomain}
+	if got, err := keymgr.Peek(dir); err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	for _, name := range []string{"bundle.pem", "identity.json"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keymgr.Peek(dir); err == nil {
+			t.Errorf("spoilt %s: no error", name)
+		}
+	}
+}
+
 func TestTLSBetweenNodes(t *testing.T) {
 	c := keytest.NewCluster(t)
 	a, b := c.Node("a"), c.Node("b")

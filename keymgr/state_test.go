@@ -28,6 +28,31 @@ func TestReplayOfOldStatement(t *testing.T) {
 	wantReason(t, err, keymgr.ErrReplay)
 }
 
+// TestRemembered: who is not gone is remembered with what made it accepted.
+func TestRemembered(t *testing.T) {
+	s := newScene(t) // where b is accepted already
+	names := func() (all []string) {
+		for _, r := range s.verifier.Remembered() {
+			all = append(all, r.ID.Name)
+		}
+		return all
+	}
+	signed := s.a.Sign()
+	mustVerify(t, s.verifier, signed, s.a.Live)
+	if got := names(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Fatalf("remembered %v", got)
+	}
+	if a := s.verifier.Remembered()[0]; !a.Statement.Equal(signed) || !slices.Equal(a.Live.Addresses, s.a.Live.Addresses) {
+		t.Errorf("remembered of a: %+v", a)
+	}
+	if err := s.verifier.Forget(s.a.Live.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); !slices.Equal(got, []string{"b"}) {
+		t.Errorf("a is gone, remembered %v", got)
+	}
+}
+
 func TestSameStatementAgainIsNoOp(t *testing.T) {
 	s := newScene(t)
 	signed := s.a.Sign()

@@ -226,6 +226,22 @@ func (v *Verifier) Restore() ([]Peer, error) {
 	return peers, errors.Join(errs...)
 }
 
+// Remembered returns what is kept of every node that is not gone, by name. It is
+// for who starts without an API server, and is no shortcut: what a record says goes
+// through Verify like what the API server says.
+func (v *Verifier) Remembered() []Record {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var all []Record
+	for _, k := range v.nodes {
+		if !k.rec.Gone {
+			all = append(all, k.rec)
+		}
+	}
+	slices.SortFunc(all, func(a, b Record) int { return compareIDs(a.ID, b.ID) })
+	return all
+}
+
 // Verify checks a statement in every respect against the roots, against the live
 // Node object and against everything that was accepted before, and remembers it
 // durably before it returns. The same statement again gives the same peer again:

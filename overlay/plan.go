@@ -6,6 +6,7 @@ package overlay
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 
 	"github.com/sealane/sealane/keymgr"
 )
@@ -127,6 +128,19 @@ type Refusal struct {
 
 // Equal says whether two plans want the same.
 func (p Plan) Equal(o Plan) bool { return reflect.DeepEqual(p, o) }
+
+// EqualButPeers says whether two plans differ in nothing but the peers of devices.
+func (p Plan) EqualButPeers(o Plan) bool {
+	devices := func(all []Lane) []Lane {
+		out := slices.Clone(all)
+		for i := range out {
+			out[i].Peers = nil
+		}
+		return out
+	}
+	p.Lanes, o.Lanes = devices(p.Lanes), devices(o.Lanes)
+	return p.Equal(o)
+}
 
 // Lane returns the lane on that device.
 func (p Plan) Lane(device string) (Lane, bool) {

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/picture"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
@@ -55,6 +57,7 @@ type view struct {
 	cluster []netip.Prefix
 	// revocations is the number of the list that the lanes follow.
 	revocations uint64
+	fromDisk    bool // and not from the API server
 }
 
 // network turns snapshots of the cluster into the state of this host.
@@ -69,7 +72,7 @@ type network struct {
 	lanes    overlay.Backend
 	host     applier
 	state    *state
-	cluster  []netip.Prefix // pod ranges of the whole cluster, as far as known at start
+	keeper   *picture.Keeper
 	// restarted tells that lanes have to be made again; nil: never.
 	restarted <-chan struct{}
 	log       *slog.Logger
@@ -81,12 +84,12 @@ type network struct {
 }
 
 // run makes a pass whenever something may have changed, until ctx ends.
-func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
+func (n *network) run(ctx context.Context, watch picture.Watch) error {
 	links, err := n.links.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch devices: %w", err)
 	}
-	f := feeds{changed: watch.Changed(), links: links, timer: time.NewTimer(0)}
+	f := feeds{changed: watch.Changed(), confirmed: n.keeper.Confirmed(), links: links, timer: time.NewTimer(0)}
 	if n.trust != nil {
 		f.own, f.paired, f.results = n.trust.changed, n.rotator.Changed(), n.rotator.Results()
 	}
@@ -95,7 +98,7 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		snap, synced := watch.Snapshot()
+		snap, synced := n.keeper.Look(watch, n.remembered)
 		if !synced || what == nothing {
 			continue
 		}
@@ -104,6 +107,9 @@ func (n *network) run(ctx context.Context, watch *kube.Watcher) error {
 		if err != nil && ctx.Err() == nil {
 			n.log.Error("network not as planned", "error", err)
 			next, n.applyTime = retryPause, time.Time{} // all of it, then
+		}
+		if err == nil {
+			n.keeper.Keep(snap, n.remembered)
 		}
 		f.timer.Reset(next)
 	}
@@ -120,12 +126,13 @@ const (
 
 // feeds are where news come from.
 type feeds struct {
-	changed <-chan struct{} // the API server
-	own     <-chan struct{} // this node's identity
-	paired  <-chan struct{} // a peer waits for its preshared key
-	results <-chan rotate.Exchanged
-	links   <-chan struct{} // the kernel
-	timer   *time.Timer
+	changed   <-chan struct{} // the API server
+	confirmed <-chan struct{} // the same, after a start without it
+	own       <-chan struct{} // this node's identity
+	paired    <-chan struct{} // a peer waits for its preshared key
+	results   <-chan rotate.Exchanged
+	links     <-chan struct{} // the kernel
+	timer     *time.Timer
 }
 
 // await returns with the next news, or when ctx ends.
@@ -133,6 +140,7 @@ func (n *network) await(ctx context.Context, f feeds) (news, error) {
 	select {
 	case <-ctx.Done():
 	case <-f.changed:
+	case <-f.confirmed:
 	case <-f.own:
 	case <-f.paired:
 		return n.renew(ctx, f.timer), nil
@@ -228,15 +236,18 @@ func (n *network) glance(ctx context.Context) (changed bool, next time.Duration)
 // pass leaves alone what only others could have changed.
 func (n *network) pass(ctx context.Context, snap kube.Snapshot, light bool) (time.Duration, error) {
 	self, err := findSelf(snap, n.cfg.NodeName)
-	n.state.report(partNode, err)
+	fromDisk := n.keeper.FromDisk()
+	n.state.report(partNode, cmp.Or(err, fromDisk))
 	if err != nil {
 		return 0, err
 	}
 	if err := n.leases.SetPrefixes(self.PodCIDRs); err != nil {
 		return 0, fmt.Errorf("use pod ranges of node %s: %w", self.Name, err)
 	}
-	n.pods.repair(snap.LocalPods)
-	v := &view{self: self, cluster: n.cluster}
+	if fromDisk == nil {
+		n.pods.repair(snap.LocalPods)
+	}
+	v := &view{self: self, cluster: n.keeper.Basis().ClusterCIDRs, fromDisk: fromDisk != nil}
 	cfg, err := n.config(self)
 	if err != nil {
 		return 0, err
@@ -252,7 +263,11 @@ func (n *network) pass(ctx context.Context, snap kube.Snapshot, light bool) (tim
 // traffic. What peers may know of this node is published only when it works.
 func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (time.Duration, error) {
 	v := f.view
-	if err := n.trust.follow(v.self, snap); err != nil {
+	learn := n.trust.follow
+	if v.fromDisk { // which has not what an operator asked for last: nothing is signed by it
+		learn = n.trust.know
+	}
+	if err := learn(v.self, snap); err != nil {
 		return 0, err
 	}
 	v.revocations = n.trust.docket.number()
@@ -279,7 +294,9 @@ func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (t
 	if n.rotator.Done(noted, slices.Max(f.cfg.Generations)) {
 		next = 0
 	}
-	n.trust.list(d.Publish, d.Revoke)
+	if !v.fromDisk {
+		n.trust.list(d.Publish, d.Revoke)
+	}
 	return next, nil
 }
 
@@ -299,7 +316,7 @@ func (n *network) follow(ctx context.Context, f follow) (err error) {
 		return fmt.Errorf("plan lanes: %w", err)
 	}
 	n.state.setMTU(v.plan.MTU)
-	if old := n.seen.Load(); f.light && old != nil && lanesAlone(v.plan, n.applied) {
+	if old := n.seen.Load(); f.light && old != nil && v.plan.EqualButPeers(n.applied) {
 		v.uplinks = old.uplinks
 		err = n.lanes.Apply(ctx, v.plan)
 	} else {
@@ -340,7 +357,7 @@ func (n *network) config(self kube.Node) (overlay.Config, error) {
 	}
 	return overlay.Config{
 		Kind: n.cfg.Lane, AllowPlaintext: n.cfg.InsecurePlaintext, Self: keymgr.NodeID{Name: self.Name, UID: self.UID},
-		Addresses: self.Addresses, PodCIDRs: self.PodCIDRs, ClusterCIDRs: n.cluster, BasePort: n.cfg.LanePort,
+		Addresses: self.Addresses, PodCIDRs: self.PodCIDRs, ClusterCIDRs: n.keeper.Basis().ClusterCIDRs, BasePort: n.cfg.LanePort,
 		UnderlayMTU: mtu, MTU: n.cfg.MTU,
 	}, nil
 }

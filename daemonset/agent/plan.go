@@ -5,7 +5,6 @@ package agent
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/rotate"
@@ -55,19 +54,6 @@ func verified(all []judged, self kube.Node) []rotate.Peer {
 		}
 	}
 	return peers
-}
-
-// lanesAlone tells whether two plans differ in nothing but the peers of devices.
-func lanesAlone(a, b overlay.Plan) bool {
-	devices := func(p overlay.Plan) []overlay.Lane {
-		out := slices.Clone(p.Lanes)
-		for i := range out {
-			out[i].Peers = nil
-		}
-		return out
-	}
-	a.Lanes, b.Lanes = devices(a), devices(b)
-	return a.Equal(b)
 }
 
 // sameFamily picks the address of the first family that both ends have, in the

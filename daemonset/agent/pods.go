@@ -52,6 +52,8 @@ type pods struct {
 	guards   guards
 	state    *state
 	log      *slog.Logger
+	// recalled is how many pods an earlier daemon has connected.
+	recalled int
 }
 
 func ownerOf(a cni.Attachment) ipam.Owner {
@@ -214,6 +216,7 @@ func (p *pods) recall(d *bpf.Datapath) error {
 		})
 	}
 	p.guards.Restore(all)
+	p.recalled = len(all)
 	var errs []error
 	for a := range known {
 		errs = append(errs, p.datapath.DeleteEndpoint(a))

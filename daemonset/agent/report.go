@@ -102,7 +102,7 @@ func (r *reports) counters(n *status.Node) error {
 
 // lanes fills in what the last pass knew, and what the kernel says of it now.
 func (r *reports) lanes(n *status.Node, v *view) {
-	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks = v.self.UID, v.self.PodCIDRs, v.cluster, v.uplinks
+	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks, n.FromDisk = v.self.UID, v.self.PodCIDRs, v.cluster, v.uplinks, v.fromDisk
 	n.Lane.MTU, n.Revocations.Number = v.plan.MTU, v.revocations
 	states, err := r.network.lanes.Observe()
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -133,15 +132,24 @@ func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, a alar
 
 // takeOver runs the network, and replaces the programs of an earlier daemon as
 // soon as ours find all that they need: policies first, without which they let
-// nothing through, then lanes, then pods.
+// nothing through, then lanes, then pods. After a start from disk, policies are what
+// the earlier daemon has left, and its programs stay on the pods.
 func (d *daemon) takeOver(ctx context.Context, watch *kube.Watcher) error {
-	if err := d.state.await(ctx, partPolicy); err != nil {
-		return nil
-	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.network.run(ctx, watch) })
+	fromDisk := d.network.keeper.FromDisk() != nil
 	group.Go(func() error {
-		if err := d.state.await(ctx, partNetwork); err != nil {
+		if !fromDisk && d.state.await(ctx, partPolicy) != nil {
+			return nil
+		}
+		return d.network.run(ctx, watch)
+	})
+	if fromDisk {
+		news := make(chan struct{}, 1)
+		watch.Notify(news)
+		group.Go(func() error { return d.network.keeper.Confirm(ctx, news) })
+	}
+	group.Go(func() error {
+		if err := d.state.await(ctx, partPolicy, partNetwork); err != nil {
 			return nil
 		}
 		if err := errors.Join(d.pods.restore(), d.datapath.Retire()); err != nil {
@@ -181,11 +189,11 @@ func (d *daemon) makeNetwork(ctx context.Context) error {
 	d.network = &network{
 		cfg: d.cfg, leases: d.pods.leases, pods: d.pods, links: d.links, datapath: d.datapath, host: host, state: d.state, log: d.log,
 	}
-	if d.network.cluster, err = d.clusterCIDRs(ctx); err != nil {
+	if d.network.keeper, err = d.begin(ctx); err != nil {
 		return err
 	}
 	if d.cfg.Lane != overlay.VXLAN {
-		if d.network.trust, err = d.makeTrust(ctx); err != nil {
+		if d.network.trust, err = d.makeTrust(); err != nil {
 			return err
 		}
 		t := d.network.trust
@@ -220,63 +228,15 @@ func (d *daemon) makeLanes(ctx context.Context) error {
 	return plain.Clean()
 }
 
-// clusterCIDRs are the pod ranges of the whole cluster: what was configured,
-// else what kubeadm has written down.
-func (d *daemon) clusterCIDRs(ctx context.Context) ([]netip.Prefix, error) {
-	if len(d.cfg.ClusterPodCIDRs) > 0 {
-		return d.cfg.ClusterPodCIDRs, nil
-	}
-	var found []netip.Prefix
-	err := d.untilAnswered(ctx, "read the cluster's pod ranges", func() (err error) {
-		found, err = d.client.ClusterPodCIDRs(ctx)
-		return err
-	})
-	if len(found) == 0 && err == nil {
-		d.log.Warn("the cluster's pod ranges are unknown: pods of nodes that this daemon has not heard of yet are not protected by the leak guard; set --cluster-pod-cidrs")
-	}
-	return found, err
-}
-
-// untilAnswered repeats what needs the API server until it works or ctx ends.
-func (d *daemon) untilAnswered(ctx context.Context, what string, do func() error) error {
-	wait := retryLeast
-	for {
-		err := do()
-		if err == nil || errors.Is(err, kube.ErrBadConfig) {
-			return err
-		}
-		d.state.report(partNode, fmt.Errorf("%s: %w", what, err))
-		d.log.Warn("waiting for the API server", "to", what, "error", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, retryMost)
-	}
-}
-
-func (d *daemon) makeTrust(ctx context.Context) (*trust, error) {
-	var domain string
-	var node kube.Node
-	err := d.untilAnswered(ctx, "learn who this node is", func() (err error) {
-		if domain, err = d.client.TrustDomain(ctx); err != nil {
-			return err
-		}
-		node, err = d.client.Node(ctx, d.cfg.NodeName)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	self := keymgr.NodeID{Name: node.Name, UID: node.UID}
-	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: filepath.Join(d.cfg.StateDir, "keys"), Node: self, TrustDomain: domain})
+func (d *daemon) makeTrust() (*trust, error) {
+	basis := d.network.keeper.Basis()
+	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: filepath.Join(d.cfg.StateDir, "keys"), Node: basis.Self.ID, TrustDomain: basis.TrustDomain})
 	if err != nil {
 		return nil, err
 	}
 	marks := keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers"))
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
-		TrustDomain: domain, Self: self, Marks: marks, Revocations: marks,
+		TrustDomain: basis.TrustDomain, Self: basis.Self.ID, Marks: marks, Revocations: marks,
 		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity, PSK: d.cfg.PostQuantum,
 	})
 	if err != nil {

@@ -83,15 +83,30 @@ func signal(c chan struct{}) {
 	}
 }
 
-// follow takes over what a snapshot says of this node and of the roots to trust.
+// follow takes over what a snapshot says of this node and of whom to trust.
 func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
+	if err := t.know(self, snap); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	next := wanted{self: self, bundle: snap.Bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
+	if t.want != nil {
+		next.publish, next.revoke = t.want.publish, t.want.revoke
+	}
+	t.want = &next
+	t.mu.Unlock()
+	signal(t.poked)
+	return nil
+}
+
+// know is follow for what is said of others. It leaves this node's identity as it is.
+func (t *trust) know(self kube.Node, snap kube.Snapshot) error {
 	var own []keymgr.PublicKey
 	for _, k := range t.identity.WGKeys().All() {
 		own = append(own, k.Public)
 	}
 	t.verifier.SetSelf(own, self.PodCIDRs)
-	bundle := snap.Bundle
-	if len(bundle) > 0 {
+	if bundle := snap.Bundle; len(bundle) > 0 {
 		if err := t.identity.SaveBundle(bundle); err != nil {
 			return fmt.Errorf("keep trust bundle: %w", err)
 		}
@@ -100,14 +115,6 @@ func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
 		}
 	}
 	t.docket.follow(snap.Revoked)
-	t.mu.Lock()
-	next := wanted{self: self, bundle: bundle, window: snap.Trust.Renewal, nodes: len(snap.Nodes), published: snap.NodeKeys[self.Name]}
-	if t.want != nil {
-		next.publish, next.revoke = t.want.publish, t.want.revoke
-	}
-	t.want = &next
-	t.mu.Unlock()
-	signal(t.poked)
 	return nil
 }
 

@@ -4,15 +4,22 @@
 package kube
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func TestTrustDomain(t *testing.T) {
@@ -171,6 +178,32 @@ func TestLiveLookups(t *testing.T) {
 	for _, err := range []error{errNode, errPod, errSet} {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("absent object: got error %v, want ErrNotFound", err)
+		}
+	}
+}
+
+// TestUnavailable: an answer that says no is one all the same.
+func TestUnavailable(t *testing.T) {
+	node := schema.GroupResource{Resource: "nodes"}
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"no connection":    {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true},
+		"no answer":        {context.DeadlineExceeded, true},
+		"too busy":         {apierrors.NewTooManyRequests("later", 1), true},
+		"etcd is away":     {apierrors.NewInternalError(errors.New("etcd")), true},
+		"timeout in there": {apierrors.NewServerTimeout(node, "get", 1), true},
+		"no such node":     {apierrors.NewNotFound(node, "a"), false},
+		"no right":         {apierrors.NewForbidden(node, "a", nil), false},
+		"no login":         {apierrors.NewUnauthorized("token"), false},
+		"bad request":      {apierrors.NewBadRequest("what"), false},
+	} {
+		api := newFake(t)
+		api.core.PrependReactor("get", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, tc.err })
+		_, err := api.Node(testContext(t), "a")
+		if err == nil || Unavailable(err) != tc.want {
+			t.Errorf("%s: error %v; unavailable: want %t", name, err, tc.want)
 		}
 	}
 }

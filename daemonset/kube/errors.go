@@ -6,6 +6,7 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -63,4 +64,18 @@ func wrap(doing string, err error) error {
 		return fmt.Errorf("%s: %w: %w", doing, ErrForbidden, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// Unavailable tells whether an error of a request to the API server says nothing of
+// what was asked for: it did not answer, or it could not (status 429 and from 500).
+func Unavailable(err error) bool {
+	if err == nil || errors.Is(err, ErrBadConfig) {
+		return false
+	}
+	var answer apierrors.APIStatus
+	if !errors.As(err, &answer) {
+		return true
+	}
+	code := answer.Status().Code
+	return code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
 }

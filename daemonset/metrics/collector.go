@@ -54,6 +54,8 @@ func nodeMetrics() []metric {
 		},
 		gauge("sealane_ready", "Whether the node serves pods (1) or something is missing still (0).",
 			func(n status.Node) float64 { return truth(n.Ready) }),
+		gauge("sealane_cluster_from_disk", "Whether the daemon has started without the API server and follows what it last saw of the cluster (1).",
+			func(n status.Node) float64 { return truth(n.FromDisk) }),
 		gauge("sealane_lane_plaintext", "Whether packets to other nodes travel unencrypted (1), which only --insecure-plaintext brings about.",
 			func(n status.Node) float64 { return truth(n.Lane.Plaintext) }),
 		{

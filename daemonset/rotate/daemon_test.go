@@ -315,7 +315,7 @@ func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Deci
 	if err != nil {
 		return nil, err
 	}
-	if !light || !lanesAlone(plan, d.applied) {
+	if !light || !plan.EqualButPeers(d.applied) {
 		err = d.prepare(ctx, plan)
 	}
 	if err == nil {
@@ -343,19 +343,6 @@ func (d *daemon) prepare(ctx context.Context, plan overlay.Plan) error {
 		}
 	}
 	return d.host.Apply(ctx, plan)
-}
-
-// lanesAlone tells whether two plans differ in nothing but the peers of devices.
-func lanesAlone(a, b overlay.Plan) bool {
-	devices := func(p overlay.Plan) []overlay.Lane {
-		out := slices.Clone(p.Lanes)
-		for i := range out {
-			out[i].Peers = nil
-		}
-		return out
-	}
-	a.Lanes, b.Lanes = devices(a), devices(b)
-	return a.Equal(b)
 }
 
 // sign says in a statement what is decided, if the last one says something else.

@@ -28,6 +28,9 @@ type Node struct {
 	Ready bool `json:"ready"`
 	// NotReadyReasons say in words what is still missing; empty if Ready.
 	NotReadyReasons []string `json:"notReadyReasons,omitempty"`
+	// FromDisk: the daemon has started without the API server, and follows what it
+	// last saw of the cluster.
+	FromDisk bool `json:"fromDisk,omitempty"`
 
 	Lane        Lane        `json:"lane"`
 	Certificate Certificate `json:"certificate,omitzero"` // zero: none yet

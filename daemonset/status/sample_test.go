@@ -68,7 +68,7 @@ func cluster(n int) Cluster {
 // full is a report in which no field is zero.
 func full() Node {
 	n := healthy(1, 2)
-	n.NotReadyReasons = []string{"no certificate"}
+	n.NotReadyReasons, n.FromDisk = []string{"no certificate"}, true
 	n.Lane.Plaintext = true
 	n.Revocations = Revocations{1787400000123, now.Add(-30 * time.Minute), "keyCompromise"}
 	n.Peers[0].Reason = "no answer"

@@ -22,7 +22,7 @@ var floors = []struct {
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
-	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe"}},
+	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/picture"}},
 	{"run", []string{"daemonset/agent", "daemonset/controller", "perf", "perf/scale"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",

@@ -24,7 +24,11 @@ func (m *Machine) node(in Input, d *Decision) {
 		if slices.Contains(in.Own.Announced, newest.Generation) {
 			d.Create = m.due(in, newest)
 		}
-		d.Next = min(d.Next, max(m.dueAt(newest).Sub(in.Now), pollLeast))
+		next := m.dueAt(newest)
+		if at := m.dueAfterBoot(in.Boot, newest); newest.Since.Before(in.Boot) && at.Before(next) {
+			next = at
+		}
+		d.Next = min(d.Next, max(next.Sub(in.Now), pollLeast))
 		return
 	}
 	old := keys[len(keys)-2]
@@ -52,7 +56,7 @@ func (m *Machine) due(in Input, k Key) Reason {
 		return OnDemand
 	case k.Since.After(in.Now.Add(clockSkew)):
 		return ClockBack
-	case k.Since.Before(in.Boot):
+	case k.Since.Before(in.Boot) && !in.Now.Before(m.dueAfterBoot(in.Boot, k)):
 		return Boot
 	case m.cfg.Times.Period > 0 && !in.Now.Before(m.dueAt(k)):
 		return Scheduled
@@ -65,11 +69,23 @@ func (m *Machine) dueAt(k Key) time.Time {
 	if m.cfg.Times.Period == 0 {
 		return k.Since.Add(1<<63 - 1)
 	}
+	share := 0.7 + 0.2*m.lot("", k.Generation)
+	return k.Since.Add(time.Duration(share * float64(m.cfg.Times.Period)))
+}
+
+// dueAfterBoot is when a key from before a boot is replaced, by a lot that a restart
+// does not draw again. Where the power was away, everybody's key is from before.
+func (m *Machine) dueAfterBoot(boot time.Time, k Key) time.Time {
+	return boot.Add(time.Duration(m.lot("boot", k.Generation) * float64(m.cfg.Times.AfterBoot)))
+}
+
+// lot is a number from [0, 1) that follows from node and key, another one for each
+// purpose.
+func (m *Machine) lot(purpose string, generation uint64) float64 {
 	h := fnv.New32a()
 	h.Write([]byte(m.cfg.Self))
-	h.Write(binary.BigEndian.AppendUint64(nil, k.Generation))
-	share := 0.7 + 0.2*float64(h.Sum32())/(1<<32)
-	return k.Since.Add(time.Duration(share * float64(m.cfg.Times.Period)))
+	h.Write(binary.BigEndian.AppendUint64([]byte(purpose), generation))
+	return float64(h.Sum32()) / (1 << 32)
 }
 
 // prove waits in Published until the old key can be withdrawn.

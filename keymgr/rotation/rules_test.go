@@ -96,7 +96,10 @@ func TestReasonForANewKey(t *testing.T) {
 		"compromised, not announced":  {func(s *scene) { s.Own.Announced = nil; s.Compromised = epoch }, ""},
 		"compromised before":          {func(s *scene) { s.Compromised = made.Add(-1) }, ""},
 		"compromised and asked for":   {func(s *scene) { s.Compromised, s.Requested = epoch, epoch }, Compromise},
-		"machine started":             {func(s *scene) { s.Boot = made.Add(1) }, Boot},
+		"machine started long ago":    {func(s *scene) { s.Own.Keys[0].Since, s.Boot = epoch.AddDate(0, 0, -2), epoch.AddDate(0, 0, -1) }, Boot},
+		"machine started just now":    {func(s *scene) { s.Boot = made.Add(1) }, ""},
+		"no lot after a boot":         {func(s *scene) { s.m.cfg.Times.AfterBoot, s.Boot = 0, made.Add(1) }, Boot},
+		"clock set back at a boot":    {func(s *scene) { s.Own.Keys[0].Since, s.Boot = epoch.Add(time.Hour), epoch }, ClockBack},
 		"machine started before":      {func(s *scene) { s.Boot = made }, ""},
 		"key of the future":           {func(s *scene) { s.Own.Keys[0].Since = epoch.Add(time.Minute + 1) }, ClockBack},
 		"key of a clock that is off":  {func(s *scene) { s.Own.Keys[0].Since = epoch.Add(time.Minute) }, ""},
@@ -134,6 +137,36 @@ func TestDueBySchedule(t *testing.T) {
 	}
 	if least < 7*time.Hour || least > 7*time.Hour+5*time.Minute || most > 9*time.Hour || most < 9*time.Hour-5*time.Minute {
 		t.Errorf("due after %s to %s, want all from 7 to 9 h", least, most)
+	}
+}
+
+// TestDueAfterBoot: when the power comes back, nodes replace their keys one after
+// the other, evenly over the window, and each at its own moment in spite of restarts.
+func TestDueAfterBoot(t *testing.T) {
+	for period, window := range map[time.Duration]time.Duration{0: DefaultPeriod / 5, DefaultPeriod: DefaultPeriod / 5, time.Minute: 12 * time.Second} {
+		const nodes, parts = 5000, 10
+		var counts [parts]int
+		boot := epoch
+		for node := range nodes {
+			cfg := Config{Self: fmt.Sprintf("9f1c-%x", node*7919), Times: TimesFor(period)}
+			k := Key{Generation: 17, Since: boot.Add(-time.Second)}
+			after := New(cfg).dueAfterBoot(boot, k).Sub(boot)
+			if again := New(cfg).dueAfterBoot(boot, k).Sub(boot); after != again || after < 0 || after >= window {
+				t.Fatalf("period %s, node %s: after %s, and %s after a restart, of %s", period, cfg.Self, after, again, window)
+			}
+			counts[after*parts/window]++
+			s := scene{m: New(cfg)}
+			s.Boot, s.Own = boot, Own{Keys: []Key{k}, Announced: []uint64{17}}
+			early := s.at(after - 1)
+			if early.Create != "" || early.Next > max(1, pollLeast) || s.at(after).Create != Boot {
+				t.Fatalf("period %s, node %s: %+v before its moment, then %q", period, cfg.Self, early, s.at(after).Create)
+			}
+		}
+		for i, n := range counts {
+			if n < nodes/parts*8/10 || n > nodes/parts*12/10 {
+				t.Errorf("period %s: %d of %d nodes in tenth %d of the window", period, n, nodes, i)
+			}
+		}
 	}
 }
 

@@ -49,6 +49,9 @@ const (
 type Times struct {
 	// Period is how old a key gets, less up to 30 % by lot; 0: no schedule.
 	Period time.Duration
+	// AfterBoot is over how long the nodes of a cluster that all started at once
+	// replace the keys from before, each at a moment that it draws.
+	AfterBoot time.Duration
 	// Quiet is how long nothing may arrive by an old key before it is withdrawn.
 	Quiet time.Duration
 	// Limit is how long peers may hold a rotation up.
@@ -65,10 +68,11 @@ type Times struct {
 // default of a day, shorter ones for short periods.
 func TimesFor(period time.Duration) Times {
 	t := Times{
-		Period: period, Quiet: 30 * time.Second, Limit: time.Hour, Propagation: time.Minute,
+		Period: period, AfterBoot: DefaultPeriod / 5, Quiet: 30 * time.Second, Limit: time.Hour, Propagation: time.Minute,
 		Pairing: time.Hour, Patience: 10 * time.Second,
 	}
 	if period > 0 {
+		t.AfterBoot = period / 5
 		t.Quiet = between(2*time.Second, period/48, t.Quiet)
 		t.Limit = between(30*time.Second, period/2, t.Limit)
 		t.Propagation = between(3*time.Second, period/24, t.Propagation)

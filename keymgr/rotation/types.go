@@ -76,8 +76,8 @@ type Input struct {
 	Own Own
 	// Ready is the newest generation whose devices exist, 0 for none.
 	Ready uint64
-	// Boot is when the machine started: older keys are replaced, for a clock that
-	// was set back makes peers take their handshakes for replays.
+	// Boot is when the machine started: older keys are replaced within Times.AfterBoot,
+	// for a clock that was set back makes peers take their handshakes for replays.
 	Boot time.Time
 	// Requested and Compromised are when an operator last asked for a new key: keys
 	// made before are replaced. After Compromised, without waiting for anybody.

@@ -56,7 +56,7 @@ type bench struct {
 func (b *bench) world(age time.Duration) (*world, error) {
 	w := &world{
 		clock: b.registry.clock, registry: b.registry, authors: b.authors, price: b.price, dir: b.dir,
-		rnd: rand.New(rand.NewPCG(1, 1)), goal: arrived, followers: map[*node][]func(time.Duration){},
+		rnd: rand.New(rand.NewPCG(1, 1)), goal: arrived,
 	}
 	w.clock.queue = nil
 	for _, a := range b.authors {
@@ -164,40 +164,28 @@ func (b *bench) restart() (row, error) {
 	w.goal = func(_ *node, _ int, p rotation.Pair) bool { return p.Live }
 	start := w.clock.now
 	w.clock.queue = nil
-	for i, a := range w.authors {
+	for _, a := range w.authors {
 		a.up = false
 		at := start.Add(w.spread(rebooting))
 		if a.self != nil {
 			w.clock.at(at, func() { w.boot(a.self) })
 			continue
 		}
-		model := w.observed[i%len(w.observed)]
-		w.clock.at(at, func() { w.come(a, model) })
+		w.clock.at(at, func() { w.come(a) })
 	}
 	w.clock.until(start.Add(longest), func() bool {
-		return w.err != nil || !slices.ContainsFunc(w.observed, func(n *node) bool { return len(n.took) == 0 })
+		return w.err != nil || !slices.ContainsFunc(w.observed, func(n *node) bool { return len(n.arrived) < len(w.authors)-1 })
 	})
 	return w.row("(c) every node reboots within a minute", w.clock.now.Sub(start), 1), w.err
 }
 
-// come is a node that is not observed, back after a reboot: it answers at once,
-// and publishes a new key when its devices are there.
-func (w *world) come(a *author, model *node) {
+// come is a node that is not observed, back after a reboot: it answers at once. Its
+// next key is made later, by lot.
+func (w *world) come(a *author) {
 	a.up = true
 	for _, n := range w.observed {
 		w.expect(n, a)
 	}
-	w.clock.after(time.Second+w.spread(time.Second), func() {
-		w.rotate(a)
-		published := w.clock.now
-		w.followers[model] = append(w.followers[model], func(lag time.Duration) {
-			at := published.Add(lag)
-			if w.clock.now.After(at) {
-				at = w.clock.now
-			}
-			w.clock.at(at, func() { w.withdraw(a) })
-		})
-	})
 }
 
 // boot starts an observed node from its marks, and lists the NodeKeys.

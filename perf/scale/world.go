@@ -30,9 +30,6 @@ type world struct {
 	writes int
 	bytes  int // to one watcher
 	goal   func(*node, int, rotation.Pair) bool
-	// followers withdraw their old key as long after publishing as a node does that
-	// is observed.
-	followers map[*node][]func(time.Duration)
 }
 
 func (w *world) fail(err error) {
@@ -82,20 +79,13 @@ func (w *world) announce(a *author) {
 	}
 }
 
-// mark notes since when something is awaited, and lets others keep pace.
+// mark notes since when something is awaited.
 func (w *world) mark(a *author) {
 	if len(a.keys) == 2 {
 		w.report(a)
 		for _, n := range w.observed {
 			n.await(a, w.clock.now)
 		}
-		return
-	}
-	if n := a.self; n != nil && !n.began.IsZero() {
-		for _, follow := range w.followers[n] {
-			follow(w.clock.now.Sub(n.began))
-		}
-		delete(w.followers, n)
 	}
 }
 

@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/picture"
+	"github.com/sealane/sealane/daemonset/rotate"
+	"github.com/sealane/sealane/internal/nettest"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/overlay"
+)
+
+// town is a cluster of nodes whose daemons have the whole way from the API server
+// to the plan, over a kernel that is a fake and addresses that are not.
+type town struct {
+	t      *testing.T
+	c      *keytest.Cluster
+	cable  *cable
+	api    *httptest.Server // nil while it is away
+	listen string           // where it is, or was
+	nodes  []*dwelling
+}
+
+// dwelling is a node: what outlives its daemon, and the daemon.
+type dwelling struct {
+	town   *town
+	live   keymgr.LiveNode
+	cfg    Config
+	config string // kubeconfig
+	ns     *nettest.NS
+	lanes  *fakeLanes
+	watch  *fakeWatch
+	signed keymgr.Signed
+
+	d    *daemon
+	stop func()
+}
+
+// fakeWatch is what a daemon has seen of the API server.
+type fakeWatch struct {
+	changed chan struct{}
+	news    chan struct{} // the same, for who asks for it
+	mu      sync.Mutex    // guards all below
+	snap    kube.Snapshot
+	synced  bool
+}
+
+func (w *fakeWatch) Changed() <-chan struct{} { return w.changed }
+
+func (w *fakeWatch) Snapshot() (kube.Snapshot, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.snap, w.synced
+}
+
+func (w *fakeWatch) see(snap kube.Snapshot, synced bool) {
+	w.mu.Lock()
+	w.snap, w.synced = snap, synced
+	w.mu.Unlock()
+	signal(w.changed)
+	signal(w.news)
+}
+
+// cable carries handshakes between two keys that have the same preshared key.
+type cable struct {
+	mu   sync.Mutex // guards ends
+	ends map[[2]keymgr.PublicKey]keymgr.PresharedKey
+}
+
+// fakeLanes is the kernel's part of a node.
+type fakeLanes struct {
+	cable     *cable
+	ns        *nettest.NS
+	preshared func(uint64, keymgr.PublicKey) (keymgr.PresharedKey, bool)
+	public    func(uint64) keymgr.PublicKey
+
+	mu    sync.Mutex // guards all below
+	plan  overlay.Plan
+	since map[[2]keymgr.PublicKey]time.Time // of the handshake
+	lost  []string                          // peers that an Apply took away
+}
+
+func (f *fakeLanes) Clean() error { return nil }
+
+func (f *fakeLanes) Apply(_ context.Context, p overlay.Plan) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	peers := func(p overlay.Plan) (all []string) {
+		for _, l := range p.Lanes {
+			for _, peer := range l.Peers {
+				all = append(all, l.Device+" "+peer.ID.Name)
+			}
+		}
+		return all
+	}
+	for _, old := range peers(f.plan) {
+		if !slices.Contains(peers(p), old) {
+			f.lost = append(f.lost, old)
+		}
+	}
+	f.plan = p
+	for _, l := range p.Lanes {
+		if _, err := f.ns.Handle().LinkByName(l.Device); err != nil {
+			f.ns.Run("ip", "link", "add", l.Device, "type", "veth", "peer", "name", "x"+l.Device[len(l.Device)-4:])
+		}
+		for _, peer := range l.Peers {
+			psk, ok := f.preshared(l.Own, peer.Key.Key())
+			if ok && peer.Preshared {
+				f.cable.mu.Lock()
+				f.cable.ends[[2]keymgr.PublicKey{f.public(l.Own), peer.Key.Key()}] = psk
+				f.cable.mu.Unlock()
+			}
+		}
+	}
+	return nil
+}
+
+func (f *fakeLanes) Observe() ([]overlay.LaneState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cable.mu.Lock()
+	defer f.cable.mu.Unlock()
+	var all []overlay.LaneState
+	for _, l := range f.plan.Lanes {
+		s := overlay.LaneState{Device: l.Device, Key: f.public(l.Own), Port: l.Port}
+		for _, peer := range l.Peers {
+			ends := [2]keymgr.PublicKey{s.Key, peer.Key.Key()}
+			mine, ok := f.cable.ends[ends]
+			p := overlay.PeerState{Key: ends[1], Endpoint: peer.Endpoint, Preshared: ok, Initiates: peer.Initiate}
+			if theirs, there := f.cable.ends[[2]keymgr.PublicKey{ends[1], ends[0]}]; ok && there && mine == theirs {
+				if f.since[ends].IsZero() {
+					f.since[ends] = time.Now()
+				}
+				p.LastHandshake, p.Received, p.Sent = f.since[ends], 1, 1
+			}
+			s.Peers = append(s.Peers, p)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// connected tells whether each peer has a session.
+func (f *fakeLanes) connected(peers int) error {
+	all, err := f.Observe()
+	n := 0
+	for _, l := range all {
+		for _, p := range l.Peers {
+			if !p.LastHandshake.IsZero() {
+				n++
+			}
+		}
+	}
+	if err == nil && n != peers {
+		err = fmt.Errorf("%d sessions, want %d, in %+v", n, peers, all)
+	}
+	return err
+}
+
+// fakeHost does nothing with routes and programs.
+type fakeHost struct{}
+
+func (fakeHost) Apply(context.Context, overlay.Plan) error        { return nil }
+func (fakeHost) AttachLane(bpf.Device, bpf.Encapsulation) error   { return nil }
+func (fakeHost) AttachUplink(bpf.Device, bpf.Encapsulation) error { return nil }
+func (fakeHost) SyncForwards([]bpf.Forward) error                 { return nil }
+func (fakeHost) Keep(map[string]bool) error                       { return nil }
+func (fakeHost) AttachPod(bpf.Device) error                       { return nil }
+func (fakeHost) Detach(bpf.Device) error                          { return nil }
+func (fakeHost) SetEndpoint(netip.Addr, bpf.Endpoint) error       { return nil }
+func (fakeHost) DeleteEndpoint(netip.Addr) error                  { return nil }
+
+func newTown(t *testing.T, names ...string) *town {
+	t.Helper()
+	w := &town{t: t, c: keytest.NewCluster(t), cable: &cable{ends: map[[2]keymgr.PublicKey]keymgr.PresharedKey{}}, listen: "127.0.0.1:0"}
+	w.c.Clock.Add(time.Since(w.c.Clock.Now()))
+	for i, name := range names {
+		w.nodes = append(w.nodes, w.build(i, name))
+	}
+	w.apiServer(true)
+	return w
+}
+
+func addressOf(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}) }
+
+// asInhabitant says that the test runs in a namespace that has all addresses.
+const asInhabitant = "SEALANE_TEST_TOWN"
+
+// inside runs the test again in a namespace where each node's address is at home, and
+// tells whether this is that run.
+func inside(t *testing.T, nodes int) bool {
+	t.Helper()
+	nettest.Privileged(t)
+	if os.Getenv(asInhabitant) != "" {
+		return true
+	}
+	ns := nettest.NewNS(t)
+	for i := range nodes {
+		ns.Run("ip", "address", "add", addressOf(i).String(), "dev", "lo")
+	}
+	again := ns.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), asInhabitant+"=1")
+	out, err := again.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in the namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+// build makes a node that has been in the cluster for a while.
+func (w *town) build(i int, name string) *dwelling {
+	t := w.t
+	t.Helper()
+	dir := t.TempDir()
+	h := &dwelling{town: w, config: filepath.Join(dir, "kubeconfig"), ns: nettest.NewNS(t), watch: &fakeWatch{changed: make(chan struct{}, 1), news: make(chan struct{}, 1)}}
+	h.live = keymgr.LiveNode{
+		ID: keytest.ID(name), Addresses: []netip.Addr{addressOf(i)},
+		PodCIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24)},
+	}
+	h.ns.Run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "x0")
+	h.ns.Run("ip", "address", "add", h.live.Addresses[0].String(), "dev", "lo")
+	h.cfg = Config{
+		NodeName: name, Lane: overlay.WireGuard, LanePort: overlay.DefaultBasePort, Uplinks: []string{"up0"}, StateDir: dir, Kubeconfig: h.config,
+		ExpiredGrace: keymgr.DefaultGrace, RotationPeriod: 24 * time.Hour, PostQuantum: keymgr.PSKRequired, PairingPort: freePort(t),
+	}
+	identity := w.c.Identity(h.live.ID, filepath.Join(dir, "keys"))
+	csr, err := identity.CSR()
+	if err == nil {
+		err = identity.SetCertificate(w.c.Issue(csr, h.live), w.c.Authority.Bundle())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := identity.WGKeys().Ensure()
+	if err == nil {
+		h.signed, err = identity.Sign(keymgr.StatementInput{
+			Keys: []keymgr.WGKey{key}, BasePort: h.cfg.LanePort, Endpoints: h.live.Addresses, PodCIDRs: h.live.PodCIDRs,
+			PSK: h.cfg.PostQuantum, PSKPort: h.cfg.PairingPort,
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.boot()
+	return h
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return netip.MustParseAddrPort(l.Addr().String()).Port()
+}
+
+// boot leaves the node with its disk and nothing else.
+func (h *dwelling) boot() {
+	h.town.t.Helper()
+	if old := h.lanes; old != nil {
+		for _, l := range old.plan.Lanes {
+			h.ns.Run("ip", "link", "delete", l.Device)
+			h.town.cable.mu.Lock()
+			for ends := range h.town.cable.ends {
+				if ends[0] == old.public(l.Own) {
+					delete(h.town.cable.ends, ends)
+				}
+			}
+			h.town.cable.mu.Unlock()
+		}
+	}
+	h.lanes = &fakeLanes{cable: h.town.cable, ns: h.ns, since: map[[2]keymgr.PublicKey]time.Time{}}
+}
+
+// apiServer makes the API server come or go.
+func (w *town) apiServer(there bool) {
+	w.t.Helper()
+	if !there {
+		w.api.Close()
+		return
+	}
+	l, err := net.Listen("tcp", w.listen)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.listen = l.Addr().String()
+	w.api = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(w.answer), ReadHeaderTimeout: time.Second}}
+	w.api.Start()
+	w.t.Cleanup(w.api.Close)
+	for _, h := range w.nodes {
+		text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: 'http://%s'}}]\ncontexts: [{name: c, context: {cluster: c}}]\n", w.listen)
+		if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// answer knows the three things that a daemon asks for at its start.
+func (w *town) answer(out http.ResponseWriter, r *http.Request) {
+	out.Header().Set("Content-Type", "application/json")
+	if strings.HasSuffix(r.URL.Path, "/namespaces/kube-system") {
+		fmt.Fprintf(out, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","uid":%q}}`, keytest.TrustDomain)
+		return
+	}
+	for _, h := range w.nodes {
+		if strings.HasSuffix(r.URL.Path, "/nodes/"+h.live.ID.Name) {
+			fmt.Fprintf(out, `{"kind":"Node","apiVersion":"v1","metadata":{"name":%q,"uid":%q},"spec":{"podCIDRs":[%q]},"status":{"addresses":[{"type":"InternalIP","address":%q}]}}`,
+				h.live.ID.Name, h.live.ID.UID, h.live.PodCIDRs[0], h.live.Addresses[0])
+			return
+		}
+	}
+	out.WriteHeader(http.StatusNotFound)
+	fmt.Fprint(out, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
+}
+
+// snapshot is what the API server has.
+func (w *town) snapshot() kube.Snapshot {
+	s := kube.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]kube.RotationRequest{}, Bundle: w.c.Authority.Bundle()}
+	for _, h := range w.nodes {
+		s.Nodes = append(s.Nodes, kube.Node{Name: h.live.ID.Name, UID: h.live.ID.UID, PodCIDRs: h.live.PodCIDRs, Addresses: h.live.Addresses})
+		s.NodeKeys[h.live.ID.Name] = h.signed
+	}
+	return s
+}
+
+// everywhere does something on all nodes at once.
+func (w *town) everywhere(what func(*dwelling) error) {
+	w.t.Helper()
+	var group errgroup.Group
+	for _, h := range w.nodes {
+		group.Go(func() error { return what(h) })
+	}
+	if err := group.Wait(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// start starts the part of the daemon that does not need eBPF.
+func (h *dwelling) start() error {
+	log := slog.New(slog.DiscardHandler)
+	client, err := kube.NewClient(kube.Config{Kubeconfig: h.config})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(h.town.t.Context())
+	group, ctx := errgroup.WithContext(ctx)
+	h.d = &daemon{cfg: h.cfg, log: log, links: h.ns.Handle(), client: client}
+	h.stop = func() {
+		cancel()
+		if err := group.Wait(); err != nil {
+			h.town.t.Error(err)
+		}
+		client.Close()
+	}
+	h.d.state = newState(h.d.parts()...)
+	leases, err := ipam.Open(filepath.Join(h.cfg.StateDir, "ipam"), nil, ipam.Options{Grace: 1})
+	if err != nil {
+		return err
+	}
+	h.d.pods = &pods{leases: leases, links: h.d.links, datapath: fakeHost{}, guards: nobodysGuards{}, state: h.d.state, log: log}
+	n := &network{
+		cfg: h.cfg, leases: leases, pods: h.d.pods, links: h.d.links, datapath: fakeHost{}, host: fakeHost{}, lanes: h.lanes, state: h.d.state, log: log,
+	}
+	h.d.network = n
+	if n.keeper, err = h.d.begin(ctx); err != nil {
+		return err
+	}
+	if n.trust, err = h.d.makeTrust(); err != nil {
+		return err
+	}
+	n.rotator, err = rotate.New(rotate.Config{
+		Identity: n.trust.identity, Authenticate: n.trust.verifier.Authenticate, Period: h.cfg.RotationPeriod, Mode: h.cfg.PostQuantum,
+		Events: &events{}, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	h.lanes.preshared, h.lanes.public = n.rotator.Preshared, func(g uint64) keymgr.PublicKey {
+		for _, k := range n.trust.identity.WGKeys().All() {
+			if k.Generation == g {
+				return k.Public
+			}
+		}
+		return keymgr.PublicKey{}
+	}
+	group.Go(func() error { return n.rotator.Serve(ctx, h.cfg.PairingPort) })
+	group.Go(func() error { return n.run(ctx, h.watch) })
+	group.Go(func() error { return n.keeper.Confirm(ctx, h.watch.news) })
+	return nil
+}
+
+func (w *town) stop() {
+	for _, h := range w.nodes {
+		h.stop()
+	}
+}
+
+func (w *town) eventually(what string, is func(*dwelling) error) {
+	w.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		var errs []error
+		for _, h := range w.nodes {
+			if err := is(h); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w; %v", h.live.ID.Name, err, h.d.state.reasons()))
+			}
+		}
+		if len(errs) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not so after a minute: %s: %v", what, errors.Join(errs...))
+		}
+		time.Sleep(20 * time.Millisecond) // the fakes tell nobody
+	}
+}
+
+// TestPrivilegedRebootWithoutAPIServer reboots all nodes while the API server is
+// away. Lanes and preshared keys come back without it, and go on when it does.
+func TestPrivilegedRebootWithoutAPIServer(t *testing.T) {
+	if !inside(t, 2) {
+		return
+	}
+	w := newTown(t, "a", "b")
+	connected := func(h *dwelling) error { return h.lanes.connected(len(w.nodes) - 1) }
+	w.everywhere((*dwelling).start)
+	for _, h := range w.nodes {
+		h.watch.see(w.snapshot(), true)
+	}
+	w.eventually("connected in the usual way", connected)
+	w.eventually("a picture is kept", func(h *dwelling) error {
+		_, err := os.Stat(filepath.Join(h.cfg.StateDir, "picture.json"))
+		return err
+	})
+	w.stop()
+
+	w.apiServer(false)
+	for _, h := range w.nodes {
+		h.boot()
+		h.watch.see(kube.Snapshot{}, false)
+		h.lease()
+	}
+	w.everywhere((*dwelling).start)
+	w.eventually("connected without the API server", connected)
+	for _, h := range w.nodes {
+		h.servesFromDisk()
+	}
+
+	// It comes back, and there is a new node.
+	w.apiServer(true)
+	now := w.snapshot()
+	now.Nodes = append(now.Nodes, kube.Node{
+		Name: "c", UID: "c-1", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.77.0/24")}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.77")},
+	})
+	for _, h := range w.nodes {
+		h.watch.see(now, true)
+	}
+	w.eventually("the API server is followed", func(h *dwelling) error {
+		v := h.d.network.seen.Load()
+		return errors.Join(unless(!v.fromDisk, "from disk still"), unless(len(v.peers) == 2, "the new node is not known"),
+			unless(len(h.d.pods.leases.Leases()) == 0, "the lease of nobody is there still"))
+	})
+	for _, h := range w.nodes {
+		if err := h.lanes.connected(1); err != nil || len(h.lanes.lost) > 0 {
+			t.Errorf("node %s: %v; taken away: %v", h.live.ID.Name, err, h.lanes.lost)
+		}
+		if why := strings.Join(h.d.state.reasons(), "\n"); strings.Contains(why, "away") {
+			t.Errorf("node %s: still said to be away: %s", h.live.ID.Name, why)
+		}
+	}
+	w.stop()
+}
+
+func unless(fine bool, otherwise string) error {
+	if fine {
+		return nil
+	}
+	return errors.New(otherwise)
+}
+
+// lease lets the node have a pod that only the API server can tell to be gone.
+func (h *dwelling) lease() {
+	t := h.town.t
+	t.Helper()
+	leases, err := ipam.Open(filepath.Join(h.cfg.StateDir, "ipam"), h.live.PodCIDRs, ipam.Options{})
+	if err == nil {
+		_, err = leases.Allocate(ipam.Owner{ContainerID: "c1", IfName: "eth0"}, ipam.Meta{Namespace: "default", Name: "p", UID: "u"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *dwelling) servesFromDisk() {
+	t := h.town.t
+	t.Helper()
+	name := h.live.ID.Name
+	if v := h.d.network.seen.Load(); v == nil || !v.fromDisk || v.self.UID != h.live.ID.UID {
+		t.Errorf("node %s: view %+v", name, v)
+	}
+	if _, err := h.d.state.podMTU(); !errors.Is(err, cni.ErrNotReady) || !strings.Contains(err.Error(), picture.ErrFromDisk.Error()) {
+		t.Errorf("node %s connects pods: %v", name, err)
+	}
+	if n := len(h.d.pods.leases.Leases()); n != 1 {
+		t.Errorf("node %s: %d leases, want the one of before", name, n)
+	}
+	if last, _ := h.d.network.trust.identity.Last(); !last.Equal(h.signed) {
+		t.Errorf("node %s signed something that nobody can see", name)
+	}
+	if h.d.network.trust.want != nil {
+		t.Errorf("node %s wants to publish", name)
+	}
+}
+
+// nobodysGuards have no pods.
+type nobodysGuards struct{ guards }
+
+func (nobodysGuards) Detach([]netip.Addr) {}

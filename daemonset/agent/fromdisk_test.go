@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/picture"
+	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/keytest"
+)
+
+// TestFromDiskNobodyIsTrustedMore: what a daemon finds on disk goes through the same
+// judgement as what the API server says.
+func TestFromDiskNobodyIsTrustedMore(t *testing.T) {
+	for name, tc := range map[string]struct {
+		meanwhile func(*court, *keymgr.FileMarks)
+		lane      bool
+		grace     bool
+	}{
+		"nothing happened": {func(*court, *keymgr.FileMarks) {}, true, false},
+		"revoked before": {func(k *court, _ *keymgr.FileMarks) {
+			k.publish(entry(k.b.Live.ID, true, hashOf(k.t, k.b.Identity)))
+			k.trust.docket.follow(k.snap.Revoked)
+		}, false, false},
+		"its key revoked before": {func(k *court, _ *keymgr.FileMarks) {
+			k.publish(entry(k.b.Live.ID, false, hashOf(k.t, k.b.Identity)))
+			k.trust.docket.follow(k.snap.Revoked)
+		}, false, false},
+		"in grace":   {func(k *court, _ *keymgr.FileMarks) { k.c.Clock.Add(keymgr.StatementLifetime + time.Hour) }, true, true},
+		"long ended": {func(k *court, _ *keymgr.FileMarks) { k.c.Clock.Add(15*24*time.Hour + keymgr.ClockSkew) }, false, false},
+		"statement spoilt on disk": {func(k *court, m *keymgr.FileMarks) {
+			k.spoil(m, func(r *keymgr.Record) { r.Statement.Signature[9] ^= 1 })
+		}, false, false},
+		"address changed on disk": {func(k *court, m *keymgr.FileMarks) {
+			k.spoil(m, func(r *keymgr.Record) { r.Live.PodCIDRs = k.snap.Nodes[0].PodCIDRs })
+		}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, marks := newCourt(t), keymgr.NewFileMarks(t.TempDir())
+			cfg := k.c.VerifierConfig("self")
+			cfg.Marks, cfg.Revocations = marks, marks
+			k.sit(k.c.Open(cfg), nil)
+			if j := k.pass(); !k.laneOf(j) {
+				t.Fatalf("no lane before: %+v", j)
+			}
+			look := k.keep()
+			tc.meanwhile(k, marks)
+
+			// The daemon starts anew, and the API server is away.
+			v := k.c.Open(cfg)
+			restored, _ := v.Restore() // what fails there fails below
+			k.sit(v, restored)
+			k.trust.judge.clock = k.c.Clock.Now
+			k.snap = look(v)
+			if err := k.trust.know(k.snap.Nodes[0], k.snap); err != nil {
+				t.Fatal(err)
+			}
+			all := k.trust.judge.pass(t.Context(), k.snap, "self")
+			if len(all) != 1 || k.laneOf(all[0]) != tc.lane || all[0].peer.Grace != tc.grace {
+				t.Errorf("judged %+v; want a lane: %t, in grace: %t", all, tc.lane, tc.grace)
+			}
+			if k.trust.want != nil {
+				t.Error("the identity follows what is on disk")
+			}
+		})
+	}
+}
+
+// sit gives the court another verifier.
+func (k *court) sit(v *keymgr.Verifier, restored []keymgr.Peer) {
+	k.trust.verifier, k.trust.docket, k.trust.want = v, &docket{verifier: v}, nil
+	k.trust.judge = newJudge(v, &k.told, slog.New(slog.DiscardHandler), restored)
+}
+
+// spoil changes the record of the judged node.
+func (k *court) spoil(marks *keymgr.FileMarks, change func(*keymgr.Record)) {
+	k.t.Helper()
+	all, err := marks.Load()
+	if err != nil || len(all) != 1 {
+		k.t.Fatalf("%d records, error %v", len(all), err)
+	}
+	change(&all[0])
+	if err := marks.Save(all[0]); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// keep takes the picture of a daemon that runs, and returns what the next one follows
+// when it starts without the API server.
+func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
+	k.t.Helper()
+	there := answers{node: k.snap.Nodes[0]}
+	cfg := picture.Config{
+		Path: filepath.Join(k.t.TempDir(), "picture.json"), Node: k.trust.identity.Node().Name, Cluster: &there, Report: func(error) {},
+		Logger: slog.New(slog.DiscardHandler), Patience: time.Millisecond,
+	}
+	begin := func() *picture.Keeper {
+		keeper, err := picture.Begin(k.t.Context(), cfg)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		return keeper
+	}
+	recall := func(v *keymgr.Verifier) picture.Recall {
+		return func() ([]keymgr.Record, keymgr.Signed) { return v.Remembered(), keymgr.Signed{} }
+	}
+	begin().Keep(k.snap, recall(k.trust.verifier))
+	return func(v *keymgr.Verifier) kube.Snapshot {
+		there.away = context.DeadlineExceeded
+		keeper := begin()
+		if keeper.FromDisk() == nil {
+			k.t.Fatal("not started from disk")
+		}
+		snap, _ := keeper.Look(&fakeWatch{}, recall(v))
+		return snap
+	}
+}
+
+// answers is an API server that knows one node.
+type answers struct {
+	node kube.Node
+	away error
+}
+
+func (a *answers) TrustDomain(context.Context) (string, error)             { return keytest.TrustDomain, a.away }
+func (a *answers) Node(context.Context, string) (kube.Node, error)         { return a.node, a.away }
+func (a *answers) ClusterPodCIDRs(context.Context) ([]netip.Prefix, error) { return nil, a.away }
