@@ -3,7 +3,6 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.DEFAULT_GOAL := help
 
 # What an operator may want to change: make image IMAGE=registry.example/sealane:v1 PLATFORMS="linux/amd64 linux/arm64"
 export IMAGE ?= ghcr.io/sealane/sealane:dev
@@ -43,10 +42,9 @@ test: ## run all tests; as root also the privileged ones
 	test/run
 
 test-kernels: ## run the data path's tests on Debian's kernels in virtual machines
-	test/kernels/run
-
 test-apiserver: ## run the tests that need an API server of their own
-	test/apiserver/run
+test-kernels test-apiserver:
+	test/$(@:test-%=%)/run
 
 fuzz: ## run each fuzz target for FUZZTIME (5s)
 	test/fuzz

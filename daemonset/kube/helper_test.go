@@ -78,7 +78,11 @@ func newFake(t *testing.T, objects ...runtime.Object) *fakeAPI {
 			l.Items = gentype.FromPointerSlice(items)
 		},
 	)
-	c := newClient(core, ownClients{nodeKeys: client, revocations: revocations, podAddresses: addresses}, Config{})
+	merge := func(ctx context.Context, name string, patch []byte) error {
+		_, err := addresses.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	}
+	c := newClient(core, ownClients{nodeKeys: client, revocations: revocations, podAddresses: addresses, mergeAddresses: merge}, Config{})
 	t.Cleanup(c.Close)
 	return &fakeAPI{Client: c, core: core, keys: keys, watches: watches}
 }

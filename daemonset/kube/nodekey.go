@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
@@ -49,6 +50,8 @@ type ownClients struct {
 	nodeKeys     nodeKeyClient
 	revocations  revocationClient
 	podAddresses podAddressesClient
+	// mergeAddresses changes a PodAddresses object by a merge patch (RFC 7396).
+	mergeAddresses func(ctx context.Context, name string, patch []byte) error
 }
 
 func newOwnClients(base *rest.Config) (ownClients, error) {
@@ -65,6 +68,11 @@ func newOwnClients(base *rest.Config) (ownClients, error) {
 		return ownClients{}, err
 	}
 	codec := runtime.NewParameterCodec(scheme)
+	addresses := gentype.NewClientWithList(
+		v1alpha1.PodAddressesResource, client, codec, "",
+		func() *v1alpha1.PodAddresses { return &v1alpha1.PodAddresses{} },
+		func() *v1alpha1.PodAddressesList { return &v1alpha1.PodAddressesList{} },
+	)
 	return ownClients{
 		nodeKeys: gentype.NewClientWithList(
 			v1alpha1.NodeKeyResource, client, codec, "",
@@ -76,11 +84,11 @@ func newOwnClients(base *rest.Config) (ownClients, error) {
 			func() *v1alpha1.Revocation { return &v1alpha1.Revocation{} },
 			func() *v1alpha1.RevocationList { return &v1alpha1.RevocationList{} },
 		),
-		podAddresses: gentype.NewClientWithList(
-			v1alpha1.PodAddressesResource, client, codec, "",
-			func() *v1alpha1.PodAddresses { return &v1alpha1.PodAddresses{} },
-			func() *v1alpha1.PodAddressesList { return &v1alpha1.PodAddressesList{} },
-		),
+		podAddresses: addresses,
+		mergeAddresses: func(ctx context.Context, name string, patch []byte) error {
+			_, err := addresses.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			return err
+		},
 	}, nil
 }
 

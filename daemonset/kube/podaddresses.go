@@ -13,7 +13,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/sealane/sealane/api/v1alpha1"
@@ -24,7 +23,6 @@ type podAddressesClient interface {
 	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.PodAddressesList, error)
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 	Create(ctx context.Context, p *v1alpha1.PodAddresses, opts metav1.CreateOptions) (*v1alpha1.PodAddresses, error)
-	Patch(ctx context.Context, name string, kind types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*v1alpha1.PodAddresses, error)
 	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
 }
 
@@ -56,7 +54,7 @@ func (c *Client) PublishAddresses(ctx context.Context, node string, pods []Addre
 	if err != nil {
 		return fmt.Errorf("publish podaddresses %s: %w", node, err)
 	}
-	_, err = c.podAddresses.Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{})
+	err = c.mergeAddresses(ctx, node, patch)
 	if apierrors.IsNotFound(err) && len(next.Pods) > 0 {
 		_, err = c.podAddresses.Create(ctx, next, metav1.CreateOptions{})
 	} else if apierrors.IsNotFound(err) {
