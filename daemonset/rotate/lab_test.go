@@ -29,7 +29,7 @@ import (
 
 // patience bounds every wait for an event. A rotation takes some six seconds on a
 // machine that has nothing else to do.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // period makes all waiting times of rotations short, but leaves an emulated machine
 // the time to rotate before the next key is due.
