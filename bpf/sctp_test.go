@@ -215,7 +215,7 @@ func (s policed) refusesSCTP(t *testing.T, tables policy.Tables, to netip.AddrPo
 		t.Fatalf("association to %s: %v, want it to be in progress", to, err)
 	}
 	s.awaitDropped(t, before)
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 500); n != 0 || err != nil {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 100); n != 0 || err != nil {
 		t.Errorf("association to %s: it came to something (%v)", to, err)
 	}
 }
