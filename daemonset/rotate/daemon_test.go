@@ -30,15 +30,12 @@ import (
 	"github.com/sealane/sealane/overlay/wireguard"
 )
 
-const (
-	testPort = 51875 // of pairing
-	// testPeriod makes all waiting times short.
-	testPeriod = time.Minute
-)
+const testPort = 51875 // of pairing
 
 // settings are what a daemon is started with.
 type settings struct {
 	Dir, Socket string
+	Period      time.Duration // of rotation
 	Self        keymgr.LiveNode
 	Nodes       []keymgr.LiveNode
 }
@@ -115,7 +112,7 @@ func newDaemon(s settings, log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	d.rotator, err = New(Config{
-		Identity: d.identity, Authenticate: d.verifier.Authenticate, Period: testPeriod, Mode: keymgr.PSKRequired, Events: nobody{}, Logger: log,
+		Identity: d.identity, Authenticate: d.verifier.Authenticate, Period: s.Period, Mode: keymgr.PSKRequired, Events: nobody{}, Logger: log,
 	})
 	if err != nil {
 		return nil, err

@@ -29,7 +29,16 @@ import (
 
 // patience bounds every wait for an event. A rotation takes some six seconds on a
 // machine that has nothing else to do.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
+
+// period makes all waiting times of rotations short, but leaves an emulated machine
+// the time to rotate before the next key is due.
+func period() time.Duration {
+	if testing.Short() {
+		return 4 * time.Minute
+	}
+	return time.Minute
+}
 
 // lab is a cluster: nodes that are namespaces on one bridge, and what stands for
 // the API server.
@@ -55,6 +64,8 @@ type labNode struct {
 	dir    string
 	socket string
 	log    *output
+	// impaired is set on a node whose packets meet a bad network.
+	impaired *nettest.Impaired
 
 	daemon *exec.Cmd
 	in     io.WriteCloser
@@ -148,7 +159,7 @@ func (n *labNode) startLanes() {
 func (n *labNode) start() {
 	t := n.lab.t
 	t.Helper()
-	s := settings{Dir: n.dir, Socket: n.socket, Self: n.live}
+	s := settings{Dir: n.dir, Socket: n.socket, Period: period(), Self: n.live}
 	for _, o := range n.lab.nodes {
 		s.Nodes = append(s.Nodes, o.live)
 	}

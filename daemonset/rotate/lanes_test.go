@@ -18,7 +18,17 @@ func rotations() int {
 	if n, err := strconv.Atoi(os.Getenv("SEALANE_ROTATIONS")); err == nil && n > 0 {
 		return n
 	}
+	if testing.Short() {
+		return 2
+	}
 	return 5
+}
+
+// scene is something that happens while pods send.
+type scene struct {
+	name   string
+	way    direction
+	happen func(t *testing.T)
 }
 
 // TestPrivilegedRotationLosesNothing rotates the keys of three nodes, whose daemons
@@ -27,11 +37,7 @@ func TestPrivilegedRotationLosesNothing(t *testing.T) {
 	l := newLab(t, 3)
 	l.settled(next()) // nothing is asked for: the first keys
 	a, b, c := l.nodes[0], l.nodes[1], l.nodes[2]
-	scenes := []struct {
-		name   string
-		way    direction
-		happen func(t *testing.T)
-	}{
+	l.play(t, []scene{
 		{"one after the other", bothWays, func(*testing.T) {
 			for i := range rotations() {
 				l.rotate(l.nodes[i%3])
@@ -49,13 +55,18 @@ func TestPrivilegedRotationLosesNothing(t *testing.T) {
 			a.dies(t, true)
 		}},
 		{"pairing blocked", bothWays, func(t *testing.T) { b.rotatesUnheard(t, a, c) }},
-	}
+	})
+}
+
+// play has one scene follow the other, and gives all that was sent.
+func (l *lab) play(t *testing.T, scenes []scene) (total flow) {
+	t.Helper()
 	for _, s := range scenes {
 		ok := t.Run(s.name, func(t *testing.T) {
 			outer := l.t
 			l.t = t // what fails, fails here
 			defer func() { l.t = outer }()
-			l.under(t, s.way, func() { s.happen(t) })
+			total.add(l.under(t, s.way, func() { s.happen(t) }))
 			for _, n := range l.nodes {
 				if r := n.shown(); r.Overdue || len(r.Fallback) > 0 {
 					t.Errorf("%s: %+v", n.live.ID.Name, r)
@@ -63,9 +74,10 @@ func TestPrivilegedRotationLosesNothing(t *testing.T) {
 			}
 		})
 		if !ok {
-			return // what follows would start from something broken
+			break // what follows would start from something broken
 		}
 	}
+	return total
 }
 
 // late makes statements to and from a node take their time.

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,6 +17,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/nettest"
 )
 
 // direction says which pairs of nodes send.
@@ -40,57 +45,98 @@ func (f *flow) String() string {
 		f.sent, f.sent-f.received, f.reordered, f.duplicate, f.refused, f.gap.Milliseconds())
 }
 
+// add makes a sum of flows.
+func (f *flow) add(o flow) {
+	f.sent, f.received, f.reordered = f.sent+o.sent, f.received+o.received, f.reordered+o.reordered
+}
+
 // pps is how many packets per second each flow sends.
 func pps() int {
 	if n, err := strconv.Atoi(os.Getenv("SEALANE_METER_PPS")); err == nil && n > 0 {
 		return n
 	}
+	if testing.Short() {
+		return 200
+	}
 	return 1000
 }
 
-// under lets something happen while pods send, and fails the test if a packet was
-// lost that found no full queue.
-func (l *lab) under(t *testing.T, d direction, happen func()) {
+// load is what pods send to each other: numbered packets and TCP, in each direction.
+type load struct {
+	flows   []*flow
+	streams []*stream
+}
+
+func (l *lab) newLoad(t *testing.T, d direction) (all load) {
 	t.Helper()
-	var flows []*flow
 	for i, from := range l.nodes {
 		for j, to := range l.nodes {
-			if d == bothWays && i != j || d == oneWay && j == (i+1)%len(l.nodes) {
-				flows = append(flows, l.newFlow(t, from, to))
+			switch {
+			case d == bothWays && i != j:
+				all.flows = append(all.flows, l.newFlow(t, from, to))
+				all.streams = append(all.streams, l.newStream(t, from, to))
+			case d == oneWay && j == (i+1)%len(l.nodes) && (len(l.nodes) > 2 || i == 0):
+				// No stream: its acknowledgements go the other way.
+				all.flows = append(all.flows, l.newFlow(t, from, to))
 			}
 		}
 	}
-	queues := l.watchQueues()
-	defer queues.total()
-	ctx, stop := context.WithCancel(t.Context())
+	return all
+}
+
+// during sends while something happens, and until all of it has come.
+func (all load) during(ctx context.Context, happen func()) time.Duration {
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	start := time.Now()
 	var senders, receivers sync.WaitGroup
 	done := make(chan struct{}) // nobody sends any more
-	for _, f := range flows {
+	for _, f := range all.flows {
 		receivers.Go(func() { f.receive(done) })
 		senders.Go(func() { f.send(ctx) })
 	}
+	for _, s := range all.streams {
+		receivers.Go(func() { s.receive(done) })
+		senders.Go(func() { s.send(ctx) })
+	}
 	happen()
-	seconds := time.Since(start).Seconds()
+	took := time.Since(start)
 	stop()
 	senders.Wait()
 	close(done)
 	receivers.Wait()
+	return took
+}
+
+// under lets something happen while pods send, and fails the test if a packet was
+// lost that found no full queue. It gives what was sent.
+func (l *lab) under(t *testing.T, d direction, happen func()) (total flow) {
+	t.Helper()
+	all, before := l.newLoad(t, d), softnetDrops(t)
+	queues := l.watchQueues()
+	defer queues.total()
+	seconds := all.during(t.Context(), happen).Seconds()
 	full := queues.total()
-	total := flow{}
-	for _, f := range flows {
+	stall := time.Duration(0)
+	for _, f := range all.flows {
 		t.Log(f)
-		total.sent, total.received, total.reordered = total.sent+f.sent, total.received+f.received, total.reordered+f.reordered
+		total.add(*f)
 		if f.sent < int(seconds*float64(pps())/5) { // a busy machine may be slow, not silent
 			t.Errorf("%s: fewer than a fifth of the packets were sent in %.0f s", f, seconds)
 		}
 	}
-	lost := total.sent - total.received
-	t.Logf("%.1f s, %d packets, %d lost, %d reordered, %d found a full queue", seconds, total.sent, lost, total.reordered, full)
-	if lost > full {
-		t.Errorf("lost %d packets, and only %d found a full queue\n%s", lost, full, l.describe())
+	for _, s := range all.streams {
+		s.check(t)
+		stall = max(stall, s.stall)
 	}
+	full.softnet = softnetDrops(t) - before
+	lost := total.sent - total.received
+	t.Logf("%.1f s at %.0f of %d packets/s per flow: %d packets, %d lost, %d reordered, longest TCP stall %d ms; %s",
+		seconds, float64(total.sent)/seconds/float64(len(all.flows)), pps(), total.sent, lost, total.reordered, stall.Milliseconds(), full)
+	if excuse := full.excuse(l.kernel); lost > excuse {
+		t.Errorf("lost %d packets, and only %d found a full queue\n%s", lost, excuse, l.describe())
+	}
+	return total
 }
 
 func (l *lab) newFlow(t *testing.T, from, to *labNode) *flow {
@@ -100,7 +146,7 @@ func (l *lab) newFlow(t *testing.T, from, to *labNode) *flow {
 	open := func(n *labNode) (c *net.UDPConn) {
 		n.ns.Do(func() {
 			if c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(n.pod, 0))); err == nil {
-				err = c.SetReadBuffer(4 << 20)
+				err = roomy(c)
 			}
 		})
 		if err != nil {
@@ -111,6 +157,18 @@ func (l *lab) newFlow(t *testing.T, from, to *labNode) *flow {
 	}
 	f.out, f.in = open(from), open(to)
 	return f
+}
+
+// roomy gives a socket a buffer that holds what arrives while an emulated processor
+// stands still, whatever the system's limit.
+func roomy(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })
+	return errors.Join(err, set)
 }
 
 // send keeps to the rate on average.
@@ -187,65 +245,97 @@ func (f *flow) count(a *arrivals, seq uint64) {
 	f.received++
 }
 
+// full counts what found a full queue: a socket's, a bad network's, a processor's
+// between interrupt and stack. What devices drop has other reasons, too.
+type full struct{ sockets, netem, softnet, devices int }
+
+func (f full) String() string {
+	return fmt.Sprintf("full queues: RcvbufErrors %d, netem %d, softnet %d; dropped by devices %d", f.sockets, f.netem, f.softnet, f.devices)
+}
+
+// excuse is how many packets may be lost for want of room. Where WireGuard is a
+// process, its TUN devices have queues.
+func (f full) excuse(kernel bool) int {
+	if kernel {
+		return f.sockets + f.netem + f.softnet
+	}
+	return f.sockets + f.devices
+}
+
 // queues counts what finds a full queue: sockets, devices. Lanes come and go, and
 // their counters with them, so that it looks all the time.
 type queues struct {
 	lab  *lab
 	seen map[string]int
 	// total ends the watch and returns the sum.
-	total func() int
+	total func() full
 }
 
 func (l *lab) watchQueues() *queues {
 	q := &queues{lab: l, seen: map[string]int{}}
-	q.grown() // takes the marks
-	stop, full := make(chan struct{}), make(chan int)
-	q.total = sync.OnceValue(func() int {
+	var sum full
+	q.look(&full{}) // takes the marks
+	stop, ended := make(chan struct{}), make(chan struct{})
+	q.total = sync.OnceValue(func() full {
 		close(stop)
-		return <-full
+		<-ended
+		return sum
 	})
 	go func() {
+		defer close(ended)
 		tick := time.NewTicker(250 * time.Millisecond)
 		defer tick.Stop()
-		total := 0
 		for {
 			select {
 			case <-stop:
-				full <- total + q.grown()
+				q.look(&sum)
 				return
 			case <-tick.C:
-				total += q.grown()
+				q.look(&sum)
 			}
 		}
 	}()
 	return q
 }
 
-// grown is by how much all counters together have grown since the last look.
-func (q *queues) grown() (grown int) {
-	for i, ns := range append([]int{-1}, indexes(q.lab.nodes)...) {
-		read := func() {
+// look adds by how much the counters have grown since the last look.
+func (q *queues) look(sum *full) {
+	grown := func(name string, value int) int {
+		by := max(0, value-q.seen[name])
+		q.seen[name] = value
+		return by
+	}
+	for i, ns := range append([]*nettest.NS{q.lab.wire}, namespaces(q.lab.nodes)...) {
+		ns.Do(func() {
 			for name, value := range q.lab.counters() {
-				name = fmt.Sprint(i, name)
-				grown += max(0, value-q.seen[name])
-				q.seen[name] = value
+				where := &sum.devices
+				if name == udpSockets {
+					where = &sum.sockets
+				}
+				*where += grown(fmt.Sprint(i, name), value)
 			}
+		})
+	}
+	for i, n := range q.lab.nodes {
+		if n.impaired == nil {
+			continue
 		}
-		if ns < 0 {
-			q.lab.wire.Do(read)
-		} else {
-			q.lab.nodes[ns].ns.Do(read)
+		if over, err := n.impaired.Overflowed(); err == nil {
+			sum.netem += grown(fmt.Sprint(i, "netem"), over)
 		}
 	}
-	return grown
 }
 
-func indexes[T any](list []T) (out []int) {
-	for i := range list {
-		out = append(out, i)
+func namespaces(nodes []*labNode) (out []*nettest.NS) {
+	for _, n := range nodes {
+		out = append(out, n.ns)
 	}
 	return out
 }
+
+// udpSockets is the counter of what UDP sockets had no room for, among those that
+// have the names of devices.
+const udpSockets = "udp"
 
 // counters reads those of the thread's namespace. What WireGuard in the kernel drops
 // counts for nothing: it also does when a session is missing.
@@ -260,7 +350,7 @@ func (l *lab) counters() map[string]int {
 			words := strings.Fields(in.Text())
 			switch {
 			case len(words) > 5 && words[0] == "Udp:":
-				out["udp"], _ = strconv.Atoi(words[5])
+				out[udpSockets], _ = strconv.Atoi(words[5])
 			case len(words) > 12 && strings.HasSuffix(words[0], ":") && (!l.kernel || !strings.HasPrefix(words[0], "sealane-")):
 				rx, _ := strconv.Atoi(words[4])
 				tx, _ := strconv.Atoi(words[12])
@@ -270,4 +360,26 @@ func (l *lab) counters() map[string]int {
 		_ = f.Close()
 	}
 	return out
+}
+
+// softnetDrops counts what the whole machine has found no room for in the queue
+// between interrupt and stack, on all its processors.
+func softnetDrops(t *testing.T) (sum int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/net/softnet_stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) < 2 {
+			t.Fatalf("softnet_stat: %q", line)
+		}
+		n, err := strconv.ParseInt(words[1], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += int(n)
+	}
+	return sum
 }

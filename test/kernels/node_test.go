@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/overlay/hostnet"
 	"github.com/sealane/sealane/overlay/vxlan"
 	"github.com/sealane/sealane/overlay/wireguard"
+	"github.com/sealane/sealane/policy"
 )
 
 const (
@@ -229,6 +230,11 @@ func (n *node) pod() pod {
 	n.do(func() error { return n.datapath.AttachPod(bpf.Device{Index: made.HostIndex, Name: spec.HostIfName}) })
 	for _, a := range p.addresses {
 		if err := n.datapath.SetEndpoint(a, bpf.Endpoint{Index: made.HostIndex, MAC: made.PodMAC}); err != nil {
+			n.t.Fatal(err)
+		}
+		// No policy has a say; a pod that nothing is known of would get nothing.
+		none := policy.Tables{Guards: map[netip.Addr]policy.Guard{a: {}}}
+		if err := n.datapath.ApplyPolicy(policy.Changes{Set: none}); err != nil {
 			n.t.Fatal(err)
 		}
 	}
