@@ -207,7 +207,8 @@ func (e effectTest) course(t testing.TB, network, ip string, since time.Time) co
 // awaitPieces waits until a piece that was sent after a moment has come back.
 func (e effectTest) awaitPieces(t testing.TB, network, ip string, after time.Time) {
 	t.Helper()
-	eventually(t, 20*time.Second, network+" to "+ip+" goes on", func() error {
+	// TCP sends again after twice the time each time, beginning with what a busy machine takes for an answer.
+	eventually(t, time.Minute, network+" to "+ip+" goes on", func() error {
 		got := e.course(t, network, ip, after)
 		if len(got.Answered) == 0 || slices.Max(got.Answered) == 0 || got.Error != "" {
 			return fmt.Errorf("no answer; %s", got.Error)

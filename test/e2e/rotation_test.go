@@ -92,7 +92,7 @@ var buildTool = sync.OnceValues(func() (string, error) {
 // settled waits until no node rotates and every lane is the only one of its pair.
 func settled(t testing.TB) {
 	t.Helper()
-	eventually(t, 2*time.Minute, "no rotation under way", func() error {
+	eventually(t, 5*time.Minute, "no rotation under way", func() error {
 		for _, n := range nodes(t) {
 			s, err := keyOf(t, n)
 			if err != nil {
