@@ -94,14 +94,7 @@ func (m *Machine) prove(in Input, d *Decision, old, newest Key) {
 	if !slices.Equal(in.Own.Announced, d.Publish) {
 		return
 	}
-	for _, p := range in.Peers {
-		mem := m.peers[p.UID]
-		left := d.Peers[p.UID].Active.Own == newest.Generation && proven(p.Paths, newest.Generation) &&
-			mem.left(in.Now, old.Generation, newest.Generation, m.cfg.Times.Quiet)
-		if mem.alive(in.Now, p.Paths) && !left {
-			d.Waiting = append(d.Waiting, p.UID)
-		}
-	}
+	d.Waiting = m.holding(in, d.Peers, old, newest)
 	if in.Now.Sub(newest.Since) > m.cfg.Times.Limit {
 		d.Overdue = len(d.Waiting) > 0
 	} else if len(d.Waiting) > 0 {
@@ -128,14 +121,33 @@ func (m *Machine) retire(in Input, d *Decision, old, newest Key) {
 	if m.withdrawn != newest.Generation {
 		m.withdrawn, m.withdrawnAt = newest.Generation, in.Now
 	}
-	for _, p := range in.Peers { // who came back meanwhile may have found the old key first
-		if pair := d.Peers[p.UID]; wait > 0 && pair.Live && pair.Active.Own == old.Generation {
-			d.Waiting, wait = append(d.Waiting, p.UID), m.cfg.Times.Limit
-		}
+	// Who came back meanwhile may have found the old key first, and each end leaves
+	// it by itself.
+	if d.Revoke == nil {
+		d.Waiting = m.holding(in, d.Peers, old, newest)
+	}
+	if len(d.Waiting) > 0 {
+		wait = m.cfg.Times.Limit
 	}
 	if in.Now.Sub(m.withdrawnAt) >= wait {
 		d.Remove = old.Generation
 	}
+}
+
+// holding lists the peers that are alive and between which and this node the old key
+// is still in use: one end has not proved the newest, or has not left the old one.
+func (m *Machine) holding(in Input, pairs map[string]Pair, old, newest Key) (uids []string) {
+	isOld := func(s Slot) bool { return s.Own == old.Generation }
+	isNew := func(s Slot) bool { return s.Own == newest.Generation }
+	for _, p := range in.Peers {
+		mem := m.peers[p.UID]
+		left := isNew(pairs[p.UID].Active) && proven(p.Paths, newest.Generation) &&
+			mem.left(in.Now, m.cfg.Times.Quiet, isOld, isNew)
+		if mem.alive(in.Now, p.Paths) && !left {
+			uids = append(uids, p.UID)
+		}
+	}
+	return uids
 }
 
 func proven(paths []Path, own uint64) bool {
@@ -155,16 +167,16 @@ func (m *memory) alive(now time.Time, paths []Path) bool {
 	return false
 }
 
-// left tells whether the peer has left an old key of this node's for the newest.
-// Silence alone is no proof, for a peer may be too busy to send: something must have
-// arrived by the newest key since, or the silence be long.
-func (m *memory) left(now time.Time, old, newest uint64, enough time.Duration) bool {
+// left tells whether the peer has left the old slots for the new ones. Silence alone
+// is no proof, for a peer may be too busy to send: something must have arrived by a
+// new one since, or the silence be long.
+func (m *memory) left(now time.Time, enough time.Duration, isOld, isNew func(Slot) bool) bool {
 	var lastOld, lastNew time.Time
 	for slot, t := range m.paths {
-		switch slot.Own {
-		case old:
+		switch {
+		case isOld(slot):
 			lastOld = latest(lastOld, t.first, t.arrived)
-		case newest:
+		case isNew(slot):
 			lastNew = latest(lastNew, t.arrived)
 		}
 	}

@@ -120,9 +120,12 @@ func (m *Machine) combination(b bond, own, theirs Key) (Combination, bool) {
 }
 
 // drained tells whether the peer has had the time to stop sending by a key that it
-// has withdrawn, and this node does not send by it either.
+// has withdrawn, and has done so, and this node does not send by it either.
 func (m *Machine) drained(b bond, s Slot) bool {
-	return s != b.mem.active && b.in.Now.Sub(b.mem.withdrawn[s.Peer]) >= m.cfg.Times.Propagation
+	isOld := func(x Slot) bool { return x.Peer == s.Peer }
+	isNew := func(x Slot) bool { return x.Peer != s.Peer }
+	return s != b.mem.active && b.in.Now.Sub(b.mem.withdrawn[s.Peer]) >= m.cfg.Times.Propagation &&
+		b.mem.left(b.in.Now, m.cfg.Times.Quiet, isOld, isNew)
 }
 
 // calls tells whether this node starts a handshake, whoever's part it is: the

@@ -328,10 +328,12 @@ func TestWithdrawnKeyDrains(t *testing.T) {
 	if got := s.pass(10*time.Minute, nil).Peers["p"]; got.Active != (Slot{10, 20}) || len(got.Install) != 2 {
 		t.Errorf("with nothing else proven: %+v", got)
 	}
+	arrives := func(s *scene, path int) { s.Peers[0].Paths[path].Received++ }
 	s = withdrawn(live(10, 20), live(10, 21))
 	if got := s.installed(0); !slices.Equal(got, []Slot{{10, 21}, {10, 20}}) {
 		t.Errorf("when left: %v", got)
 	}
+	arrives(s, 1)
 	if got := s.installed(time.Minute - 1); len(got) != 2 {
 		t.Errorf("before the news can have spread: %v", got)
 	}
@@ -341,9 +343,42 @@ func TestWithdrawnKeyDrains(t *testing.T) {
 	s = withdrawn(live(10, 20), live(10, 21))
 	s.Peers[0].Keys[0].Withdrawn = false
 	s.at(0)
+	arrives(s, 1)
+	s.at(1)
 	s.Peers[0].Keys[0].Withdrawn = true
 	if s.at(time.Hour); len(s.installed(time.Hour+time.Minute-1)) != 2 || len(s.installed(time.Hour+time.Minute)) != 1 {
 		t.Error("not drained for a minute from the withdrawal on")
+	}
+}
+
+// TestWithdrawnKeyIsKeptForItsOwner: the owner, too, may come back by its old key,
+// and leaves it later than this node.
+func TestWithdrawnKeyIsKeptForItsOwner(t *testing.T) {
+	for name, tc := range map[string]struct {
+		path func(second int) int // by which the owner sends; -1: none
+		want time.Duration
+	}{
+		"has left":            {func(int) int { return 1 }, time.Minute},
+		"left late":           {func(i int) int { return min(i/70, 1) }, 99 * time.Second},
+		"came back":           {func(i int) int { return max(0, 1-i/50) + i/70 }, 99 * time.Second},
+		"too busy to send":    {func(i int) int { return min(i/50, 1) * (min(i/200, 1)*2 - 1) }, 200 * time.Second},
+		"is silent by either": {func(int) int { return -1 }, 12 * 30 * time.Second},
+	} {
+		p := peer(20, 21).with(Classic, live(10, 20), live(10, 21))
+		p.Keys[0].Withdrawn = true
+		s, drained := newScene(0, p), time.Duration(-1)
+		s.at(0)
+		for i := 1; i < 3600 && drained < 0; i++ {
+			if path := tc.path(i); path >= 0 {
+				s.Peers[0].Paths[path].Received++
+			}
+			if at := time.Duration(i) * time.Second; len(s.installed(at)) == 1 {
+				drained = at
+			}
+		}
+		if drained != tc.want {
+			t.Errorf("%s: drained after %s, want %s", name, drained, tc.want)
+		}
 	}
 }
 

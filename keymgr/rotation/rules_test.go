@@ -290,6 +290,22 @@ func TestWhoHoldsTheRotationUp(t *testing.T) {
 }
 
 func TestOldKeyIsRemoved(t *testing.T) {
+	arrives := func(s *scene, path int) { s.Peers[0].Paths[path].Received++ }
+	// WireGuard dies on this node, and only the old key is agreed on at both ends. When
+	// the new one is too, this node leaves the old one at once, the peer 15 s later.
+	comesBack := func(s *scene, i int) {
+		switch {
+		case i == 20:
+			s.Peers[0].Paths = []Path{{Slot: Slot{10, 20}, Handshake: s.Now}, {Slot: Slot{11, 20}}}
+		case i == 55:
+			s.session(1)
+		}
+		if i < 20 || i >= 70 {
+			arrives(s, 1)
+		} else {
+			arrives(s, 0)
+		}
+	}
 	retiring := func(paths ...Path) *scene {
 		s := newScene(0, peer(20).with(Classic, paths...))
 		s.own(10, 11)
@@ -302,11 +318,20 @@ func TestOldKeyIsRemoved(t *testing.T) {
 		happen func(s *scene, i int)
 		want   time.Duration // -1: not within two hours
 	}{
-		"after propagation":         {retiring(live(11, 20)), nil, time.Minute},
-		"announced late":            {retiring(live(11, 20)), func(s *scene, i int) { s.Own.Announced = s.Own.Signed[:min(i/10, 1)] }, 70 * time.Second},
-		"never announced":           {retiring(), func(s *scene, _ int) { s.Own.Announced = nil }, -1},
-		"a peer uses it":            {retiring(live(10, 20)), func(s *scene, _ int) { s.session(0) }, time.Hour},
-		"a peer used it":            {retiring(live(10, 20), Path{Slot: Slot{11, 20}}), func(s *scene, i int) { s.session(min(i/90, 1)) }, 90 * time.Second},
+		"after propagation": {retiring(live(11, 20)), nil, time.Minute},
+		"announced late":    {retiring(live(11, 20)), func(s *scene, i int) { s.Own.Announced = s.Own.Signed[:min(i/10, 1)] }, 70 * time.Second},
+		"never announced":   {retiring(), func(s *scene, _ int) { s.Own.Announced = nil }, -1},
+		"a peer uses it":    {retiring(live(10, 20)), func(s *scene, _ int) { s.session(0) }, time.Hour},
+		"a peer used it": {retiring(live(10, 20), Path{Slot: Slot{11, 20}}), func(s *scene, i int) {
+			s.session(min(i/90, 1))
+			arrives(s, min(i/90, 1))
+		}, 119 * time.Second},
+		"a peer came back by it": {retiring(live(10, 20), live(11, 20)), comesBack, 99 * time.Second},
+		"a peer came back by it and is gone": {retiring(live(10, 20), live(11, 20)), func(s *scene, i int) {
+			if i < 70 {
+				comesBack(s, i)
+			}
+		}, 249 * time.Second}, // 180 s after its last packet
 		"compromised":               {retiring(live(10, 20)), func(s *scene, _ int) { s.Compromised = epoch }, 0},
 		"compromised, not yet news": {retiring(live(10, 20)), func(s *scene, i int) { s.Compromised, s.Own.Announced = epoch, s.Own.Signed[:min(i/5, 1)] }, 5 * time.Second},
 	} {
