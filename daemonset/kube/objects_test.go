@@ -46,21 +46,28 @@ func makeSlice(name, service string) *discoveryv1.EndpointSlice {
 func following(t *testing.T, objects ...runtime.Object) (context.Context, *fakeAPI, *Objects) {
 	t.Helper()
 	api := newFake(t, objects...)
-	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := api.Watch(ctx, WatchConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := api.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cancel(); o.Wait(); w.Wait() })
+	ctx, o := api.follow(t)
 	api.awaitWatches(ctx, t, 10)
 	for !o.Synced() {
 		awaitChange(ctx, t, o)
 	}
 	return ctx, api, o
+}
+
+// follow starts a watch of objects on node n1, which ends with the test.
+func (f *fakeAPI) follow(t *testing.T) (context.Context, *Objects) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(testContext(t))
+	w, err := f.Watch(ctx, WatchConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := f.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); o.Wait(); w.Wait() })
+	return ctx, o
 }
 
 func awaitChange(ctx context.Context, t *testing.T, o *Objects) {

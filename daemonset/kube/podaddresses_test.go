@@ -151,16 +151,7 @@ func TestObjectsDoWithoutAddresses(t *testing.T) {
 	api.keys.PrependReactor("*", v1alpha1.PodAddressesResource, func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewNotFound(v1alpha1.GroupVersion().WithResource(v1alpha1.PodAddressesResource).GroupResource(), "")
 	})
-	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := api.Watch(ctx, WatchConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := api.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { cancel(); o.Wait(); w.Wait() }()
+	ctx, o := api.follow(t)
 	for !o.Synced() {
 		awaitChange(ctx, t, o)
 	}
