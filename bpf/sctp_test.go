@@ -83,18 +83,7 @@ func serveSCTP(t testing.TB, ns *nettest.NS, at netip.AddrPort) {
 		return err
 	})
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = conn.Close() }()
-				echoMessages(conn)
-			}()
-		}
-	}()
+	go answerAll(l, func(conn net.Conn) { echoMessages(conn) })
 }
 
 func echoMessages(conn io.ReadWriter) {

@@ -34,18 +34,7 @@ func serve(t testing.TB, ns *nettest.NS, at netip.AddrPort) {
 		return err
 	})
 	t.Cleanup(func() { _ = errors.Join(l.Close(), c.Close()) })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(conn, conn)
-				_ = conn.Close()
-			}()
-		}
-	}()
+	go answerAll(l, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 	go func() {
 		buf := make([]byte, 1<<16)
 		for {
@@ -56,6 +45,20 @@ func serve(t testing.TB, ns *nettest.NS, at netip.AddrPort) {
 			_, _ = c.WriteTo(buf[:size], from)
 		}
 	}()
+}
+
+// answerAll answers each connection in a goroutine of its own until l is closed.
+func answerAll(l net.Listener, answer func(net.Conn)) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			answer(conn)
+			_ = conn.Close()
+		}()
+	}
 }
 
 // dial opens a socket in the namespace. UDP sockets are connected too: they take

@@ -245,7 +245,7 @@ func (w *town) build(i int, name string) *dwelling {
 	h.ns.Run("ip", "address", "add", h.live.Addresses[0].String(), "dev", "lo")
 	h.cfg = Config{
 		NodeName: name, Lane: overlay.WireGuard, LanePort: overlay.DefaultBasePort, Uplinks: []string{"up0"}, StateDir: dir, Kubeconfig: h.config,
-		ExpiredGrace: keymgr.DefaultGrace, RotationPeriod: 24 * time.Hour, PostQuantum: keymgr.PSKRequired, PairingPort: freePort(t),
+		ExpiredGrace: keymgr.DefaultGrace, RotationPeriod: 24 * time.Hour, PostQuantum: keymgr.PSKRequired, PairingPort: nettest.FreePort(t),
 	}
 	identity := w.c.Identity(h.live.ID, filepath.Join(dir, "keys"))
 	csr, err := identity.CSR()
@@ -267,16 +267,6 @@ func (w *town) build(i int, name string) *dwelling {
 	}
 	h.boot()
 	return h
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return netip.MustParseAddrPort(l.Addr().String()).Port()
 }
 
 // boot leaves the node with its disk and nothing else.

@@ -5,13 +5,13 @@ package rotate
 
 import (
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
@@ -45,7 +45,7 @@ func couple(t *testing.T, mode keymgr.PSKMode) (a, b *member) {
 		cfg := c.VerifierConfig(name)
 		cfg.PSK = mode
 		m.verifier = c.Open(cfg)
-		m.Input.PSK, m.Input.PSKPort = mode, freePort(t)
+		m.Input.PSK, m.Input.PSKPort = mode, nettest.FreePort(t)
 		m.restart(mode)
 		nodes = append(nodes, m)
 		m.decide()
@@ -54,16 +54,6 @@ func couple(t *testing.T, mode keymgr.PSKMode) (a, b *member) {
 	a, b = nodes[0], nodes[1]
 	a.peers, b.peers = []*member{b}, []*member{a}
 	return a, b
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return netip.MustParseAddrPort(l.Addr().String()).Port()
 }
 
 func (m *member) restart(mode keymgr.PSKMode) {
