@@ -67,9 +67,11 @@ type labNode struct {
 	// impaired is set on a node whose packets meet a bad network.
 	impaired *nettest.Impaired
 
-	daemon *exec.Cmd
-	in     io.WriteCloser
-	ended  chan struct{} // closed at the daemon's end
+	// carries is the process of WireGuard, where the kernel has none.
+	carries *os.Process
+	daemon  *exec.Cmd
+	in      io.WriteCloser
+	ended   chan struct{} // closed at the daemon's end
 
 	// guarded by the lab's lock
 	news   news
@@ -147,6 +149,7 @@ func (n *labNode) startLanes() {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	n.carries = cmd.Process
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	select {
 	case <-process.Client{Socket: n.socket}.Watch(t.Context()):

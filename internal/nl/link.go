@@ -26,7 +26,8 @@ type Link struct {
 
 // LinkSettings changes a device. A zero field is left as it is.
 type LinkSettings struct {
-	MTU   int
+	MTU   int // bytes
+	Queue int // packets that may wait to be sent
 	Alias string
 	Group uint32
 	MAC   net.HardwareAddr
@@ -211,6 +212,7 @@ func (h *Handle) SetLink(index int, s LinkSettings) error {
 		do   func() error
 	}{
 		{"mtu", s.MTU == 0, func() error { return h.h.LinkSetMTU(l, s.MTU) }},
+		{"queue length", s.Queue == 0, func() error { return h.h.LinkSetTxQLen(l, s.Queue) }},
 		{"alias", s.Alias == "", func() error { return h.h.LinkSetAlias(l, s.Alias) }},
 		{"group", s.Group == 0, func() error { return h.h.LinkSetGroup(l, int(s.Group)) }},
 		{"address", len(s.MAC) == 0, func() error { return h.h.LinkSetHardwareAddr(l, s.MAC) }},

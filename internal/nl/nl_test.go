@@ -115,7 +115,8 @@ func TestPrivilegedVeth(t *testing.T) {
 
 func TestPrivilegedSetLink(t *testing.T) {
 	nettest.Privileged(t)
-	h := nettest.NewNS(t).Handle()
+	ns := nettest.NewNS(t)
+	h := ns.Handle()
 	l, err := h.AddVeth(nl.Veth{Name: "a", PeerName: "b"})
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +141,12 @@ func TestPrivilegedSetLink(t *testing.T) {
 	}
 	if err := h.SetLink(l.Index, nl.LinkSettings{State: nl.Down}); err != nil {
 		t.Error(err)
+	}
+	if err := h.SetLink(l.Index, nl.LinkSettings{Queue: 77}); err != nil {
+		t.Fatal(err)
+	}
+	if shown := ns.Run("ip", "-o", "link", "show", "a"); !strings.Contains(shown, "qlen 77") {
+		t.Errorf("want a queue of 77 packets: %s", shown)
 	}
 	if err := h.SetLink(99999, nl.LinkSettings{MTU: 1400}); !errors.Is(err, nl.ErrNotFound) {
 		t.Errorf("SetLink of no device = %v, want ErrNotFound", err)
