@@ -104,6 +104,8 @@ type memory struct {
 	// lost are slots whose device went away with a session that the peer still has:
 	// this node calls, whoever's part it is.
 	lost map[Slot]bool
+	// heard is when the peer was last heard of, by any path.
+	heard time.Time
 	// withdrawn is when a key of the peer's was first seen to be withdrawn.
 	withdrawn map[uint64]time.Time
 	// active is what was answered last.
@@ -144,8 +146,8 @@ type trace struct {
 	first    time.Time // when the slot was first seen
 	received uint64
 	arrived  time.Time // when received last changed; zero if it never did
-	// sent is the counter when something last arrived, and unanswered when it was
-	// first seen beyond that.
+	// sent is the counter when something last arrived, and unanswered when more than
+	// keepalives, which nobody answers, was first seen to have been sent since.
 	sent       uint64
 	unanswered time.Time
 	// resting is until when the slot is not used, for it fell silent.
@@ -164,6 +166,7 @@ func (m *memory) observe(now time.Time, paths []Path) {
 		}
 		t.seen, t.live = true, !p.Handshake.IsZero()
 		t.note(now, p)
+		m.heard = latest(m.heard, t.arrived, p.Handshake)
 	}
 	for slot, t := range m.paths {
 		if !t.seen {
@@ -178,10 +181,13 @@ func (t *trace) note(now time.Time, p Path) {
 	switch {
 	case p.Received != t.received:
 		t.received, t.arrived, t.sent, t.unanswered = p.Received, now, p.Sent, time.Time{}
-	case p.Sent != t.sent && t.unanswered.IsZero():
+	case t.unanswered.IsZero() && p.Sent > t.sent+keepalives(now.Sub(latest(t.first, t.arrived))):
 		t.unanswered = now
 	}
 }
+
+// keepalives is how many bytes of keepalives may be sent in a time, at the most.
+func keepalives(d time.Duration) uint64 { return keepaliveSize * (2 + uint64(d/keepaliveTimeout)) }
 
 // silent tells whether the slot has been sent to for long without an answer.
 func (t *trace) silent(now time.Time) bool {

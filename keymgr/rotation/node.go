@@ -143,7 +143,7 @@ func (m *Machine) holding(in Input, pairs map[string]Pair, old, newest Key) (uid
 		mem := m.peers[p.UID]
 		left := isNew(pairs[p.UID].Active) && proven(p.Paths, newest.Generation) &&
 			mem.left(in.Now, m.cfg.Times.Quiet, isOld, isNew)
-		if mem.alive(in.Now, p.Paths) && !left {
+		if in.Now.Sub(mem.heard) < sessionEnd && !left {
 			uids = append(uids, p.UID)
 		}
 	}
@@ -152,19 +152,6 @@ func (m *Machine) holding(in Input, pairs map[string]Pair, old, newest Key) (uid
 
 func proven(paths []Path, own uint64) bool {
 	return slices.ContainsFunc(paths, func(p Path) bool { return p.Own == own && !p.Handshake.IsZero() })
-}
-
-// alive tells whether the peer was heard of within the life of a session.
-func (m *memory) alive(now time.Time, paths []Path) bool {
-	for _, p := range paths {
-		if !p.Handshake.IsZero() && now.Sub(p.Handshake) < sessionEnd {
-			return true
-		}
-		if t := m.paths[p.Slot]; !t.arrived.IsZero() && now.Sub(t.arrived) < sessionEnd {
-			return true
-		}
-	}
-	return false
 }
 
 // left tells whether the peer has left the old slots for the new ones. Silence alone

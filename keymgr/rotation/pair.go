@@ -180,7 +180,9 @@ func (b bond) choose(d *Pair) {
 // rests tells whether a proven slot is not to be used, for it fell silent and
 // another one that is alive is there.
 func (b bond) rests(s Slot, installed []Combination) bool {
-	alive := func(c Combination) bool { return c.Slot != s && b.in.Now.Sub(b.paths[c.Slot].Handshake) < sessionEnd }
+	alive := func(c Combination) bool {
+		return c.Slot != s && b.in.Now.Sub(b.paths[c.Slot].Handshake) < sessionEnd && !b.mem.paths[c.Slot].silent(b.in.Now)
+	}
 	if !slices.ContainsFunc(installed, alive) {
 		return false
 	}

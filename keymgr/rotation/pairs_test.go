@@ -236,7 +236,7 @@ func TestFallback(t *testing.T) {
 	fallen := func(s *scene, i int) {
 		s.session(0)
 		if i > 0 {
-			s.Peers[0].Paths[1].Sent++
+			s.Peers[0].Paths[1].Sent += data
 		}
 	}
 	s := fresh()
@@ -268,13 +268,22 @@ func TestFallback(t *testing.T) {
 	for name, happen := range map[string]func(s *scene, i int){
 		"the older one is dead": func(s *scene, _ int) {
 			s.Peers[0].Paths[0].Handshake = epoch.Add(-sessionEnd)
-			s.Peers[0].Paths[1].Sent++
+			s.Peers[0].Paths[1].Sent += data
+		},
+		"the older one is silent, too": func(s *scene, i int) {
+			fallen(s, i)
+			s.Peers[0].Paths[0].Sent += data
+		},
+		"nothing but keepalives": func(s *scene, i int) {
+			if s.session(0); i%int(keepalive/time.Second) == 1 {
+				s.Peers[0].Paths[1].Sent += keepaliveSize
+			}
 		},
 		"it is answered":          func(s *scene, i int) { fallen(s, i); s.Peers[0].Paths[1].Received += uint64(i / 14 % 2) },
 		"there is nothing to say": func(s *scene, _ int) { s.session(0) },
 	} {
 		s := fresh()
-		if d := s.pass(40*time.Second, func(i int) { happen(s, i) }).Peers["p"]; d.Fallback || d.Active != newest {
+		if d := s.pass(60*time.Second, func(i int) { happen(s, i) }).Peers["p"]; d.Fallback || d.Active != newest {
 			t.Errorf("%s: fell back to %v", name, d.Active)
 		}
 	}

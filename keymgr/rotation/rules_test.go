@@ -77,6 +77,9 @@ func live(own, peer uint64) Path {
 	return Path{Slot: Slot{own, peer}, Handshake: epoch, Received: 1, Sent: 1}
 }
 
+// data is a message that is no keepalive, in bytes.
+const data = 100
+
 // session says that a path had a handshake just now, so that the peer is alive.
 func (s *scene) session(i int) { s.Peers[0].Paths[i].Handshake = s.Now }
 
@@ -250,8 +253,13 @@ func TestOldKeyIsWithdrawn(t *testing.T) {
 			if s.session(1); i == 5 {
 				arrives(s, 1)
 			}
-			s.Peers[0].Paths[1].Sent++
+			s.Peers[0].Paths[1].Sent += data
 		}, 80 * second, false}, // silent since 6, falls back at 21, rests until 81
+		"the lanes were made anew": {func(s *scene, i int) {
+			if s.session(0); i >= 5 {
+				s.Peers[0].Paths = []Path{{Slot: Slot{10, 20}}, {Slot: Slot{11, 20}}}
+			}
+		}, 183 * second, false}, // it was alive at 4
 		"the peer is dead": {func(*scene, int) {}, 179 * second, false},
 		"no peer":          {func(s *scene, _ int) { s.Peers = nil }, 29 * second, false},
 		"not announced":    {func(s *scene, _ int) { s.Own.Announced = nil }, 3699 * second, false},

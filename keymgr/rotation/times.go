@@ -22,8 +22,13 @@ const (
 	// pairingStepIn is the same for the exchange of preshared keys, which may run
 	// from both ends.
 	pairingStepIn = time.Second
+	// keepaliveTimeout is when the protocol answers data that nothing else answers
+	// (KEEPALIVE_TIMEOUT); lanes that are kept alive send less often. A keepalive is a
+	// message without data: header and tag, in bytes.
+	keepaliveTimeout = 10 * time.Second
+	keepaliveSize    = 32
 	// silence is how long an active slot may be sent to without an answer: the
-	// protocol answers after 10 s if nobody else does.
+	// protocol answers after keepaliveTimeout if nobody else does.
 	silence = 15 * time.Second
 	// longSilence is how many times Times.Quiet a key must be silent when nothing has
 	// arrived by the next one either.

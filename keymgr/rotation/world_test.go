@@ -37,7 +37,19 @@ type link struct {
 	initiates bool
 	rx, tx    uint64
 	owes      time.Time // since when data has not been answered
+	kept      time.Time // when something was last sent
+	waits     time.Time // since when data has been sent and nothing has come
 }
+
+const (
+	// keepalive is how often the end that starts handshakes is heard at least.
+	keepalive = 25 * time.Second
+	// rekeyTimeout is how long after keepaliveTimeout a kernel that has sent data and
+	// heard nothing starts a handshake, whoever's part it is (REKEY_TIMEOUT).
+	rekeyTimeout = 5 * time.Second
+	// initiation and response are the messages of a handshake, in bytes.
+	initiation, response = 148, 92
+)
 
 type node struct {
 	w    *world
@@ -321,13 +333,16 @@ func (w *world) timers(n, o *node, s Slot, l *link) {
 		if l.initiates || n.active[o.uid] == s {
 			w.handshake(n, o, s, l)
 		}
+	} else if !l.waits.IsZero() && w.now.Sub(l.waits) > keepaliveTimeout+rekeyTimeout {
+		l.waits = w.now
+		w.handshake(n, o, s, l)
 	}
 	if n.active[o.uid] == s && !w.now.Before(n.mute) {
-		if w.send(n, o, s, l) {
+		if w.send(n, o, s, l, 1000) {
 			o.links[n.uid][s.mirror()].owe(w.now)
 		}
-	} else if l.initiates || !l.owes.IsZero() && w.now.Sub(l.owes) > 10*time.Second { // keepalives
-		w.send(n, o, s, l)
+	} else if l.initiates && w.now.Sub(l.kept) > keepalive || !l.owes.IsZero() && w.now.Sub(l.owes) > keepaliveTimeout {
+		w.send(n, o, s, l, keepaliveSize)
 	}
 }
 
@@ -346,16 +361,20 @@ func (w *world) handshake(n, o *node, s Slot, l *link) {
 	id := w.id()
 	l.sessions[id], l.current, l.handshake = w.now, id, w.now
 	r.sessions[id] = w.now
-	w.send(n, o, s, l) // confirms
+	l.tx, l.rx, r.tx, r.rx, l.waits = l.tx+initiation, l.rx+response, r.tx+response, r.rx+initiation, time.Time{}
+	w.send(n, o, s, l, keepaliveSize) // confirms
 }
 
 // send tells whether a packet arrived.
-func (w *world) send(n, o *node, s Slot, l *link) bool {
+func (w *world) send(n, o *node, s Slot, l *link, size uint64) bool {
 	if l.current == 0 {
 		return false
 	}
-	l.tx++
-	l.owes = time.Time{}
+	l.tx += size
+	l.owes, l.kept = time.Time{}, w.now
+	if size > keepaliveSize && l.waits.IsZero() {
+		l.waits = w.now
+	}
 	r := o.links[n.uid][s.mirror()]
 	if r == nil {
 		return false
@@ -363,7 +382,8 @@ func (w *world) send(n, o *node, s Slot, l *link) bool {
 	if _, ok := r.sessions[l.current]; !ok {
 		return false
 	}
-	r.rx++
+	r.rx += size
+	r.waits = time.Time{}
 	r.handshake = r.sessions[l.current]
 	r.current = max(r.current, l.current)
 	return true
