@@ -4,6 +4,7 @@
 package keymgr
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/json"
@@ -149,8 +150,12 @@ func (id *Identity) loadWGKeys() (err error) {
 	return err
 }
 
-// SaveBundle stores the trust bundle for a start without an API server.
+// SaveBundle stores the trust bundle for a start without an API server. One that is
+// stored already is not written again.
 func (id *Identity) SaveBundle(bundlePEM []byte) error {
+	if stored, err := id.Bundle(); err == nil && bytes.Equal(stored, bundlePEM) {
+		return nil
+	}
 	if _, err := ParseBundle(bundlePEM); err != nil {
 		return fmt.Errorf("save bundle: %w", err)
 	}

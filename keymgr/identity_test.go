@@ -109,6 +109,35 @@ func TestIdentitySurvivesRestart(t *testing.T) {
 	}
 }
 
+// The daemon saves the bundle at each pass; only another one costs a write.
+func TestBundleIsWrittenWhenItChanges(t *testing.T) {
+	b := newBed(t)
+	n := b.node("10.244.1.0/24")
+	save := func(bundle []byte) os.FileInfo {
+		t.Helper()
+		if err := n.Identity.SaveBundle(bundle); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(b.dir, "bundle.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	bundle := b.Authority.Bundle()
+	first := save(bundle)
+	if again := save(bundle); !os.SameFile(first, again) {
+		t.Error("the same bundle was written again")
+	}
+	both := append(slices.Clone(bundle), newBed(t).Authority.Bundle()...)
+	if next := save(both); os.SameFile(first, next) {
+		t.Error("another bundle was not written")
+	}
+	if stored, err := n.Identity.Bundle(); err != nil || !bytes.Equal(stored, both) {
+		t.Errorf("stored is %q, %v", stored, err)
+	}
+}
+
 func TestFilesArePrivate(t *testing.T) {
 	b := newBed(t)
 	n := b.node("10.244.1.0/24")
