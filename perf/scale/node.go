@@ -155,10 +155,7 @@ func (n *node) pass() {
 	n.pending = false
 	before := n.spent.sum()
 	n.spent.passes++
-	for _, r := range n.results {
-		n.machine.Exchanged(r.uid, r.ok, n.w.clock.now)
-	}
-	n.results = nil
+	n.take()
 	measure(&n.spent.Decode, n.read)
 	measure(&n.spent.Verify, n.verify)
 	var lanes []overlay.LaneState
@@ -181,7 +178,16 @@ func (n *node) pass() {
 	n.timer(min(d.Next, resync))
 }
 
-// timer looks at the kernel after a while, as the agent does between passes.
+// take tells the machine how the exchanges went that have ended.
+func (n *node) take() {
+	for _, r := range n.results {
+		n.machine.Exchanged(r.uid, r.ok, n.w.clock.now)
+	}
+	n.results = nil
+}
+
+// timer looks at the kernel after a while, as the agent does between passes: at once
+// when an exchange has ended, for most need no pass.
 func (n *node) timer(d time.Duration) {
 	n.timers++
 	mine := n.timers
@@ -198,6 +204,7 @@ func (n *node) glance() {
 		n.wake()
 		return
 	}
+	n.take()
 	before := n.spent.sum()
 	n.spent.glances++
 	var d rotation.Decision

@@ -163,7 +163,7 @@ func (w *world) agree(n *node, i int, s rotation.Slot) {
 	n.spent.exchanges++
 	n.spent.Exchange += w.price.cpu
 	n.pair(i, s, rotation.Pairing{At: w.clock.now})
-	n.wake()
+	n.timer(0)
 }
 
 func (n *node) pair(i int, s rotation.Slot, p rotation.Pairing) {
@@ -213,7 +213,7 @@ func (n *node) answered(q question) {
 		n.spent.failures++
 	}
 	n.results = append(n.results, result{a.live.ID.UID, ok})
-	n.wake()
+	n.timer(0)
 	n.ask(nil)
 }
 
