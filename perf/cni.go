@@ -4,14 +4,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -83,9 +86,30 @@ func (n network) config(i int, prev json.RawMessage) ([]byte, error) {
 	return json.Marshal(conf)
 }
 
+// identity is how the API server knows a pod.
+type identity struct{ name, uid string }
+
+// readIdentities reads a name and a UID from each line.
+func readIdentities(in io.Reader) (all []identity, err error) {
+	for lines := bufio.NewScanner(in); ; {
+		if !lines.Scan() {
+			if err := lines.Err(); err != nil || len(all) > 0 {
+				return all, err
+			}
+			return nil, fmt.Errorf("%w: cni wants pods on its standard input, a name and a UID per line", ErrUsage)
+		}
+		words := strings.Fields(lines.Text())
+		if len(words) != 2 {
+			return nil, fmt.Errorf("%w: pod %q: want a name and a UID", ErrUsage, lines.Text())
+		}
+		all = append(all, identity{words[0], words[1]})
+	}
+}
+
 // pod is a network namespace that stands for a pod.
 type pod struct {
-	id     string
+	identity
+	id     string // of the container
 	netns  place.Netns
 	result json.RawMessage
 }
@@ -101,7 +125,7 @@ func (n network) call(ctx context.Context, i int, cmd string, p *pod) ([]byte, e
 	c.Stdin = bytes.NewReader(conf)
 	c.Env = append(os.Environ(), // portmap looks for iptables in PATH
 		"CNI_COMMAND="+cmd, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+string(p.netns), "CNI_IFNAME=eth0", "CNI_PATH="+binDir,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_INFRA_CONTAINER_ID="+p.id+";K8S_POD_NAME="+p.id+";K8S_POD_UID="+p.id,
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_INFRA_CONTAINER_ID="+p.id+";K8S_POD_NAME="+p.name+";K8S_POD_UID="+p.uid,
 	)
 	return place.Output(c)
 }
@@ -130,12 +154,12 @@ func (n network) del(ctx context.Context, p *pod) error {
 
 // timePods adds pods through the plugins of the node that it runs on, so many at
 // a time, then deletes them. Only the plugins' time counts.
-func timePods(ctx context.Context, count, parallel int) (t cniTimes, err error) {
+func timePods(ctx context.Context, all []identity, parallel int) (t cniTimes, err error) {
 	n, err := findNetwork(confDir)
 	if err != nil {
 		return t, err
 	}
-	pods := make([]pod, count)
+	pods := make([]pod, len(all))
 	defer func() {
 		for i := range pods {
 			err = errors.Join(err, pods[i].netns.Remove())
@@ -146,7 +170,7 @@ func timePods(ctx context.Context, count, parallel int) (t cniTimes, err error) 
 		if pods[i].netns, err = place.Make(id); err != nil {
 			return t, err
 		}
-		pods[i].id = id
+		pods[i].id, pods[i].identity = id, all[i]
 	}
 	added, addErr := timeEach(ctx, pods, parallel, n.add)
 	// Also after an error, and then with a context of its own, as far as it goes.

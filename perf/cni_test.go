@@ -9,6 +9,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -111,5 +113,17 @@ func TestTimeEach(t *testing.T) {
 	broken := errors.New("broken")
 	if _, err := timeEach(t.Context(), pods, 3, func(context.Context, *pod) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestReadIdentities(t *testing.T) {
+	got, err := readIdentities(strings.NewReader("a 1\nb  2\n"))
+	if want := []identity{{"a", "1"}, {"b", "2"}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	for _, bad := range []string{"", "a\n", "a 1 x\n", "a 1\n\n"} {
+		if got, err := readIdentities(strings.NewReader(bad)); !errors.Is(err, ErrUsage) {
+			t.Errorf("%q: %v, %v; want ErrUsage", bad, got, err)
+		}
 	}
 }

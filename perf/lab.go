@@ -131,9 +131,28 @@ func (l lab) carry(ctx context.Context) error {
 
 const carried = "/usr/local/bin/sealane-perf"
 
-// timePods times the plugins of the node.
+// declared is the label of the pods that timePods makes at the API server.
+const declared = "sealane.io/bench=cni"
+
+// timePods times the plugins of the node. A CNI that enforces policies connects only
+// pods that the API server has, so they are made there first, for no node.
 func (l lab) timePods(ctx context.Context, count, parallel int) (t cniTimes, err error) {
-	out, err := l.run(ctx, "", "sh", onNode, carried, "cni", "-pods="+strconv.Itoa(count), "-parallel="+strconv.Itoa(parallel))
+	var list strings.Builder
+	list.WriteString("apiVersion: v1\nkind: List\nitems:\n")
+	key, value, _ := strings.Cut(declared, "=")
+	for i := range count {
+		fmt.Fprintf(&list, "- {apiVersion: v1, kind: Pod, metadata: {name: bench-cni-%d, labels: {%s: %s}}, "+
+			"spec: {schedulerName: none, containers: [{name: main, image: %q}]}}\n", i, key, value, agnhost)
+	}
+	defer func() {
+		_, gone := l.run(context.WithoutCancel(ctx), "", "kubectl", "delete", "pod", "-l", declared, "--now")
+		err = errors.Join(err, gone)
+	}()
+	pods, err := l.run(ctx, list.String(), "kubectl", "create", "-f", "-", "-o", `go-template={{.metadata.name}} {{.metadata.uid}}{{"\n"}}`)
+	if err != nil {
+		return t, err
+	}
+	out, err := l.run(ctx, pods, "sh", onNode, carried, "cni", "-parallel="+strconv.Itoa(parallel))
 	if err != nil {
 		return t, err
 	}

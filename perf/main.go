@@ -81,15 +81,18 @@ func runCompare(ctx context.Context, args []string) error {
 
 func runCNI(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cni", flag.ContinueOnError)
-	pods := flags.Int("pods", 1, "how many pods")
 	parallel := flags.Int("parallel", 1, "how many at a time")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if *pods < 1 || *parallel < 1 {
+	if *parallel < 1 {
 		return fmt.Errorf("%w: cni wants at least one pod at a time", ErrUsage)
 	}
-	t, err := timePods(ctx, *pods, *parallel)
+	pods, err := readIdentities(os.Stdin)
+	if err != nil {
+		return err
+	}
+	t, err := timePods(ctx, pods, *parallel)
 	if err != nil {
 		return err
 	}

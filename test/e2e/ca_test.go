@@ -40,6 +40,9 @@ type authorityStatus struct {
 		Serial string `json:"serial"`
 		KeyID  string `json:"keyID"`
 	} `json:"roots"`
+	Issuer struct {
+		Serial string `json:"serial"`
+	} `json:"issuer"`
 	RootOnline bool `json:"rootOnline"`
 	Nodes      int  `json:"nodes"`
 	Informed   int  `json:"informed"`
@@ -67,17 +70,18 @@ func TestRootRotationLosesNothing(t *testing.T) {
 	if before.Phase != "steady" || len(before.Roots) != 1 || before.Nodes != len(nodes(t)) || before.Informed != before.Nodes {
 		t.Fatalf("before: %+v", before)
 	}
-	ns := namespace(t, "e2e-root")
-	server := loadPods(t, ns)
-	l := startLoad(t, ns, server, 60)
-	began := time.Now()
-	out, err := sealane("ca", "rotate", "--timeout", "50s")
-	t.Logf("%s after %s", out, time.Since(began).Round(time.Second))
-	if err != nil {
-		t.Errorf("ca rotate: %v", err)
-	}
-	l.wait()
+	newMesh(t, "e2e-root").under(t, 60, "both", func() {
+		began := time.Now()
+		out, err := sealane("ca", "rotate", "--timeout", "50s")
+		t.Logf("%s after %s", out, time.Since(began).Round(time.Second))
+		if err != nil {
+			t.Errorf("ca rotate: %v", err)
+		}
+	})
 	after := readStatus(t, sealane)
+	if after.Issuer.Serial == before.Issuer.Serial {
+		t.Errorf("the intermediate is still %s", after.Issuer.Serial)
+	}
 	if after.Phase != "steady" || len(after.Roots) != 1 || after.Roots[0].KeyID == before.Roots[0].KeyID || after.Informed != after.Nodes {
 		t.Errorf("after: %+v", after)
 	}
