@@ -135,19 +135,24 @@ const carried = "/usr/local/bin/sealane-perf"
 const declared = "sealane.io/bench=cni"
 
 // timePods times the plugins of the node. A CNI that enforces policies connects only
-// pods that the API server has, so they are made there first, for no node.
+// pods that the API server has, so they are made there first; the kubelet, which
+// would start them, stands still meanwhile.
 func (l lab) timePods(ctx context.Context, count, parallel int) (t cniTimes, err error) {
+	if err := l.kubelet(ctx, "STOP"); err != nil {
+		return t, err
+	}
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		_, gone := l.run(ctx, "", "kubectl", "delete", "pod", "-l", declared, "--force", "--grace-period=0")
+		err = errors.Join(err, gone, l.kubelet(ctx, "CONT"))
+	}()
 	var list strings.Builder
 	list.WriteString("apiVersion: v1\nkind: List\nitems:\n")
 	key, value, _ := strings.Cut(declared, "=")
 	for i := range count {
 		fmt.Fprintf(&list, "- {apiVersion: v1, kind: Pod, metadata: {name: bench-cni-%d, labels: {%s: %s}}, "+
-			"spec: {schedulerName: none, containers: [{name: main, image: %q}]}}\n", i, key, value, agnhost)
+			"spec: {nodeName: %s, containers: [{name: main, image: %q}]}}\n", i, key, value, onNode, agnhost)
 	}
-	defer func() {
-		_, gone := l.run(context.WithoutCancel(ctx), "", "kubectl", "delete", "pod", "-l", declared, "--now")
-		err = errors.Join(err, gone)
-	}()
 	pods, err := l.run(ctx, list.String(), "kubectl", "create", "-f", "-", "-o", `go-template={{.metadata.name}} {{.metadata.uid}}{{"\n"}}`)
 	if err != nil {
 		return t, err
@@ -157,6 +162,12 @@ func (l lab) timePods(ctx context.Context, count, parallel int) (t cniTimes, err
 		return t, err
 	}
 	return t, json.Unmarshal([]byte(out), &t)
+}
+
+// kubelet sends a signal to the kubelet of the node.
+func (l lab) kubelet(ctx context.Context, signal string) error {
+	_, err := l.run(ctx, "", "sh", onNode, "pkill", "-"+signal, "-x", "kubelet")
+	return err
 }
 
 // mtu returns the MTU of a pod, in bytes.

@@ -55,7 +55,10 @@ const (
 // policies select by namespace and labels, and it has neither.
 func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip.Addr) error {
 	r := &request{Attachment: Attachment{pod, slices.Clone(addresses)}, done: make(chan struct{}), missing: "nothing has been seen of the cluster"}
-	r.policies, _ = e.present(ctx, pod)
+	var ok bool
+	if r.policies, ok = e.foresight.policies(ctx, pod); !ok {
+		r.policies, _ = e.present(ctx, pod)
+	}
 	e.enqueue(r)
 	pause := e.cfg.AskAfter
 	ask := time.NewTimer(pause)

@@ -74,7 +74,7 @@ func BenchmarkFirstPass(b *testing.B) {
 		r := benchRig(b)
 		largeCluster(r)
 		b.StartTimer()
-		r.pass()
+		r.pass(b.Context())
 		b.ReportMetric(float64(len(r.tables.Rules)), "rules")
 	}
 }
@@ -83,7 +83,7 @@ func BenchmarkFirstPass(b *testing.B) {
 func BenchmarkLabelChange(b *testing.B) {
 	r := benchRig(b)
 	largeCluster(r)
-	r.pass()
+	r.pass(b.Context())
 	o := podOf(manyPods - 1)
 	labels := []map[string]string{{"app": "app-1"}, {"app": "app-2"}}
 	i := 0
@@ -91,7 +91,7 @@ func BenchmarkLabelChange(b *testing.B) {
 		i++
 		o.Labels = labels[i%2]
 		r.api.setPod(o)
-		r.pass()
+		r.pass(b.Context())
 	}
 }
 
@@ -103,7 +103,7 @@ func BenchmarkAttach(b *testing.B) {
 	o := podOf(0)
 	o.Name, o.UID, o.Addresses = "new", "new", nil
 	r.api.setPod(o)
-	r.pass()
+	r.pass(b.Context())
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error)
 	go func() { ended <- r.Run(ctx) }()
@@ -123,7 +123,7 @@ func BenchmarkMemory(b *testing.B) {
 		r := benchRig(b)
 		largeCluster(r)
 		before := inUse()
-		r.pass()
+		r.pass(b.Context())
 		b.ReportMetric(float64(inUse()-before)/1e6, "MB")
 		runtime.KeepAlive(r)
 	}

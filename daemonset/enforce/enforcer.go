@@ -31,6 +31,7 @@ type Enforcer struct {
 	services  serviceBook
 	book      book
 	announcer *announcer
+	foresight foresight // of its own lock
 	// seen is the last state of each pod that has addresses here.
 	seen map[podName]kube.PodObject
 	// extras are the addresses here whose guard is not the compiler's: nobody's.
@@ -57,8 +58,9 @@ func New(cfg Config) *Enforcer {
 		compiler: policy.NewCompiler(), services: newServiceBook(), book: newBook(),
 		seen: map[podName]kube.PodObject{}, extras: map[netip.Addr]bool{},
 		dirty: map[podName]bool{}, fresh: map[podName]bool{}, announcer: newAnnouncer(cfg), loose: map[netip.Addr]bool{},
-		retry:   backoff{first: cfg.RetryAfter},
-		problem: starting, shown: status.Enforcement{Problem: starting},
+		foresight: foresight{ask: cfg.Policies, answers: map[podName]*answer{}},
+		retry:     backoff{first: cfg.RetryAfter},
+		problem:   starting, shown: status.Enforcement{Problem: starting},
 	}
 }
 
@@ -80,8 +82,9 @@ func (e *Enforcer) Run(ctx context.Context) error {
 		defer announcing.Wait()
 		announcing.Go(func() { e.announcer.run(ctx) })
 	}
+	defer e.foresight.running.Wait()
 	for {
-		e.pass()
+		e.pass(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -94,7 +97,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 }
 
 // pass brings all that changed since the last one into the data path.
-func (e *Enforcer) pass() {
+func (e *Enforcer) pass(ctx context.Context) {
 	e.takeRequests()
 	// A pod that comes after this look waits for the next pass: a policy that
 	// was there before it may not have been taken by this one.
@@ -106,6 +109,7 @@ func (e *Enforcer) pass() {
 	}
 	for name := range e.dirty {
 		e.settle(name)
+		e.foresee(ctx, name)
 	}
 	clear(e.dirty)
 	if !e.begun {
@@ -191,6 +195,17 @@ func (e *Enforcer) settle(name podName) {
 		pod.Addresses = here
 	}
 	e.compiler.SetPod(pod)
+}
+
+// foresee asks what a pod of this node will wait for when it is connected.
+func (e *Enforcer) foresee(ctx context.Context, name podName) {
+	o, ok := e.cfg.Objects.Pod(name.namespace, name.name)
+	switch {
+	case !ok, o.Finished, o.Deleting, len(e.book.addresses(o)) > 0:
+		e.foresight.forget(name)
+	case o.Node == e.cfg.Node && !o.HostNetwork && len(o.Addresses) == 0:
+		e.foresight.see(ctx, o)
+	}
 }
 
 // object returns what is known of the pod of a name. While a pod has addresses
