@@ -64,7 +64,9 @@ func TestPrivilegedNetns(t *testing.T) {
 	if _, err := Make(name); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("made twice: %v", err)
 	}
-	here, err := os.Readlink("/proc/self/ns/net")
+	// Of this thread: Make may have left the first one, which /proc/self shows, in the
+	// namespace that it made.
+	here, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
