@@ -152,11 +152,12 @@ type queues struct {
 	full chan int
 }
 
-// queueCounters prints the name and the value of each counter of a node. It starts one
-// process alone, not to be what keeps the machine busy.
-const queueCounters = `awk '$1 == "Udp:" && $2 ~ /^[0-9]/ {print "udp4", $6}
-$1 == "Udp6RcvbufErrors" {print "udp6", $2}
-$1 ~ /^sealane-/ {print "rx" $1, $5; print "tx" $1, $13}' /proc/net/snmp /proc/net/snmp6 /proc/net/dev
+// queueCounters prints the name and the value of each counter of a node, devices by
+// their index: those of a name follow each other. It starts few processes, not to be
+// what keeps the machine busy.
+const queueCounters = `awk '$1 == "Udp:" && $2 ~ /^[0-9]/ {print "udp4", $6} $1 == "Udp6RcvbufErrors" {print "udp6", $2}' /proc/net/snmp /proc/net/snmp6
+ip -oneline -statistics link show | awk '$2 ~ /^sealane-/ {for (k = 1; k < NF; k++) if ($k == "RX:" || $k == "TX:") {
+	way = $k; while ($k != "\\") k++; print way $1, $(k+4)}}'
 n=0; while read -r _ dropped _; do n=$((n+16#$dropped)); done </proc/net/softnet_stat; echo softnet $n`
 
 func (m mesh) watchQueues(t testing.TB) *queues {
@@ -196,10 +197,7 @@ func (m mesh) growth(t testing.TB, seen map[string]int) (grown int) {
 			if k, _ := fmt.Sscan(line, &name, &value); k != 2 {
 				t.Errorf("counter %q of %s: want a name and a number", line, n)
 			}
-			if value < seen[n+name] {
-				seen[n+name] = 0 // another device of that name
-			}
-			grown += value - seen[n+name]
+			grown += max(0, value-seen[n+name])
 			seen[n+name] = value
 		}
 	}

@@ -194,7 +194,7 @@ func (e end) run(ctx context.Context) (half, error) {
 		wg.Go(func() { h.Sent = e.sendPackets(ctx) })
 		wg.Go(func() { e.sendStream(ctx) })
 	}
-	wg.Go(func() { e.receivePackets(&h.Flow) }) // also on one way, to the same deadline
+	wg.Go(func() { e.receivePackets(&h.Flow, deadline) }) // also on one way, to the same deadline
 	wg.Go(func() { e.receiveStream(&h.Flow) })
 	wg.Wait()
 	after, err := rcvbufErrors()
@@ -223,7 +223,9 @@ func (e end) sendPackets(ctx context.Context) (sent int) {
 	}
 }
 
-func (e end) receivePackets(f *Flow) {
+// receivePackets counts until the deadline, and then as long as packets still come: on
+// a busy machine some have waited longer.
+func (e end) receivePackets(f *Flow, deadline time.Time) {
 	packet := make([]byte, packetSize+1)
 	var newest uint64
 	var last time.Time
@@ -251,6 +253,11 @@ func (e end) receivePackets(f *Flow) {
 			f.GapMS = max(f.GapMS, float64(now.Sub(last))/float64(time.Millisecond))
 		}
 		last = now
+		if now.Add(settle).After(deadline) {
+			if err := e.udp.SetReadDeadline(now.Add(settle)); err != nil {
+				return
+			}
+		}
 	}
 }
 

@@ -76,7 +76,7 @@ func (p *packets) ReadFrom(b []byte) (int, net.Addr, error) {
 func TestCounts(t *testing.T) {
 	var f Flow
 	e := end{udp: &packets{numbers: slices.Clone([]uint64{1, 2, 4, 3, 3, 7})}}
-	e.receivePackets(&f)
+	e.receivePackets(&f, time.Now().Add(time.Hour))
 	f = f.of(7)
 	if f.Received != 5 || f.Lost != 2 || f.Reordered != 1 {
 		t.Errorf("of 1 2 4 3 3 7 out of 7: %+v; want 5 received, 2 lost, 1 late", f)
