@@ -4,12 +4,10 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -41,6 +39,13 @@ type judged struct {
 	err  error
 }
 
+// acceptance is the newest accepted statement of a node.
+type acceptance struct {
+	keymgr.Peer
+	signed keymgr.Signed // zero: by a daemon before this one
+	lapsed time.Time     // when its root was found to be trusted no more
+}
+
 // judge verifies what the API server says of the other nodes, and counts what
 // it refuses. A statement that is refused, or a NodeKey that is gone, leaves the
 // one accepted before in force: who can write a NodeKey, and no more, cannot
@@ -52,10 +57,10 @@ type judge struct {
 	clock    func() time.Time
 
 	mu       sync.Mutex // guards what status reads
-	refusals tally
-	alarms   tally // of what was accepted
+	refusals []status.Refusal
+	alarms   []status.Refusal // of what was accepted
 
-	accepted map[string]keymgr.Peer   // by node UID: newest accepted statement
+	accepted map[string]acceptance    // by node UID
 	refused  map[string]keymgr.Signed // by node UID: newest refused one, reported already
 	cut      map[string]bool          // UIDs of revoked nodes, reported already
 	known    map[string]keymgr.NodeID // nodes of the last pass, by UID
@@ -63,11 +68,11 @@ type judge struct {
 
 func newJudge(v verifier, events reporter, log *slog.Logger, restored []keymgr.Peer) *judge {
 	j := &judge{
-		verifier: v, events: events, log: log, clock: time.Now, refusals: tally{}, alarms: tally{},
-		accepted: map[string]keymgr.Peer{}, refused: map[string]keymgr.Signed{}, cut: map[string]bool{}, known: map[string]keymgr.NodeID{},
+		verifier: v, events: events, log: log, clock: time.Now,
+		accepted: map[string]acceptance{}, refused: map[string]keymgr.Signed{}, cut: map[string]bool{}, known: map[string]keymgr.NodeID{},
 	}
 	for _, p := range restored {
-		j.accepted[p.ID.UID], j.known[p.ID.UID] = p, p.ID
+		j.accepted[p.ID.UID], j.known[p.ID.UID] = acceptance{Peer: p}, p.ID
 	}
 	return j
 }
@@ -114,12 +119,12 @@ func (j *judge) node(ctx context.Context, n kube.Node, snap kube.Snapshot) judge
 	live := keymgr.LiveNode{ID: keymgr.NodeID{Name: n.Name, UID: n.UID}, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
 	peer, err := j.verifier.Verify(signed, live)
 	if err == nil {
-		j.accepted[n.UID] = peer
+		j.accepted[n.UID] = acceptance{Peer: peer, signed: signed}
 		delete(j.refused, n.UID)
 		j.alarm(ctx, n, peer)
 		return judged{node: n, peer: peer}
 	}
-	if !j.refused[n.UID].Equal(signed) {
+	if !j.refused[n.UID].Equal(signed) && !j.overtaken(n.UID, signed, err) {
 		j.refused[n.UID] = signed
 		j.refuse(ctx, n, err)
 	}
@@ -151,9 +156,25 @@ func (j *judge) revoked(ctx context.Context, n kube.Node) error {
 // the zero Peer has no keys.
 func (j *judge) inForce(n kube.Node) keymgr.Peer {
 	if old, ok := j.accepted[n.UID]; ok && j.clock().Before(old.Until) {
-		return old
+		return old.Peer
 	}
 	return keymgr.Peer{}
+}
+
+// overtaken tells whether what is refused is the accepted statement itself, because
+// its root is trusted no more. A root goes when each node has a certificate below
+// another, and tells so by a statement, which comes by another watch than the roots
+// and may come later. Only one that stays away for a resync is worth a word.
+func (j *judge) overtaken(uid string, signed keymgr.Signed, err error) bool {
+	old := j.accepted[uid]
+	if !errors.Is(err, keymgr.ErrChain) || !old.signed.Equal(signed) {
+		return false
+	}
+	if old.lapsed.IsZero() {
+		old.lapsed = j.clock()
+		j.accepted[uid] = old
+	}
+	return j.clock().Sub(old.lapsed) < resync
 }
 
 func (j *judge) refuse(ctx context.Context, n kube.Node, err error) {
@@ -169,42 +190,19 @@ func (j *judge) refuse(ctx context.Context, n kube.Node, err error) {
 	j.events.Event(ctx, event)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.refusals.add(status.Refusal{Node: n.Name, Reason: reason, Message: err.Error(), Last: j.clock()})
+	j.refusals = status.Count(j.refusals, status.Refusal{Node: n.Name, Reason: reason, Message: err.Error(), Last: j.clock()})
 }
 
 // refusedSoFar lists the refusals since the daemon started, by node and reason.
 func (j *judge) refusedSoFar() []status.Refusal {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.refusals.list()
+	return slices.Clone(j.refusals)
 }
 
 // alarmsSoFar lists what was accepted with an alarm since then.
 func (j *judge) alarmsSoFar() []status.Refusal {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.alarms.list()
-}
-
-// tally counts by node and reason.
-type tally map[[2]string]*status.Refusal
-
-func (t tally) add(r status.Refusal) {
-	key := [2]string{r.Node, r.Reason}
-	if old := t[key]; old != nil {
-		r.Count = old.Count
-	}
-	r.Count++
-	t[key] = &r
-}
-
-func (t tally) list() []status.Refusal {
-	var all []status.Refusal
-	for r := range maps.Values(t) {
-		all = append(all, *r)
-	}
-	slices.SortFunc(all, func(a, b status.Refusal) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Reason, b.Reason))
-	})
-	return all
+	return slices.Clone(j.alarms)
 }

@@ -68,7 +68,7 @@ func (j *judge) alarm(ctx context.Context, n kube.Node, peer keymgr.Peer) {
 			Kind: kube.KindNode, Name: n.Name, UID: n.UID, Type: kube.EventWarning, Reason: "ContinuityBroken", Message: w.Text,
 		})
 		j.mu.Lock()
-		j.alarms.add(status.Refusal{Node: n.Name, Reason: w.Code, Message: w.Text, Last: j.clock()})
+		j.alarms = status.Count(j.alarms, status.Refusal{Node: n.Name, Reason: w.Code, Message: w.Text, Last: j.clock()})
 		j.mu.Unlock()
 	}
 }

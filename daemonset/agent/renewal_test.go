@@ -5,7 +5,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +83,50 @@ func TestAlarmOnBrokenContinuity(t *testing.T) {
 	if all := j.alarmsSoFar(); len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
 		t.Errorf("alarms %+v, events %+v; want one of each", all, *told)
 	}
+}
+
+// TestStatementOvertakenByRoots: the news that a root is dropped come before the
+// statement by which a node left it. An operator hears of it if that never comes.
+func TestStatementOvertakenByRoots(t *testing.T) {
+	c := keytest.NewCluster(t)
+	a := c.Node("a", "10.244.1.0/24")
+	told, v := &events{}, c.Verifier("self")
+	j := newJudge(v, told, slog.New(slog.DiscardHandler), nil)
+	j.clock = c.Clock.Now
+	snap := kube.Snapshot{
+		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
+		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
+	}
+	roots := func(bundle []byte) {
+		t.Helper()
+		if err := v.SetRoots(bundle); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(when string, want error, alarms int) {
+		t.Helper()
+		got := j.pass(t.Context(), snap, "self")[0]
+		if !errors.Is(got.err, want) || len(got.peer.Keys) == 0 {
+			t.Errorf("%s: %v with %d keys in force, want %v and the accepted ones", when, got.err, len(got.peer.Keys), want)
+		}
+		if len(j.refusedSoFar()) != alarms || len(*told) != alarms {
+			t.Errorf("%s: refusals %+v, events %+v; want %d", when, j.refusedSoFar(), *told, alarms)
+		}
+	}
+	check("one root", nil, 0)
+	old, next := c.Authority.Bundle(), keytest.NewCluster(t)
+	roots(next.Authority.Bundle())
+	check("root dropped", keymgr.ErrChain, 0)
+	c.Clock.Add(resync / 2)
+	roots(slices.Concat(old, next.Authority.Bundle()))
+	check("the statement came", nil, 0)
+	roots(next.Authority.Bundle())
+	check("root dropped again", keymgr.ErrChain, 0)
+	c.Clock.Add(resync - 1)
+	check("for a while", keymgr.ErrChain, 0)
+	c.Clock.Add(1)
+	check("for good", keymgr.ErrChain, 1)
+	check("told once", keymgr.ErrChain, 1)
 }
 
 // refusing is a cluster that denies every certificate.

@@ -4,7 +4,9 @@
 package status
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -210,6 +212,20 @@ type Refusal struct {
 	Message string    `json:"message"` // of the newest, in words
 	Count   uint64    `json:"count"`   // since the daemon started
 	Last    time.Time `json:"last"`
+}
+
+// Count adds one refusal to those of its node and reason, whose words and time are
+// the newest then. The list stays sorted; it is changed in place.
+func Count(all []Refusal, r Refusal) []Refusal {
+	i, found := slices.BinarySearchFunc(all, r, func(a, b Refusal) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Reason, b.Reason))
+	})
+	if !found {
+		all = slices.Insert(all, i, Refusal{})
+	}
+	r.Count = all[i].Count + 1
+	all[i] = r
+	return all
 }
 
 // Drop counts the packets that the data path dropped, or would have dropped, for

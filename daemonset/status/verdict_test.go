@@ -6,6 +6,9 @@ package status
 import (
 	"errors"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,5 +190,21 @@ func TestBytes(t *testing.T) {
 		if got := Bytes(n); got != want {
 			t.Errorf("Bytes(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	var all []Refusal
+	for i, key := range []string{"b signature", "a sequence", "b chain", "b signature"} {
+		node, reason, _ := strings.Cut(key, " ")
+		all = Count(all, Refusal{Node: node, Reason: reason, Message: strconv.Itoa(i)})
+	}
+	want := []Refusal{
+		{Node: "a", Reason: "sequence", Message: "1", Count: 1},
+		{Node: "b", Reason: "chain", Message: "2", Count: 1},
+		{Node: "b", Reason: "signature", Message: "3", Count: 2},
+	}
+	if !slices.Equal(all, want) {
+		t.Errorf("counted %+v, want %+v", all, want)
 	}
 }
