@@ -16,9 +16,14 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/sealane/sealane/cni/hostport"
 )
 
 const (
+	// PluginType is the type of the plugin in a network configuration, and so the
+	// name of its binary.
+	PluginType = "sealane-cni"
 	// DefaultSocket is where the daemon listens.
 	DefaultSocket = "/run/sealane/cni.sock"
 	// DefaultQueueDir is where the plugin keeps DELs that found no daemon.
@@ -33,8 +38,10 @@ const (
 	keyQueueDir     = "delQueueDir"
 	keyPrevResult   = "prevResult"
 	keyAttachments  = "cni.dev/valid-attachments"
+	keyRuntime      = "runtimeConfig"
+	keyPortmap      = "portmap"
 	remedyConflist  = "correct the network configuration in /etc/cni/net.d, or delete it: the node daemon writes it anew"
-	remedyOwnFields = "remove it; fields of its own are only " + keySocket + " and " + keyQueueDir
+	remedyOwnFields = "remove it; fields of its own are only " + keySocket + ", " + keyQueueDir + " and " + keyPortmap
 )
 
 // Config is the network configuration of the plugin.
@@ -52,6 +59,10 @@ type Config struct {
 	// Valid are the attachments that the runtime wants kept, if ValidKnown.
 	Valid      []AttachmentID
 	ValidKnown bool
+	// PortMappings are the pod's hostPorts, in the form of the runtime, and Portmap
+	// is what the portmap plugin is told beside them; see package hostport.
+	PortMappings []json.RawMessage
+	Portmap      map[string]json.RawMessage
 }
 
 // Versions returns the versions of the CNI specification that the plugin speaks.
@@ -127,7 +138,16 @@ func (c *Config) set(key string, raw json.RawMessage) error {
 		return c.setPrev(raw)
 	case keyAttachments:
 		return c.setAttachments(raw)
-	case "type", "capabilities", "runtimeConfig", "args":
+	case keyRuntime:
+		return c.setRuntime(raw)
+	case keyPortmap:
+		var settings map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &settings); err != nil {
+			return malformed(key, raw, err)
+		}
+		c.Portmap = settings
+		return nil
+	case "type", "capabilities", "args":
 		return nil // of the specification, and nothing that the plugin acts on
 	case "ipam":
 		return unsupported(key, raw, "remove it: pods get addresses from Node.spec.podCIDRs")
@@ -167,6 +187,34 @@ func (c *Config) setPrev(raw json.RawMessage) error {
 	prev.CNIVersion = types100.ImplementedSpecVersion
 	c.Prev = &prev
 	return nil
+}
+
+// setRuntime reads of what the runtime tells for capabilities the one that the plugin
+// says it has.
+func (c *Config) setRuntime(raw json.RawMessage) error {
+	var runtime struct{ PortMappings []json.RawMessage }
+	if err := json.Unmarshal(raw, &runtime); err != nil {
+		return malformed(keyRuntime, raw, err)
+	}
+	c.PortMappings = runtime.PortMappings
+	return nil
+}
+
+// hostPorts is the call of the portmap plugin for the pod.
+func (c *Config) hostPorts(prev types.Result) hostport.Call {
+	return hostport.Call{CNIVersion: c.CNIVersion, Network: c.Name, Settings: c.Portmap, Mappings: c.PortMappings, Prev: prev}
+}
+
+// toldPrev returns Prev in the version that the runtime speaks, nil if there is none.
+func (c *Config) toldPrev() types.Result {
+	if c.Prev == nil {
+		return nil
+	}
+	prev, err := c.Prev.GetAsVersion(c.CNIVersion)
+	if err != nil { // of a DEL whose configuration is broken
+		return nil
+	}
+	return prev
 }
 
 // setAttachments reads the list that comes with GC. Null is not an empty list: it

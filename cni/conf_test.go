@@ -4,6 +4,7 @@
 package cni_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"strings"
@@ -20,7 +21,7 @@ const (
 	full    = `{
   "cniVersion": "0.4.0", "name": "lane.1-a_b", "type": "sealane-cni",
   "socket": "/run/other/cni.sock", "delQueueDir": "/var/lib/other",
-  "capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": []}, "args": {"cni": {}},
+  "capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": [{"hostPort": 80}], "ips": []}, "portmap": {"snat": true}, "args": {"cni": {}},
   "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}],
   "cni.dev/attachments": [], "example.org/extension": 7,
   "prevResult": {
@@ -53,6 +54,7 @@ func TestParseConfig(t *testing.T) {
 		CNIVersion: "0.4.0", Name: "lane.1-a_b",
 		Socket: "/run/other/cni.sock", QueueDir: "/var/lib/other",
 		Valid: []cni.AttachmentID{{ContainerID: "c1", IfName: "eth0"}}, ValidKnown: true,
+		PortMappings: []json.RawMessage{[]byte(`{"hostPort": 80}`)}, Portmap: map[string]json.RawMessage{"snat": []byte("true")},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -91,6 +93,8 @@ func TestParseConfigRefuses(t *testing.T) {
 		"DNS":              {with(`"dns":{"domain":"x"}`), types.ErrUnsupportedField, []string{`"dns"`, "kubelet"}},
 		"bad result":       {with(`"prevResult":{"ips":[{"address":"10.0.0.0.1/8"}]}`), types.ErrInvalidNetworkConfig, []string{"prevResult is", "10.0.0.0.1"}},
 		"null in result":   {with(`"prevResult":{"ips":[null]}`), types.ErrInvalidNetworkConfig, []string{"prevResult is", "null in a list"}},
+		"bad runtime":      {with(`"runtimeConfig":{"portMappings":{}}`), types.ErrInvalidNetworkConfig, []string{"runtimeConfig is", "portMappings"}},
+		"bad portmap":      {with(`"portmap":[]`), types.ErrInvalidNetworkConfig, []string{"portmap is []", "/etc/cni/net.d"}},
 		"bad attachments":  {with(`"cni.dev/valid-attachments":{}`), types.ErrInvalidNetworkConfig, []string{"cni.dev/valid-attachments is {}"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,13 +53,22 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return toWire(fmt.Errorf("convert the result to version %s: %w", cfg.CNIVersion, err))
 	}
+	ports := cfg.hostPorts(converted)
+	if err := ports.Do(context.Background(), string(CommandAdd)); err != nil {
+		err = errors.Join(err, ports.Do(context.Background(), string(CommandDel)))
+		p.disconnect(cfg, args)
+		return toWire(err)
+	}
 	return converted.PrintTo(p.Stdout)
 }
 
 // check has the daemon compare the pod's network with what ADD made.
 func (p Plugin) check(args *skel.CmdArgs) error {
-	_, _, err := p.ask(CommandCheck, args)
-	return errorOrNil(err)
+	cfg, _, err := p.ask(CommandCheck, args)
+	if err != nil {
+		return toWire(err)
+	}
+	return errorOrNil(cfg.hostPorts(cfg.toldPrev()).Do(context.Background(), string(CommandCheck)))
 }
 
 // gc has the daemon remove attachments that the runtime does not know.
@@ -78,17 +87,27 @@ func (p Plugin) status(args *skel.CmdArgs) error {
 	return errorOrNil(err)
 }
 
-// del has the daemon disconnect the pod, and succeeds whatever happens: a pod whose
-// DEL fails can never be deleted. What could not be done now is kept in the queue;
-// and what cannot be kept is found by the daemon, as no live pod has it.
+// del has the daemon disconnect the pod, and succeeds even without one: a pod whose
+// DEL fails can never be deleted. Only for hostPorts it fails, before anything else,
+// and the runtime comes again: what comes for a port that stays mapped would go to
+// whoever has the address next.
 func (p Plugin) del(args *skel.CmdArgs) error {
-	cfg, r := salvageConfig(args.StdinData), request(CommandDel, args)
-	client := Client{Socket: cfg.Socket}
+	cfg := salvageConfig(args.StdinData)
+	if err := cfg.hostPorts(cfg.toldPrev()).Do(context.Background(), string(CommandDel)); err != nil {
+		return toWire(err)
+	}
+	p.disconnect(cfg, args)
+	return nil
+}
+
+// disconnect has the daemon disconnect the pod. What could not be done now is kept in
+// the queue; and what cannot be kept is found by the daemon, as no live pod has it.
+func (p Plugin) disconnect(cfg Config, args *skel.CmdArgs) {
+	client, r := Client{Socket: cfg.Socket}, request(CommandDel, args)
 	err := deliverOrQueue(r, Queue{Dir: cfg.QueueDir}, func() error { return deliver(client, r) })
 	if err != nil {
 		_, _ = fmt.Fprintf(p.Stderr, "sealane-cni: DEL goes on without the runtime: %v\n", err)
 	}
-	return nil
 }
 
 // deliverOrQueue has the DEL carried out by try, or keeps it. Its error says why it

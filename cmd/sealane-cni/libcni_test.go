@@ -13,8 +13,8 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/cnitest"
+	"github.com/sealane/sealane/cni/conflist"
 )
 
 // TestLibcni goes the way of a runtime that is made with the library, such as
@@ -32,7 +32,7 @@ func TestLibcni(t *testing.T) {
 				Args: [][2]string{
 					{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", "web"}, {"K8S_POD_UID", "u"},
 				},
-				CapabilityArgs: map[string]any{"portMappings": []any{}},
+				CapabilityArgs: map[string]any{"portMappings": []any{map[string]any{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}}},
 			}
 			added, err := runtime.AddNetworkList(t.Context(), network, pod)
 			if err != nil {
@@ -77,24 +77,23 @@ func TestLibcni(t *testing.T) {
 			if left := l.handler.Attachments(); len(left) != 0 {
 				t.Errorf("DEL left %v", left)
 			}
+			calls := l.portmapCalls(t)
+			if first, last := calls[0], calls[len(calls)-1]; first.Command != "ADD" || last.Command != "DEL" || len(first.Conf.RuntimeConfig.PortMappings) != 1 {
+				t.Errorf("portmap was called with %+v; want an ADD with the port first, and a DEL last", calls)
+			}
 		})
 	}
 }
 
-// conflist returns the list as the library reads it, in one version, with the plugin
-// alone: portmap has no pods to map ports to here.
+// conflist returns the list as the library reads it, in one version.
 func (l *lab) conflist(t *testing.T, version string) *libcni.NetworkConfigList {
 	t.Helper()
-	data := cni.Conflist(cni.ConflistOptions{Socket: l.socket, QueueDir: l.queue})
-	if _, err := libcni.NetworkConfFromBytes(data); err != nil {
-		t.Fatalf("the library refuses the whole list: %v", err)
-	}
+	data := conflist.Encode(conflist.Options{Socket: l.socket, QueueDir: l.queue})
 	var list map[string]any
 	if err := json.Unmarshal(data, &list); err != nil {
 		t.Fatal(err)
 	}
 	list["cniVersion"] = version
-	list["plugins"] = list["plugins"].([]any)[:1]
 	data, err := json.Marshal(list)
 	if err != nil {
 		t.Fatal(err)

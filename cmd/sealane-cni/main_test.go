@@ -23,14 +23,18 @@ import (
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/cnitest"
+	"github.com/sealane/sealane/cni/hostport"
 )
 
-// TestMain makes the test binary the plugin where it is called by its name: the
-// library executes it as a runtime does.
+// TestMain makes the test binary the plugin where it is called by its name, and what
+// stands for portmap likewise: the library executes it as a runtime does.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == cni.PluginType {
+	switch filepath.Base(os.Args[0]) {
+	case cni.PluginType:
 		main()
 		return
+	case hostport.Plugin:
+		os.Exit(portmap(os.Args[0]))
 	}
 	os.Exit(m.Run())
 }
@@ -55,8 +59,10 @@ func newLab(t *testing.T) *lab {
 	if err := os.Mkdir(l.bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(self, filepath.Join(l.bin, cni.PluginType)); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{cni.PluginType, hostport.Plugin} {
+		if err := os.Symlink(self, filepath.Join(l.bin, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return l
 }

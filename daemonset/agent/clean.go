@@ -40,7 +40,7 @@ func Clean(ctx context.Context, cfg Config, binDir string, log *slog.Logger) err
 		return err
 	}
 	errs := []error{
-		os.RemoveAll(conflist(cfg)),
+		os.RemoveAll(conflistPath(cfg)),
 		os.RemoveAll(filepath.Join(binDir, ownPlugin)), // the other plugins may serve others
 		host.Clean(ctx),
 		lanes.Clean(),

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/cni/conflist"
 )
 
 // serveCNI answers the plugin. The network configuration is there only once
@@ -53,9 +54,9 @@ func (d *daemon) drain(ctx context.Context) error {
 	}
 }
 
-// conflist is where this daemon's network configuration lies.
-func conflist(cfg Config) string {
-	return filepath.Join(cfg.CNIConfDir, filepath.Base(cni.DefaultConflist))
+// conflistPath is where this daemon's network configuration lies.
+func conflistPath(cfg Config) string {
+	return filepath.Join(cfg.CNIConfDir, filepath.Base(conflist.DefaultPath))
 }
 
 // announce tells the runtime of the network when pods can be connected.
@@ -66,7 +67,7 @@ func (d *daemon) announce(ctx context.Context) error {
 	case <-d.state.ready:
 	}
 	// The plugin runs on the host, where these folders have their default names.
-	if err := cni.WriteConflist(conflist(d.cfg), cni.ConflistOptions{}); err != nil {
+	if err := conflist.Write(conflistPath(d.cfg), conflist.Options{}); err != nil {
 		return err
 	}
 	d.log.Info("ready: pods can be connected")

@@ -17,10 +17,10 @@ var floors = []struct {
 	verb     string
 	packages []string
 }{
-	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1"}},
+	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1", "cni/hostport"}},
 	{"know", []string{"keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
-	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
+	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
 	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/picture"}},
 	{"run", []string{"daemonset/agent", "daemonset/controller", "perf", "perf/scale"}},

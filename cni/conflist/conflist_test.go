@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package conflist_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/cni/conflist"
+)
+
+const defaultConflist = `{
+  "cniVersion": "1.1.0",
+  "name": "sealane",
+  "plugins": [
+    {
+      "type": "sealane-cni",
+      "capabilities": {
+        "portMappings": true
+      },
+      "portmap": {
+        "snat": true
+      }
+    }
+  ]
+}
+`
+
+func TestEncode(t *testing.T) {
+	if diff := cmp.Diff(defaultConflist, string(conflist.Encode(conflist.Options{}))); diff != "" {
+		t.Errorf("conflist (-want +got):\n%s", diff)
+	}
+	same := conflist.Options{Socket: cni.DefaultSocket, QueueDir: cni.DefaultQueueDir}
+	if diff := cmp.Diff(defaultConflist, string(conflist.Encode(same))); diff != "" {
+		t.Errorf("conflist with the defaults (-want +got):\n%s", diff)
+	}
+	other := conflist.Encode(conflist.Options{Socket: "/run/x.sock", QueueDir: "/var/x"})
+	var list struct{ Plugins []map[string]any }
+	if err := json.Unmarshal(other, &list); err != nil {
+		t.Fatal(err)
+	}
+	want := []map[string]any{
+		{
+			"type": "sealane-cni", "socket": "/run/x.sock", "delQueueDir": "/var/x",
+			"capabilities": map[string]any{"portMappings": true}, "portmap": map[string]any{"snat": true},
+		},
+	}
+	if diff := cmp.Diff(want, list.Plugins); diff != "" {
+		t.Errorf("plugins (-want +got):\n%s", diff)
+	}
+}
+
+func TestWriteTouchesTheFileOnlyToChangeIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "net.d", "05-sealane.conflist")
+	inode := func() os.FileInfo {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	write := func(o conflist.Options) {
+		t.Helper()
+		if err := conflist.Write(path, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(conflist.Options{})
+	first := inode()
+	if first.Mode().Perm() != 0o644 {
+		t.Errorf("mode = %v, want 0644", first.Mode())
+	}
+	write(conflist.Options{})
+	if !os.SameFile(first, inode()) {
+		t.Error("the same content was written again")
+	}
+	write(conflist.Options{Socket: "/run/y.sock"})
+	if os.SameFile(first, inode()) {
+		t.Error("a change was not written")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := conflist.Write(filepath.Join(file, "x"), conflist.Options{}); err == nil {
+		t.Error("written below a file")
+	}
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+// Package hostport hands the hostPorts of a pod to the portmap plugin, which
+// translates addresses for them.
+//
+// It delegates (CNI specification 1.1, section 4), as a plugin may, and does not have
+// the runtime chain that plugin: a runtime starts each plugin of the chain for each
+// pod, and this one looks for iptables before it looks whether the pod has a hostPort
+// at all. That was half the time of an ADD, and few pods have hostPorts.
+package hostport
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// Plugin is the type of the plugin, and so the name of its binary.
+const Plugin = "portmap"
+
+// ErrPlugin says that the plugin is not where the runtime keeps plugins (CNI_PATH).
+var ErrPlugin = errors.New("a hostPort needs the plugin " + Plugin)
+
+// Call is what the plugin is told of one pod.
+type Call struct {
+	// CNIVersion and Network are those of the network configuration.
+	CNIVersion, Network string
+	// Settings are fields of the plugin's configuration.
+	Settings map[string]json.RawMessage
+	// Mappings are the pod's hostPorts, in the form of the runtime: the list
+	// runtimeConfig.portMappings.
+	Mappings []json.RawMessage
+	// Prev is the result of the pod's ADD, nil if it is not known (DEL).
+	Prev types.Result
+}
+
+// Do has the plugin carry out a command: ADD, CHECK or DEL. It is not started for a
+// pod without Mappings. It inherits the environment, which names the pod, and finds
+// the pod's addresses in Prev, which is its result of an ADD as well. After a failed
+// ADD some ports may be mapped. An error that the plugin tells is a types.Error.
+func (c Call) Do(ctx context.Context, command string) error {
+	if len(c.Mappings) == 0 {
+		return nil
+	}
+	conf, err := c.config()
+	if err != nil {
+		return err
+	}
+	path, err := find(os.Getenv("CNI_PATH"))
+	if err != nil {
+		return err
+	}
+	plugin := exec.CommandContext(ctx, path)
+	plugin.Env = append(os.Environ(), "CNI_COMMAND="+command) // the last one counts
+	plugin.Stdin, plugin.Stderr = bytes.NewReader(conf), os.Stderr
+	out, err := plugin.Output()
+	if err == nil {
+		return nil
+	}
+	var told types.Error
+	if json.Unmarshal(out, &told) == nil && told.Msg != "" {
+		err = &told
+	}
+	return fmt.Errorf("%s of hostPorts by %s: %w", command, path, err)
+}
+
+// find returns the plugin in a list of directories.
+func find(list string) (string, error) {
+	for _, dir := range filepath.SplitList(list) {
+		if path := filepath.Join(dir, Plugin); filepath.IsAbs(path) {
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				return path, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%w, and CNI_PATH (%q) has none: restart the node's sealane-agent pod, which installs it", ErrPlugin, list)
+}
+
+// config returns what a runtime would pass to the plugin in a chain.
+func (c Call) config() ([]byte, error) {
+	conf := map[string]any{}
+	for key, value := range c.Settings {
+		conf[key] = value
+	}
+	conf["cniVersion"], conf["name"], conf["type"] = c.CNIVersion, c.Network, Plugin
+	conf["runtimeConfig"] = map[string]any{"portMappings": c.Mappings}
+	if c.Prev != nil {
+		conf["prevResult"] = c.Prev
+	}
+	data, err := json.Marshal(conf)
+	if err != nil {
+		return nil, fmt.Errorf("encode configuration of %s: %w", Plugin, err)
+	}
+	return data, nil
+}
