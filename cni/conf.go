@@ -200,9 +200,9 @@ func (c *Config) setRuntime(raw json.RawMessage) error {
 	return nil
 }
 
-// hostPorts is the call of the portmap plugin for the pod.
-func (c *Config) hostPorts(prev types.Result) hostport.Call {
-	return hostport.Call{CNIVersion: c.CNIVersion, Network: c.Name, Settings: c.Portmap, Mappings: c.PortMappings, Prev: prev}
+// hostPorts is the call of the portmap plugin, which is in path, for the pod.
+func (c *Config) hostPorts(path string, prev types.Result) hostport.Call {
+	return hostport.Call{Path: path, CNIVersion: c.CNIVersion, Network: c.Name, Settings: c.Portmap, Mappings: c.PortMappings, Prev: prev}
 }
 
 // toldPrev returns Prev in the version that the runtime speaks, nil if there is none.

@@ -53,7 +53,7 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return toWire(fmt.Errorf("convert the result to version %s: %w", cfg.CNIVersion, err))
 	}
-	ports := cfg.hostPorts(converted)
+	ports := cfg.hostPorts(args.Path, converted)
 	if err := ports.Do(context.Background(), string(CommandAdd)); err != nil {
 		err = errors.Join(err, ports.Do(context.Background(), string(CommandDel)))
 		p.disconnect(cfg, args)
@@ -68,7 +68,7 @@ func (p Plugin) check(args *skel.CmdArgs) error {
 	if err != nil {
 		return toWire(err)
 	}
-	return errorOrNil(cfg.hostPorts(cfg.toldPrev()).Do(context.Background(), string(CommandCheck)))
+	return errorOrNil(cfg.hostPorts(args.Path, cfg.toldPrev()).Do(context.Background(), string(CommandCheck)))
 }
 
 // gc has the daemon remove attachments that the runtime does not know.
@@ -93,7 +93,7 @@ func (p Plugin) status(args *skel.CmdArgs) error {
 // whoever has the address next.
 func (p Plugin) del(args *skel.CmdArgs) error {
 	cfg := salvageConfig(args.StdinData)
-	if err := cfg.hostPorts(cfg.toldPrev()).Do(context.Background(), string(CommandDel)); err != nil {
+	if err := cfg.hostPorts(args.Path, cfg.toldPrev()).Do(context.Background(), string(CommandDel)); err != nil {
 		return toWire(err)
 	}
 	p.disconnect(cfg, args)

@@ -31,6 +31,8 @@ var ErrPlugin = errors.New("a hostPort needs the plugin " + Plugin)
 
 // Call is what the plugin is told of one pod.
 type Call struct {
+	// Path lists the directories in which the runtime keeps plugins (CNI_PATH).
+	Path string
 	// CNIVersion and Network are those of the network configuration.
 	CNIVersion, Network string
 	// Settings are fields of the plugin's configuration.
@@ -54,7 +56,7 @@ func (c Call) Do(ctx context.Context, command string) error {
 	if err != nil {
 		return err
 	}
-	path, err := find(os.Getenv("CNI_PATH"))
+	path, err := find(c.Path)
 	if err != nil {
 		return err
 	}
