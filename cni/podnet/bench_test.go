@@ -55,7 +55,7 @@ func BenchmarkPrivilegedSteps(b *testing.B) {
 				}
 				_ = pod.Close()
 				lap("close")
-				if err := Disconnect(h, s.HostIfName); err != nil {
+				if err := NewRemover(h).Disconnect(s.HostIfName); err != nil {
 					b.Fatal(err)
 				}
 				lap("disconnect")

@@ -46,6 +46,7 @@ func (p *pair) find() (err error) {
 // check compares what find has found with the Spec.
 func (p *pair) check() error {
 	return errors.Join(
+		p.checkGroup(),
 		p.checkLink(p.outer, HostMAC()),
 		p.checkLink(p.inner, PodMAC(p.spec.Addresses)),
 		p.checkAddresses(),
@@ -56,6 +57,14 @@ func (p *pair) check() error {
 			return path{outer(a, p.outer.Index), nl.Neighbor{Addr: a, MAC: PodMAC(p.spec.Addresses), Permanent: true}}
 		})),
 	)
+}
+
+// checkGroup finds a device whose deletion was interrupted.
+func (p *pair) checkGroup() error {
+	if p.outer.Group != DeviceGroup {
+		return differs("%s is in device group %#x, want %#x", p.outer.Name, p.outer.Group, uint32(DeviceGroup))
+	}
+	return nil
 }
 
 func (p *pair) checkLink(l nl.Link, mac net.HardwareAddr) error {

@@ -31,15 +31,6 @@ func Connect(h *nl.Handle, s Spec) (Result, error) {
 	return p.result(), nil
 }
 
-// Disconnect removes a pod's device by the name of its host side; that it is
-// gone, with the pod's namespace perhaps, is no error.
-func Disconnect(h *nl.Handle, hostIfName string) error {
-	if err := validHostName(hostIfName); err != nil {
-		return err
-	}
-	return h.DeleteLink(hostIfName)
-}
-
 // open checks the Spec, and opens the namespace of its pod.
 func open(h *nl.Handle, s Spec) (*nl.Handle, error) {
 	if err := s.validate(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/internal/nettest"
@@ -98,7 +99,7 @@ func TestPrivilegedConnect(t *testing.T) {
 				t.Errorf("a retry made something else (-first +again):\n%s", diff)
 			}
 			for range 2 { // what is gone is no error
-				if err := Disconnect(host.Handle(), s.HostIfName); err != nil {
+				if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -263,6 +264,12 @@ func TestPrivilegedConnectReplacesWhatIsHalfMade(t *testing.T) {
 			},
 			"host device slp",
 		},
+		"half deleted": {
+			func(host, _ *nettest.NS, s Spec) {
+				host.Run("ip", "link", "set", s.HostIfName, "group", fmt.Sprint(DoomedGroup))
+			},
+			"is in device group 0x5ea2, want 0x5ea1",
+		},
 		"two halves": {
 			func(host, pod *nettest.NS, s Spec) {
 				pod.Run("ip", "link", "set", s.IfName, "down")
@@ -346,7 +353,7 @@ func TestPrivilegedDisconnectAfterACrashAtEveryStep(t *testing.T) {
 			if err := p.make(p.steps()[:n]); err != nil {
 				t.Fatal(err)
 			}
-			if err := Disconnect(host.Handle(), s.HostIfName); err != nil {
+			if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 				t.Fatal(err)
 			}
 			wantNothing(t, host)
@@ -404,7 +411,7 @@ func TestPrivilegedTheHostIsNoPod(t *testing.T) {
 	if l, err := host.Handle().LinkByName("eth0"); err != nil || l.Kind != "bridge" {
 		t.Errorf("the node's eth0: %+v, %v", l, err)
 	}
-	if err := Disconnect(host.Handle(), "eth0"); !errors.Is(err, ErrSpec) {
+	if err := NewRemover(host.Handle()).Disconnect("eth0"); !errors.Is(err, ErrSpec) {
 		t.Errorf("disconnect of the node's eth0: %v, want ErrSpec", err)
 	}
 	wantNothing(t, host)
@@ -418,7 +425,7 @@ func TestPrivilegedDisconnectWhenTheNamespaceIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod.Remove()
-	if err := Disconnect(host.Handle(), s.HostIfName); err != nil {
+	if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 		t.Error(err)
 	}
 	wantNothing(t, host)
@@ -443,7 +450,7 @@ func TestPrivilegedManyPodsAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 		all.Go(func() {
-			if err := Disconnect(host.Handle(), s.HostIfName); err != nil {
+			if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 				t.Error(err)
 			}
 		})
@@ -461,10 +468,49 @@ func BenchmarkPrivilegedConnect(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		if err := Disconnect(host.Handle(), s.HostIfName); err != nil {
+		if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+	}
+}
+
+// TestPrivilegedManyGoTogether disconnects some of many pods at once.
+func TestPrivilegedManyGoTogether(t *testing.T) {
+	nettest.Privileged(t)
+	host := node(t)
+	remover := NewRemover(host.Handle())
+	var stay, leave []Spec
+	for i := range 30 {
+		s := spec(nettest.NewNS(t), fmt.Sprintf("10.9.0.%d", i+2))
+		if _, err := Connect(host.Handle(), s); err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 {
+			stay = append(stay, s)
+		} else {
+			leave = append(leave, s, s) // also one that somebody else is deleting
+		}
+	}
+	var group errgroup.Group
+	for _, s := range leave {
+		group.Go(func() error {
+			if err := remover.Disconnect(s.HostIfName); err != nil {
+				return err
+			}
+			if _, err := host.Handle().LinkByName(s.HostIfName); !errors.Is(err, nl.ErrNotFound) {
+				return fmt.Errorf("%s is still there: %w", s.HostIfName, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	for _, s := range stay {
+		if err := Check(host.Handle(), s); err != nil {
+			t.Errorf("a pod that stays: %v", err)
+		}
 	}
 }
 
@@ -478,7 +524,7 @@ func BenchmarkPrivilegedDisconnect(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		if err := Disconnect(host.Handle(), s.HostIfName); err != nil {
+		if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/cni/podnet"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/picture"
 	"github.com/sealane/sealane/daemonset/rotate"
@@ -372,7 +373,7 @@ func (h *dwelling) start() error {
 	if err != nil {
 		return err
 	}
-	h.d.pods = &pods{leases: leases, links: h.d.links, datapath: fakeHost{}, guards: nobodysGuards{}, state: h.d.state, log: log}
+	h.d.pods = &pods{leases: leases, links: h.d.links, remover: podnet.NewRemover(h.d.links), datapath: fakeHost{}, guards: nobodysGuards{}, state: h.d.state, log: log}
 	n := &network{
 		cfg: h.cfg, leases: leases, pods: h.d.pods, links: h.d.links, datapath: fakeHost{}, host: fakeHost{}, lanes: h.lanes, state: h.d.state, log: log,
 	}

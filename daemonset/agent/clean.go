@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/cni/podnet"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/hostnet"
@@ -66,7 +67,7 @@ func cleanDevices(links *nl.Handle) error {
 	}
 	var errs []error
 	for _, l := range all {
-		if l.Group == overlay.DeviceGroup {
+		if l.Group == overlay.DeviceGroup || l.Group == podnet.DoomedGroup {
 			errs = append(errs, links.DeleteLink(l.Name))
 			continue
 		}

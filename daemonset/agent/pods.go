@@ -48,6 +48,7 @@ const policyPatience = 20 * time.Second
 type pods struct {
 	leases   *ipam.Allocator
 	links    *nl.Handle
+	remover  *podnet.Remover
 	datapath endpoints
 	guards   guards
 	state    *state
@@ -130,7 +131,7 @@ func (p *pods) remove(owner ipam.Owner, addresses []netip.Addr) error {
 		errs = append(errs, p.datapath.DeleteEndpoint(a))
 	}
 	name := podnet.HostName(owner)
-	errs = append(errs, podnet.Disconnect(p.links, name), p.datapath.Detach(bpf.Device{Name: name}))
+	errs = append(errs, p.remover.Disconnect(name), p.datapath.Detach(bpf.Device{Name: name}))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/cni/podnet"
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/metrics"
@@ -174,7 +175,9 @@ func (d *daemon) makePods(g guards) error {
 	if err != nil {
 		return fmt.Errorf("open leases: %w", err)
 	}
-	d.pods = &pods{leases: leases, links: d.links, datapath: d.datapath, guards: g, state: d.state, log: d.log}
+	d.pods = &pods{
+		leases: leases, links: d.links, remover: podnet.NewRemover(d.links), datapath: d.datapath, guards: g, state: d.state, log: d.log,
+	}
 	if err := d.pods.recall(d.datapath); err != nil {
 		return fmt.Errorf("recall pods: %w", err)
 	}

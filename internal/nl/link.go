@@ -9,6 +9,8 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+	rtnl "github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
 // Link is a network device.
@@ -198,6 +200,27 @@ func (h *Handle) DeleteLink(name string) error {
 		err = h.h.LinkDel(byIndex(l.Attrs().Index))
 	}
 	if err = kernelError(err, "delete device %s", name); errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// DeleteGroup deletes all devices of a group at once; none is no error. For many the
+// kernel takes hardly longer than for one, since it waits for packets on their way
+// through any device once (rtnl_group_dellink in net/core/rtnetlink.c). Group 0, in
+// which devices are by default, is ErrInvalid.
+func (h *Handle) DeleteGroup(group uint32) error {
+	if group == 0 {
+		return fmt.Errorf("delete devices of group 0: %w", ErrInvalid)
+	}
+	err := h.Do(func() error {
+		request := rtnl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+		request.AddData(rtnl.NewIfInfomsg(unix.AF_UNSPEC))
+		request.AddData(rtnl.NewRtAttr(unix.IFLA_GROUP, rtnl.Uint32Attr(group)))
+		_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+	if err = kernelError(err, "delete devices of group %d", group); errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	return err

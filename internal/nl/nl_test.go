@@ -157,6 +157,30 @@ func TestPrivilegedSetLink(t *testing.T) {
 	}
 }
 
+func TestPrivilegedDeleteGroup(t *testing.T) {
+	nettest.Privileged(t)
+	h := nettest.NewNS(t).Handle()
+	const doomed = 7
+	for name, group := range map[string]uint32{"a": doomed, "b": doomed, "c": 8, "d": 0} {
+		if _, err := h.AddVeth(nl.Veth{Name: name, PeerName: name + "-peer", Group: group}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // none left is no error
+		if err := h.DeleteGroup(doomed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.DeleteGroup(0); !errors.Is(err, nl.ErrInvalid) {
+		t.Errorf("the default group: %v, want ErrInvalid", err)
+	}
+	for name, want := range map[string]error{"a": nl.ErrNotFound, "a-peer": nl.ErrNotFound, "b": nl.ErrNotFound, "c": nil, "d": nil, "d-peer": nil} {
+		if _, err := h.LinkByName(name); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+}
+
 func TestPrivilegedVXLANIsExternal(t *testing.T) {
 	nettest.Privileged(t)
 	ns := nettest.NewNS(t)
