@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string) error {
 		case "cni":
 			return runCNI(ctx, args[1:])
 		case "serve":
-			return runServe(args[1:])
+			return runServe(ctx, args[1:])
 		case "turns":
 			return runTurns(ctx, args[1:])
 		}
@@ -99,13 +99,13 @@ func runCNI(ctx context.Context, args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(t)
 }
 
-func runServe(args []string) error {
+func runServe(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	port := flags.Int("port", turnPort, "TCP port")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	return serveTurns(*port, os.Stdout)
+	return serveTurns(ctx, *port, os.Stdout)
 }
 
 func runTurns(ctx context.Context, args []string) error {

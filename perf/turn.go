@@ -30,9 +30,9 @@ const maxConnects = 5000
 // ioTimeout ends a run whose other side is gone.
 const ioTimeout = 10 * time.Second
 
-// serveTurns answers every byte on every connection until the process ends. It
-// says on w when it listens.
-func serveTurns(port int, w io.Writer) error {
+// serveTurns answers every byte on every connection until ctx ends. It says on w
+// when it listens.
+func serveTurns(ctx context.Context, port int, w io.Writer) error {
 	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -47,12 +47,17 @@ func serveTurns(port int, w io.Writer) error {
 	if err := unix.Listen(ln, 128); err != nil {
 		return os.NewSyscallError("listen", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(ln, unix.SHUT_RDWR) }) // ends the Accept4
+	defer stop()
 	fmt.Fprintln(w, place.Listening)
 	for {
 		fd, err := retry(func() (int, error) {
 			fd, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)
 			return fd, err
 		})
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return os.NewSyscallError("accept", err)
 		}

@@ -8,7 +8,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -76,7 +75,7 @@ func newAnnouncer(cfg Config) *announcer {
 
 // update takes a list, which replaces the one before.
 func (a *announcer) update(list []kube.AddressedPod) {
-	if a.given != nil && slices.EqualFunc(list, a.given, equalPods) {
+	if a.given != nil && slices.EqualFunc(list, a.given, kube.AddressedPod.Equal) {
 		return
 	}
 	a.given = append([]kube.AddressedPod{}, list...) // never nil: now there is one
@@ -86,8 +85,6 @@ func (a *announcer) update(list []kube.AddressedPod) {
 	}
 	a.news <- a.given
 }
-
-func equalPods(a, b kube.AddressedPod) bool { return reflect.DeepEqual(a, b) }
 
 // run announces until ctx ends: at once what is new, later what is over.
 func (a *announcer) run(ctx context.Context) {
@@ -114,13 +111,10 @@ func (a *announcer) run(ctx context.Context) {
 // wait returns the time until there is something to be announced, if there is. What
 // failed has its own time.
 func (a *announcer) wait() (time.Duration, bool) {
-	isNews := func(p kube.AddressedPod) bool {
-		return !slices.ContainsFunc(a.have, func(q kube.AddressedPod) bool { return equalPods(p, q) })
-	}
 	switch pause := time.Until(a.spoke.Add(announcePause)); {
 	case a.retry.due() != nil:
 		return 0, false
-	case a.unsure, slices.ContainsFunc(a.want, isNews):
+	case a.unsure, len(kube.Beyond(a.want, a.have)) > 0:
 		return max(0, pause), true
 	default:
 		return tidyAfter, len(a.want) < len(a.have)

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,6 +30,25 @@ type AddressedPod struct {
 	Namespace, Name string
 	UID             string // as the container runtime tells it; empty if it does not
 	Addresses       []netip.Addr
+}
+
+// Equal tells whether both say the same, addresses in the same order.
+func (p AddressedPod) Equal(q AddressedPod) bool {
+	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && slices.Equal(p.Addresses, q.Addresses)
+}
+
+// Beyond returns the pods of a that b does not list just so. Hundreds may start at
+// once on a node, and each is news.
+func Beyond(a, b []AddressedPod) []AddressedPod {
+	type name [2]string
+	listed := make(map[name][]AddressedPod, len(b))
+	for _, p := range b {
+		key := name{p.Namespace, p.Name}
+		listed[key] = append(listed[key], p)
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(p AddressedPod) bool {
+		return slices.ContainsFunc(listed[name{p.Namespace, p.Name}], p.Equal)
+	})
 }
 
 // is tells whether it is the very pod that an object shows.
@@ -81,20 +99,11 @@ func (c *Client) podAddressesSource(o *Objects) source[*v1alpha1.PodAddresses, [
 			if after != nil {
 				is = after.value
 			}
-			o.mark(append(onlyIn(was, is), onlyIn(is, was)...)...)
+			for _, p := range append(Beyond(was, is), Beyond(is, was)...) {
+				o.mark(Ref{KindPod, p.Namespace, p.Name})
+			}
 		},
 	}
-}
-
-// onlyIn names the pods of a that b does not list just so.
-func onlyIn(a, b []AddressedPod) []Ref {
-	var refs []Ref
-	for _, p := range a {
-		if !slices.ContainsFunc(b, func(q AddressedPod) bool { return reflect.DeepEqual(p, q) }) {
-			refs = append(refs, Ref{KindPod, p.Namespace, p.Name})
-		}
-	}
-	return refs
 }
 
 func addressedPodsOf(o *v1alpha1.PodAddresses) ([]AddressedPod, error) {

@@ -162,3 +162,27 @@ func TestObjectsDoWithoutAddresses(t *testing.T) {
 		t.Errorf("publishing fails by %v", err)
 	}
 }
+
+func TestBeyond(t *testing.T) {
+	pod := func(name, uid string, addresses ...string) AddressedPod {
+		p := AddressedPod{Namespace: "n", Name: name, UID: uid}
+		for _, a := range addresses {
+			p.Addresses = append(p.Addresses, netip.MustParseAddr(a))
+		}
+		return p
+	}
+	same, twice := pod("same", "1", "10.0.0.1", "fd00::1"), pod("twice", "2", "10.0.0.2")
+	listed := []AddressedPod{pod("twice", "0", "10.0.0.9"), twice, same, pod("other UID", "3", "10.0.0.3"), pod("other order", "4", "10.0.0.4", "fd00::4")}
+	beyond := []AddressedPod{pod("new", "5", "10.0.0.5"), pod("other UID", "6", "10.0.0.3"), pod("other order", "4", "fd00::4", "10.0.0.4")}
+	all := slices.Concat([]AddressedPod{same}, beyond, []AddressedPod{twice})
+	before := slices.Clone(all)
+	if got := Beyond(all, listed); !slices.EqualFunc(got, beyond, AddressedPod.Equal) {
+		t.Errorf("beyond: %+v, want %+v", got, beyond)
+	}
+	if !slices.EqualFunc(all, before, AddressedPod.Equal) {
+		t.Errorf("the list was changed: %+v", all)
+	}
+	if got := Beyond(nil, listed); len(got) != 0 {
+		t.Errorf("beyond of nothing: %+v", got)
+	}
+}
