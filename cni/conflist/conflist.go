@@ -45,10 +45,9 @@ type pluginConf struct {
 	Portmap      map[string]any  `json:"portmap"`
 }
 
-// Encode returns the list for the runtime: the plugin, which
-// is told of hostPorts, and what it tells the portmap plugin then. Source translation
-// is on, so that a pod reaches itself through its own hostPort, and the host by
-// 127.0.0.1.
+// Encode returns the list for the runtime: the plugin, which is told of hostPorts, and
+// what it tells the portmap plugin then. Source translation is on, so that a pod
+// reaches itself through its own hostPort, and the host by 127.0.0.1.
 func Encode(o Options) []byte {
 	own := pluginConf{
 		Type: cni.PluginType, Capabilities: map[string]bool{"portMappings": true}, Portmap: map[string]any{"snat": true},
@@ -70,9 +69,9 @@ func Encode(o Options) []byte {
 	return append(data, '\n')
 }
 
-// Write writes the list to path for the runtime to find, which from then on
-// takes the node's network for ready. A file that says the same is not touched, as
-// the runtime reads the directory anew at each change.
+// Write writes the list to path for the runtime to find, which from then on takes the
+// node's network for ready. A file that says the same is not touched, as the runtime
+// reads the directory anew at each change.
 func Write(path string, o Options) error {
 	data := Encode(o)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
