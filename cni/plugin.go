@@ -65,10 +65,10 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 // check has the daemon compare the pod's network with what ADD made.
 func (p Plugin) check(args *skel.CmdArgs) error {
 	cfg, _, err := p.ask(CommandCheck, args)
-	if err != nil {
-		return toWire(err)
+	if err == nil {
+		err = cfg.hostPorts(args.Path, cfg.toldPrev()).Do(context.Background(), string(CommandCheck))
 	}
-	return errorOrNil(cfg.hostPorts(args.Path, cfg.toldPrev()).Do(context.Background(), string(CommandCheck)))
+	return errorOrNil(err)
 }
 
 // gc has the daemon remove attachments that the runtime does not know.
