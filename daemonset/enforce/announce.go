@@ -15,28 +15,43 @@ import (
 )
 
 const (
-	// announcePause spaces announcements: pods that are connected within it share one.
-	announcePause = 50 * time.Millisecond
+	// announcePause and announcePauseMax bound the pause after an announcement: pods
+	// that are connected within it share the next. Between these it is so many
+	// (announceShare) times as long as the announcement took. A busy API server, and a
+	// long list, are so given time for what else they have to do, such as to show us the
+	// next pod; without that, a hundred pods made the last of them wait for the news of
+	// the first.
+	announcePause    = 50 * time.Millisecond
+	announcePauseMax = 500 * time.Millisecond
+	announceShare    = 20
 	// tidyAfter is how long what every node knows better by now may stay announced:
 	// taking it back is news to all nodes as well, and the next pod does it for nothing.
 	tidyAfter = 30 * time.Second
 )
 
-// newcomers returns the pods of this node whose addresses the API does not tell
-// yet, by name.
-func (e *Enforcer) newcomers() []kube.AddressedPod {
-	var all []kube.AddressedPod
+// announce brings the announcer's list up to date: the pods of this node whose
+// addresses the API does not tell yet, by name. Only what is dirty can have changed.
+func (e *Enforcer) announce() {
+	changed := !e.begun
+	for name := range e.dirty {
+		if e.fresh[name] {
+			changed = true
+			if len(e.book.pods[name]) == 0 || e.isTold(name) {
+				delete(e.fresh, name)
+			}
+		}
+	}
+	if !changed {
+		return
+	}
+	all := make([]kube.AddressedPod, 0, len(e.fresh))
 	for _, name := range slices.SortedFunc(maps.Keys(e.fresh), comparePods) {
 		addresses := e.book.pods[name]
-		if len(addresses) == 0 || e.isTold(name) {
-			delete(e.fresh, name)
-			continue
-		}
 		all = append(all, kube.AddressedPod{
 			Namespace: name.namespace, Name: name.name, UID: e.book.owners[addresses[0]].UID, Addresses: slices.Clone(addresses),
 		})
 	}
-	return all
+	e.announcer.update(all)
 }
 
 // isTold tells whether the API shows the addresses of a pod of this node, or that
@@ -53,15 +68,14 @@ func comparePods(a, b podName) int {
 
 // announcer tells the other nodes of the newcomers of this one.
 type announcer struct {
-	tell  func(context.Context, []kube.AddressedPod) error
-	log   *slog.Logger
-	news  chan []kube.AddressedPod // the last list, if run has not taken it
-	given []kube.AddressedPod      // the last list; update's own
+	tell func(context.Context, []kube.AddressedPod) error
+	log  *slog.Logger
+	news chan []kube.AddressedPod // the last list, if run has not taken it
 
 	// What follows is run's alone.
 	want, have []kube.AddressedPod
-	unsure     bool // have may not be what the API server has
-	spoke      time.Time
+	unsure     bool      // have may not be what the API server has
+	next       time.Time // not to announce again before
 	retry      backoff
 }
 
@@ -75,15 +89,11 @@ func newAnnouncer(cfg Config) *announcer {
 
 // update takes a list, which replaces the one before.
 func (a *announcer) update(list []kube.AddressedPod) {
-	if a.given != nil && slices.EqualFunc(list, a.given, kube.AddressedPod.Equal) {
-		return
-	}
-	a.given = append([]kube.AddressedPod{}, list...) // never nil: now there is one
 	select {
 	case <-a.news:
 	default:
 	}
-	a.news <- a.given
+	a.news <- list
 }
 
 // run announces until ctx ends: at once what is new, later what is over.
@@ -111,7 +121,7 @@ func (a *announcer) run(ctx context.Context) {
 // wait returns the time until there is something to be announced, if there is. What
 // failed has its own time.
 func (a *announcer) wait() (time.Duration, bool) {
-	switch pause := time.Until(a.spoke.Add(announcePause)); {
+	switch pause := time.Until(a.next); {
 	case a.retry.due() != nil:
 		return 0, false
 	case a.unsure, len(kube.Beyond(a.want, a.have)) > 0:
@@ -122,8 +132,11 @@ func (a *announcer) wait() (time.Duration, bool) {
 }
 
 func (a *announcer) speak(ctx context.Context) {
+	began := time.Now()
 	err := a.tell(ctx, a.want)
-	a.spoke, a.have, a.unsure = time.Now(), a.want, err != nil
+	now := time.Now()
+	a.next = now.Add(min(max(announcePause, announceShare*now.Sub(began)), announcePauseMax))
+	a.have, a.unsure = a.want, err != nil
 	if err == nil {
 		a.retry.stop()
 		return

@@ -18,6 +18,8 @@ import (
 
 // crier is an API server's part: what it was told, a line each.
 type crier struct {
+	takes time.Duration
+
 	mu    sync.Mutex // guards what follows
 	lines []string
 	err   error
@@ -35,6 +37,7 @@ func (c *crier) tell(_ context.Context, pods []kube.AddressedPod) error {
 		names = append(names, p.Name+"/"+p.UID+"="+p.Addresses[0].String())
 	}
 	line := strings.Join(names, " ")
+	time.Sleep(c.takes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -104,6 +107,29 @@ func TestAnnouncementsAreSpaced(t *testing.T) {
 		wantDone(t, r.attaching(t.Context(), ref("db", "u2"), far))
 		c.want(t, "one that goes is taken back with the next that comes", "db/u2=10.244.2.7")
 	})
+}
+
+func TestBusyServersAreToldLessOften(t *testing.T) {
+	for takes, want := range map[time.Duration]time.Duration{
+		0: announcePause, 10 * time.Millisecond: announceShare * 10 * time.Millisecond, 5 * time.Second: announcePauseMax,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r, c := crying(t)
+			c.takes = takes
+			r.api.setPod(pod("web", "u1", "n1"))
+			r.api.setPod(pod("db", "u2", "n1"))
+			r.run()
+			time.Sleep(time.Minute)
+			wantDone(t, r.attaching(t.Context(), ref("web", "u1"), addrA))
+			time.Sleep(takes)
+			c.want(t, "the first pod, at once", "", "web/u1=10.244.1.5")
+			wantDone(t, r.attaching(t.Context(), ref("db", "u2"), addrB))
+			time.Sleep(want + takes - time.Millisecond)
+			c.want(t, "the second one, before the pause is over")
+			time.Sleep(time.Millisecond)
+			c.want(t, "the second one, after it", "db/u2=10.244.1.6 web/u1=10.244.1.5")
+		})
+	}
 }
 
 func TestRestoredPodsAreNotAnnounced(t *testing.T) {

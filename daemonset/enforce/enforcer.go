@@ -111,11 +111,11 @@ func (e *Enforcer) pass(ctx context.Context) {
 		e.settle(name)
 		e.foresee(ctx, name)
 	}
+	e.announce()
 	clear(e.dirty)
 	if !e.begun {
 		e.lament()
 	}
-	e.announcer.update(e.newcomers())
 	guards, wrote := e.write()
 	e.answer(known, guards)
 	e.report()

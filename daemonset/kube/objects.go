@@ -54,7 +54,7 @@ type Objects struct {
 	policies   *feed[*networkingv1.NetworkPolicy]
 	services   *feed[*corev1.Service]
 	slices     *feed[*discoveryv1.EndpointSlice]
-	newcomers  *feed[[]AddressedPod] // by node
+	newcomers  *feed[map[Ref][]AddressedPod] // by node
 
 	// take guards what follows.
 	take    sync.Mutex

@@ -40,20 +40,25 @@ func (p AddressedPod) Equal(q AddressedPod) bool {
 // Beyond returns the pods of a that b does not list just so. Hundreds may start at
 // once on a node, and each is news.
 func Beyond(a, b []AddressedPod) []AddressedPod {
-	type name [2]string
-	listed := make(map[name][]AddressedPod, len(b))
-	for _, p := range b {
-		key := name{p.Namespace, p.Name}
-		listed[key] = append(listed[key], p)
-	}
+	listed := byRef(b)
 	return slices.DeleteFunc(slices.Clone(a), func(p AddressedPod) bool {
-		return slices.ContainsFunc(listed[name{p.Namespace, p.Name}], p.Equal)
+		return slices.ContainsFunc(listed[p.ref()], p.Equal)
 	})
 }
 
-// is tells whether it is the very pod that an object shows.
+func byRef(pods []AddressedPod) map[Ref][]AddressedPod {
+	all := make(map[Ref][]AddressedPod, len(pods))
+	for _, p := range pods {
+		all[p.ref()] = append(all[p.ref()], p)
+	}
+	return all
+}
+
+func (p AddressedPod) ref() Ref { return Ref{KindPod, p.Namespace, p.Name} }
+
+// is tells whether it is the very pod that an object of its name shows.
 func (p AddressedPod) is(o *PodObject) bool {
-	return p.Namespace == o.Namespace && p.Name == o.Name && (p.UID == "" || p.UID == o.UID || p.UID == o.StaticUID)
+	return p.UID == "" || p.UID == o.UID || p.UID == o.StaticUID
 }
 
 // PublishAddresses tells all nodes which addresses the pods of a node have whose
@@ -84,29 +89,36 @@ func (c *Client) PublishAddresses(ctx context.Context, node string, pods []Addre
 // podAddressesSource brings what nodes say of pods before the pods' status does. To
 // do without it costs time, so that nothing waits for it: an API server that does
 // not have the resource yet is no reason not to start.
-func (c *Client) podAddressesSource(o *Objects) source[*v1alpha1.PodAddresses, []AddressedPod] {
-	return source[*v1alpha1.PodAddresses, []AddressedPod]{
+func (c *Client) podAddressesSource(o *Objects) source[*v1alpha1.PodAddresses, map[Ref][]AddressedPod] {
+	return source[*v1alpha1.PodAddresses, map[Ref][]AddressedPod]{
 		example:  &v1alpha1.PodAddresses{},
 		optional: true,
 		list:     asObject[*v1alpha1.PodAddressesList](c.podAddresses.List),
 		watch:    c.podAddresses.Watch,
 		convert:  addressedPodsOf,
-		news: func(before, after *entry[[]AddressedPod]) {
-			var was, is []AddressedPod
+		news: func(before, after *entry[map[Ref][]AddressedPod]) {
+			var was, is map[Ref][]AddressedPod
 			if before != nil {
 				was = before.value
 			}
 			if after != nil {
 				is = after.value
 			}
-			for _, p := range append(Beyond(was, is), Beyond(is, was)...) {
-				o.mark(Ref{KindPod, p.Namespace, p.Name})
+			for ref := range was {
+				if _, still := is[ref]; !still {
+					o.mark(ref)
+				}
+			}
+			for ref, pods := range is {
+				if !slices.EqualFunc(pods, was[ref], AddressedPod.Equal) {
+					o.mark(ref)
+				}
 			}
 		},
 	}
 }
 
-func addressedPodsOf(o *v1alpha1.PodAddresses) ([]AddressedPod, error) {
+func addressedPodsOf(o *v1alpha1.PodAddresses) (map[Ref][]AddressedPod, error) {
 	var pods []AddressedPod
 	var malformed error
 	for i, p := range o.Pods {
@@ -121,13 +133,13 @@ func addressedPodsOf(o *v1alpha1.PodAddresses) ([]AddressedPod, error) {
 		}
 		pods = append(pods, pod)
 	}
-	return pods, malformed
+	return byRef(pods), malformed
 }
 
 // announced returns the addresses that a pod's node says it has.
 func (o *Objects) announced(pod *PodObject) []netip.Addr {
 	pods, _ := o.newcomers.get("", pod.Node)
-	for _, p := range pods {
+	for _, p := range pods[Ref{KindPod, pod.Namespace, pod.Name}] {
 		if p.is(pod) {
 			return p.Addresses
 		}
