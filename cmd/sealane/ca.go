@@ -116,18 +116,13 @@ func newCAStatus(t terminal, c *connection) *cobra.Command {
 		Long: "Shows what the controller has published about its authority, and which nodes the next step of a\n" +
 			"change of roots waits for. Exits with 1 if an offline root is wanted.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			r, err := readAuthority(cmd.Context(), client)
+		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+			r, err := readAuthority(ctx, client)
 			if err != nil {
 				return err
 			}
 			return showAuthority(t, r, output)
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd

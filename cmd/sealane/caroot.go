@@ -34,14 +34,9 @@ func newCAExport(t terminal, c *connection) *cobra.Command {
 			"file with mode 0600, reads it back, and then removes the key from the Secret " + kube.RootSecret + ". The\n" +
 			"intermediate goes on issuing; when it is due, \"sealane ca status\" asks for the root.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return exportRoot(cmd.Context(), client.SecretStore(kube.RootSecret), t, o)
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+			return exportRoot(ctx, client.SecretStore(kube.RootSecret), t, o)
+		}),
 	}
 	cmd.Flags().StringVar(&o.out, "out", "", "file to write, which must not exist; - for standard output, with --keep")
 	cmd.Flags().BoolVar(&o.keep, "keep", false, "leave the key in the cluster, too: a backup")
@@ -104,14 +99,9 @@ func newCAImport(t terminal, c *connection) *cobra.Command {
 		Use:   "import-root FILE",
 		Short: "Brings an exported root's key back, so that the controller can renew the intermediate",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return importRoot(cmd.Context(), client.SecretStore(kube.RootSecret), t, args[0])
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+			return importRoot(ctx, client.SecretStore(kube.RootSecret), t, args[0])
+		}),
 	}
 }
 

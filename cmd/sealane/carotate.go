@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -38,14 +39,9 @@ func newCARotate(t terminal, c *connection) *cobra.Command {
 			"dropped when nothing leads to it any more. No node is cut off, also one that sleeps meanwhile.\n" +
 			"Without --no-wait, it ends when the old root is gone; it can be interrupted at any time, the change goes on.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return rotateRoot(cmd.Context(), client, t, o)
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+			return rotateRoot(ctx, client, t, o)
+		}),
 	}
 	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "ask for it and return")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long to wait")

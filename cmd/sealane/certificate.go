@@ -32,18 +32,13 @@ func newCertificate(t terminal, c *connection) *cobra.Command {
 		Long: "Reads what the node has published and verifies it against the trust bundle as every\n" +
 			"other node does. Exits with 0 if the key is vouched for and with 1 if it is not.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			e, err := evidence(cmd.Context(), client, args[0])
+		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+			e, err := evidence(ctx, client, args[0])
 			if err != nil {
 				return err
 			}
 			return showCertificate(t, e, output)
-		},
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, or pem for the certificates alone")
 	return cmd

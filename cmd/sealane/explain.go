@@ -57,14 +57,9 @@ func newPolicyExplain(t terminal, c *connection) *cobra.Command {
 			"Exits with 0 if both agree, whatever they say, with 2 if they differ, and with 1 if a node could\n" +
 			"not be asked. Needs the right to run commands (pods/exec) in the agents' pods.",
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return explain(cmd.Context(), client, t, asked{explainOptions: o, from: args[0], to: args[1]})
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+			return explain(ctx, client, t, asked{explainOptions: o, from: args[0], to: args[1]})
+		}),
 	}
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text or json")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for a node's answer")

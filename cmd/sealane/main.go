@@ -97,9 +97,18 @@ type connection struct {
 	context string
 }
 
-func (c connection) open() (*kube.Client, error) {
-	c.config.UserAgent = "sealane/" + version
-	return kube.NewUserClient(c.config, c.context)
+// with returns what a command runs that talks to the cluster.
+func (c *connection) with(do func(ctx context.Context, client *kube.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		config := c.config
+		config.UserAgent = "sealane/" + version
+		client, err := kube.NewUserClient(config, c.context)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		return do(cmd.Context(), client, args)
+	}
 }
 
 func newVersion() *cobra.Command {

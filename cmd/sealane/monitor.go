@@ -57,15 +57,10 @@ func newMonitor(t terminal, c *connection) *cobra.Command {
 			"Ends with Ctrl-C. Needs the right to run commands (pods/exec) in the agents' pods, which makes\n" +
 			"whoever has it master of the nodes.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return monitor(cmd.Context(), client, screen{out: t.out, warnings: cmd.ErrOrStderr()}, o)
-		},
 	}
+	cmd.RunE = c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+		return monitor(ctx, client, screen{out: t.out, warnings: cmd.ErrOrStderr()}, o)
+	})
 	filters := flag.NewFlagSet("", flag.ContinueOnError)
 	o.filter.Register(filters)
 	cmd.Flags().AddGoFlagSet(filters)

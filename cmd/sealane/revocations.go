@@ -31,14 +31,9 @@ func newReadmit(t terminal, c *connection) *cobra.Command {
 		Long: "Deletes the revocation. The node's agent makes a new key, asks for a certificate and\n" +
 			"publishes anew. The keys that the node had before stay revoked.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return readmit(cmd.Context(), client, t, args[0])
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+			return readmit(ctx, client, t, args[0])
+		}),
 	}
 }
 
@@ -78,14 +73,9 @@ func newRevocations(t terminal, c *connection) *cobra.Command {
 		Long: "Reads the signed list that every node follows, verifies it, and adds revocations that it\n" +
 			"does not carry yet.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return showRevocations(cmd.Context(), client, t, output)
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+			return showRevocations(ctx, client, t, output)
+		}),
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	return cmd

@@ -61,17 +61,10 @@ func newRevokeNode(t terminal, c *connection) *cobra.Command {
 			"publishes, and it gets no certificate any more. Its pods and its workloads stay; drain or\n" +
 			"delete the node to move them. sealane readmit takes the revocation back.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return revokeNode(cmd.Context(), client, t, target{name: args[0], options: o})
-		},
+		PreRunE: func(*cobra.Command, []string) error { return o.check() },
+		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+			return revokeNode(ctx, client, t, target{name: args[0], options: o})
+		}),
 	}
 	cmd.Flags().StringVar(&o.reason, "reason", string(keymgr.ReasonUnspecified), "why: "+strings.Join(reasonWords(), ", "))
 	cmd.Flags().StringVar(&o.message, "message", "", "a text for other people")

@@ -37,17 +37,15 @@ func newRotate(t terminal, c *connection) *cobra.Command {
 		Long: "Asks nodes for new WireGuard keys and waits until the old ones are gone. Peers move to a\n" +
 			"new key once a handshake has proved it, so that no packet is lost. With --compromised the\n" +
 			"old key is dropped at once instead: lanes break until their ends have met again.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		PreRunE: func(_ *cobra.Command, args []string) error {
 			if o.all == (len(args) > 0) {
 				return errors.New("name the nodes, or all of them with --all")
 			}
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return rotate(cmd.Context(), client, t, o, args)
+			return nil
 		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+			return rotate(ctx, client, t, o, args)
+		}),
 	}
 	cmd.Flags().BoolVar(&o.all, "all", false, "all nodes at once")
 	cmd.Flags().BoolVar(&o.compromised, "compromised", false, "somebody else may have the old key: drop it at once, whatever that costs")

@@ -47,14 +47,9 @@ func newStatus(t terminal, c *connection) *cobra.Command {
 		Long: "Asks the agent of every node. The first line is the verdict; what keeps it from being\n" +
 			"\"encrypted\" follows. Exits with 0 if all is well and with 1 if it is not.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.open()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return showStatus(cmd.Context(), client, t, o)
-		},
+		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+			return showStatus(ctx, client, t, o)
+		}),
 	}
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text or json")
 	cmd.Flags().StringVar(&o.node, "node", "", "look at this node only, and at all of it")
