@@ -60,7 +60,7 @@ func newRevokeNode(t terminal, c *connection) *cobra.Command {
 		Long: "Revokes the node's identity: every other node cuts its lanes to it at once, whatever it\n" +
 			"publishes, and it gets no certificate any more. Its pods and its workloads stay; drain or\n" +
 			"delete the node to move them. sealane readmit takes the revocation back.",
-		Args: cobra.ExactArgs(1),
+		Args:    cobra.ExactArgs(1),
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
 		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
 			return revokeNode(ctx, client, t, target{name: args[0], options: o})
