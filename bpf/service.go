@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 
@@ -105,8 +106,14 @@ func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone 
 	if old.Backends > 0 && slices.Equal(before, after) && affinity == old.Affinity {
 		return
 	}
-	d.writeService(w, k, podService{Backends: uint32(len(after)), Affinity: affinity, Revision: old.Revision + 1}, after)
-	for i := len(after); i < len(before); i++ {
+	// Not the next of the old one: that is gone while there is no backend, and a choice of
+	// before, which TCP ports that are used again still have, must not look like one of now.
+	v := podService{Backends: uint32(len(after)), Affinity: affinity, Revision: rand.Uint32()}
+	used := max(len(before), len(after))
+	if !d.writeService(w, k, v, after) {
+		after = nil
+	}
+	for i := len(after); i < used; i++ {
 		w.remove(d.maps.Slots, podSlot{Frontend: k, Index: uint32(i)})
 	}
 	for _, b := range before {
@@ -116,16 +123,17 @@ func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone 
 	}
 }
 
-func (d *Datapath) writeService(w *writer, k podFrontend, v podService, backends []podBackend) {
+// writeService tells whether the service is there now, with all of its backends.
+func (d *Datapath) writeService(w *writer, k podFrontend, v podService, backends []podBackend) bool {
 	complete := true
 	for i, b := range backends {
 		complete = w.put(d.maps.Slots, podSlot{Frontend: k, Index: uint32(i)}, b) && complete
 	}
 	if !complete || v.Backends == 0 {
 		w.remove(d.maps.Services, k)
-		return
+		return false
 	}
-	w.put(d.maps.Services, k, v)
+	return w.put(d.maps.Services, k, v)
 }
 
 // forget makes clients choose again whose backend went. TCP connections are left

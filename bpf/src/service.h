@@ -111,18 +111,20 @@ static __always_inline int choose(const struct request *r, const struct service 
 	return 0;
 }
 
-/* May this packet go where the connection's earlier ones went? */
+/* May this packet go where the connection's earlier ones went? s is null where the service has no backend any more. */
 static __always_inline int goes_on(const struct packet *p, const struct service *s, const struct choice *c)
 {
 	if (p->proto != IPPROTO_TCP) /* who takes a backend away forgets its choices */
-		return now_seconds() - c->seen <= OTHER_LIFE;
-	return !p->syn || c->revision == s->revision;
+		return s && now_seconds() - c->seen <= OTHER_LIFE;
+	return !p->syn || (s && c->revision == s->revision);
 }
 
 /*
  * A packet of a pod to a service goes to a backend: 1, with what was asked for
  * in *asked; 0: it is none, or the stack's; -1: the kernel could not rewrite it.
- * In the middle of a connection that is not known here, it is the stack's.
+ * In the middle of a connection that is not known here, it is the stack's. A TCP
+ * connection outlives the service, or the readiness of its last backend, which
+ * may still serve it while it ends.
  */
 __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *gateway, struct frontend *asked)
 {
@@ -138,7 +140,9 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 	r.frontend.proto = p->proto;
 	*asked = r.frontend;
 	s = bpf_map_lookup_elem(&services, &r.frontend);
-	if (!s || !s->backends)
+	if (s && !s->backends)
+		s = 0;
+	if (!s && p->proto != IPPROTO_TCP)
 		return 0;
 	r.client = p->src;
 	r.port = p->ports.src;
@@ -148,6 +152,10 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 		if (made->seen != now)
 			made->seen = now;
 		c.backend = made->backend;
+	} else if (!s) {
+		if (made && p->syn) /* whoever answers now, it is not that backend */
+			bpf_map_delete_elem(&choices, &r);
+		return 0;
 	} else {
 		if (p->later || (p->proto == IPPROTO_TCP && !p->syn) || choose(&r, s, &c))
 			return 0;
