@@ -15,14 +15,14 @@ func (o *oracle) judge(t *tracked) (drop, trial Reason) {
 		return 0, 0
 	}
 	if t.origin.IsValid() {
-		drop, trial = o.judgeFrom(t.flow, t.origin)
-	} else if drop, trial = o.judgeFrom(t.flow, t.flow.a); drop != 0 {
-		drop, trial = o.judgeFrom(t.flow, t.flow.b)
+		drop, trial = o.judgeFrom(t, t.origin)
+	} else if drop, trial = o.judgeFrom(t, t.flow.a); drop != 0 {
+		drop, trial = o.judgeFrom(t, t.flow.b)
 	}
 	if drop != 0 && t.origin.IsValid() && t.origin != t.sender && t.proto != protoTCP && t.quoted == nil {
 		// Another flow may begin with it, by the same ports.
 		t.origin = t.sender
-		if drop, trial = o.judgeFrom(t.flow, t.origin); drop == 0 {
+		if drop, trial = o.judgeFrom(t, t.origin); drop == 0 {
 			t.state.origin = t.origin
 		}
 	}
@@ -32,7 +32,8 @@ func (o *oracle) judge(t *tracked) (drop, trial Reason) {
 	return drop, trial
 }
 
-func (o *oracle) judgeFrom(f oracleFlow, origin netip.AddrPort) (drop, trial Reason) {
+func (o *oracle) judgeFrom(t *tracked, origin netip.AddrPort) (drop, trial Reason) {
+	f := t.flow
 	from, to := f.a, f.b
 	if origin == f.b {
 		from, to = f.b, f.a
@@ -52,7 +53,8 @@ func (o *oracle) judgeFrom(f oracleFlow, origin netip.AddrPort) (drop, trial Rea
 		if _, here := o.endpoints[side.subject]; here && !guarded {
 			return ReasonPolicyUnknown, 0
 		}
-		if !guarded || o.find(side.peer).Kind == NodeLocal {
+		masked := t.forwarded && side.reason == ReasonPolicyIngress // not the node itself
+		if !guarded || o.find(side.peer).Kind == NodeLocal && !masked {
 			continue
 		}
 		now, dry := side.sets(g)

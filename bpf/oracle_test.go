@@ -44,8 +44,9 @@ type verdict struct {
 }
 
 const (
-	answerMark = 0x80000000
-	laneMark   = 0x20000000
+	answerMark    = 0x80000000
+	forwardedMark = 0x40000000
+	laneMark      = 0x20000000
 
 	actOK       = 0
 	actShot     = 2
@@ -253,7 +254,7 @@ func (o *oracle) forward(t tracked, f Forward) verdict {
 // byStack is what becomes of a packet that the stack has sent.
 func (o *oracle) byStack(p testPacket, tracks bool) verdict {
 	t, ok := o.track(p)
-	own := o.find(p.src).Kind == NodeLocal
+	own := o.find(p.src).Kind == NodeLocal && !p.forwarded
 	if !ok && (tracks || !own) {
 		return dropped(ReasonMalformed)
 	}

@@ -20,6 +20,7 @@ type testPacket struct {
 	extensions   int // IPv6 hop-by-hop and destination options headers
 	quoted       *testPacket
 	vlan         bool // neither IP nor ARP
+	forwarded    bool // by this host, for pod_ingress, and no answer
 }
 
 const (

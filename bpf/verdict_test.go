@@ -58,6 +58,13 @@ type skbOut struct {
 	_ [37]uint32
 }
 
+func (p testPacket) mark() uint32 {
+	if p.forwarded {
+		return forwardedMark
+	}
+	return 0
+}
+
 func (d *Datapath) run(t testing.TB, program string, p testPacket) verdict {
 	t.Helper()
 	before, err := d.Counters()
@@ -66,7 +73,7 @@ func (d *Datapath) run(t testing.TB, program string, p testPacket) verdict {
 	}
 	data, out := p.bytes(), skbOut{}
 	action, err := d.programs[program].Run(&ebpf.RunOptions{
-		Data: data, DataOut: make([]byte, len(data)+64), Context: skb{Ifindex: loopback}, ContextOut: &out,
+		Data: data, DataOut: make([]byte, len(data)+64), Context: skb{Ifindex: loopback, Mark: p.mark()}, ContextOut: &out,
 	})
 	if err != nil {
 		t.Fatalf("run %s on %+v: %v", program, p, err)
@@ -145,6 +152,7 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 		var want verdict
 		switch r.IntN(8) {
 		case 0:
+			p.forwarded = r.IntN(2) == 0
 			program, want = "pod_ingress", o.podIngress(p)
 		case 1:
 			program, want = "lane_egress_l2", o.laneEgress(p)
@@ -227,7 +235,7 @@ func TestPrivilegedMarksEndAtTheLane(t *testing.T) {
 	p := testPacket{src: netip.MustParseAddr("172.30.0.1"), dst: netip.MustParseAddr("172.30.0.2"), proto: protoUDP, sport: 7, dport: 8, ttl: 64}
 	out := skbOut{}
 	action, err := d.programs["lane_egress_l2"].Run(&ebpf.RunOptions{
-		Data: p.bytes(), Context: skb{Ifindex: loopback, Mark: answerMark | laneMark | 0x4000}, ContextOut: &out,
+		Data: p.bytes(), Context: skb{Ifindex: loopback, Mark: answerMark | forwardedMark | laneMark | 0x4000}, ContextOut: &out,
 	})
 	if err != nil || action != actOK || out.Mark != 0x4000 {
 		t.Errorf("action %d, mark %#x, error %v", action, out.Mark, err)

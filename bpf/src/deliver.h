@@ -13,9 +13,11 @@
 
 /*
  * Bits of marks that netfilter's rules of ours know (overlay/hostnet): a pod's
- * answer to a node, not to be translated; an answer that has to go into a lane.
+ * answer to a node, not to be translated; a packet that this host forwards, and
+ * that is no answer; an answer that has to go into a lane.
  */
 #define ANSWER_MARK 0x80000000
+#define FORWARDED_MARK 0x40000000
 #define LANE_MARK 0x20000000
 
 #define VNI 5154

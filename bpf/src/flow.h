@@ -75,6 +75,7 @@ struct track {
 	__u32 generation; /* of the policy tables, read before they were asked */
 	__u8 sender; /* enum flow_origin: which end has sent the packet */
 	__u8 origin; /* enum flow_origin: which end began the flow, as far as is known */
+	__u8 forwarded; /* the packet is of somebody else, also where this node's address is its source */
 };
 
 static __always_inline __u8 class_of(const struct track *t)
@@ -112,8 +113,8 @@ static __always_inline int track(struct __sk_buff *skb, const struct packet *p, 
 static __always_inline int judge_from(const struct track *t, __u8 origin)
 {
 	if (origin == ORIGIN_LOW)
-		return judge_new(&t->flow.low, &t->flow.high, t->flow.proto, t->flow.high_port);
-	return judge_new(&t->flow.high, &t->flow.low, t->flow.proto, t->flow.low_port);
+		return judge_new(&t->flow.low, &t->flow.high, t->flow.proto, t->flow.high_port, t->forwarded);
+	return judge_new(&t->flow.high, &t->flow.low, t->flow.proto, t->flow.low_port, t->forwarded);
 }
 
 /* For the Go side, too, which learns the type's layout by this function. */

@@ -80,7 +80,7 @@ static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 		return TC_OK;
 	}
 	/* VXLAN routes its outer packet by the inner one's mark: back into the lane. */
-	skb->mark &= ~(LANE_MARK | ANSWER_MARK);
+	skb->mark &= ~(LANE_MARK | FORWARDED_MARK | ANSWER_MARK);
 	if (!is_ip(skb))
 		return drop(skb, DROP_PROTOCOL);
 	if (parse(skb, l2, &p))

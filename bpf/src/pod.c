@@ -171,8 +171,12 @@ int pod_ingress(struct __sk_buff *skb)
 		return TC_OK;
 	if (parse(skb, ETH_HLEN, &p) || track(skb, &p, &t))
 		return drop(skb, DROP_MALFORMED);
-	/* The node itself is always let in, and what goes to it always goes by the stack: nothing to remember. */
-	if (!is_own_node(&p.src)) {
+	/*
+	 * The node itself is always let in, and what goes to it always goes by the stack: nothing to remember. But
+	 * kube-proxy gives the node's address to whoever comes by a NodePort, and lets anybody in by that.
+	 */
+	t.forwarded = !!(skb->mark & FORWARDED_MARK);
+	if (t.forwarded || !is_own_node(&p.src)) {
 		reason = judge(skb, &p, &t, 0);
 		if (reason)
 			return drop(skb, reason);

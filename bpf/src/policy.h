@@ -205,9 +205,10 @@ static __always_inline int is_stranger(const struct addr *a)
 /*
  * What policy says of a flow that *from begins with *to: 0 or the reason to
  * drop it, and what dry-run policies would add. This node judges for its own
- * pods only; the other end's node judges for the other end.
+ * pods only; the other end's node judges for the other end. What this node has
+ * forwarded is not its own, whatever the source says that it was given on the way.
  */
-__global int judge_new(const struct addr *from, const struct addr *to, __u32 proto, __u32 port)
+__global int judge_new(const struct addr *from, const struct addr *to, __u32 proto, __u32 port, __u32 forwarded)
 {
 	struct addr own[2] = {}, *src = &own[0], *dst = &own[1];
 	struct guard *g;
@@ -231,7 +232,7 @@ __global int judge_new(const struct addr *from, const struct addr *to, __u32 pro
 	g = bpf_map_lookup_elem(&guards, dst);
 	if (!g && endpoint_of(dst))
 		return DROP_POLICY_UNKNOWN;
-	if (g && (g->ingress | g->trial_ingress) && !is_own_node(src)) {
+	if (g && (g->ingress | g->trial_ingress) && (forwarded || !is_own_node(src))) {
 		if (g->ingress && !permits(g->ingress, src, proto, port))
 			return is_stranger(src) ? DROP_POLICY_PEER : DROP_POLICY_INGRESS;
 		if (g->trial_ingress && g->trial_ingress != g->ingress && !permits(g->trial_ingress, src, proto, port))

@@ -78,6 +78,7 @@ add rule inet sealane confine oifname "sealane-*" ct direction original ct origi
 add rule inet sealane confine ip6 saddr @pods6 ip6 daddr @peers6 meta oifgroup != 24225 drop comment "pods to nodes past lanes"
 add rule inet sealane confine oifname "sealane-*" ct direction original ct original ip6 saddr @pods6 ip6 daddr @peers6 ct mark & 0x1000000 == 0 ct mark set ct mark | 0x1000000 comment "connections into lanes"
 add rule inet sealane forward meta l4proto tcp ct state invalid meta oifgroup 24225 drop comment "segments that cannot be translated"
+add rule inet sealane forward meta oifgroup 24225 ct direction original ct state != related meta mark set meta mark | 0x40000000 comment "not the node's own"
 add rule inet sealane output ct direction reply ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000 comment "answers into lanes"
 add rule inet sealane output meta l4proto tcp ct state invalid ip daddr @peers4 meta mark set meta mark | 0x20000000 comment "segments without a connection"
 add rule inet sealane output meta l4proto tcp ct state invalid ip6 daddr @peers6 meta mark set meta mark | 0x20000000 comment "segments without a connection"

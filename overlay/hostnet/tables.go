@@ -35,6 +35,9 @@ const (
 	// answerMark is what eBPF gives to packets of a pod that answer a node, and
 	// that connection tracking may take for a beginning; see bpf/src/flow.h.
 	answerMark = 0x80000000
+	// forwardedMark tells eBPF that a packet for a pod is forwarded, and no answer. It
+	// is set before kube-proxy masquerades, after which the packet looks like the node's own.
+	forwardedMark = 0x40000000
 )
 
 // family holds the words in which the two address families differ.
@@ -98,7 +101,7 @@ func (t table) rule(chain, comment, text string, f family) {
 	text = strings.NewReplacer(
 		"$lanes", fmt.Sprintf("%q", overlay.LanePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
 		"$out_of_lane", fmt.Sprintf("%#x", outOfLane), "$into_lane", fmt.Sprintf("%#x", intoLane),
-		"$answer", fmt.Sprintf("%#x", answerMark),
+		"$answer", fmt.Sprintf("%#x", answerMark), "$is_forwarded", fmt.Sprintf("%#x", forwardedMark),
 		"$ip", f.match, "$multicast", f.multicast, "$f", f.suffix,
 	).Replace(text)
 	t.tx.Add(&knftables.Rule{Chain: chain, Comment: &comment, Rule: text})
@@ -126,6 +129,8 @@ func (t table) connections() {
 	// would reach the pod from an address that the pod never spoke to, and the
 	// pod's RST would end a connection that is well.
 	t.rule(forwardChain, "segments that cannot be translated", "meta l4proto tcp ct state invalid meta oifgroup $group drop", both)
+	t.rule(forwardChain, "not the node's own",
+		"meta oifgroup $group ct direction original ct state != related meta mark set meta mark | $is_forwarded", both)
 }
 
 // confine: what a pod sends to another node goes by a lane, and so does what this
