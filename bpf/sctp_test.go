@@ -99,6 +99,25 @@ func echoMessages(conn io.ReadWriter) {
 	}
 }
 
+// connect waits for the association also after a signal, of which the Go runtime sends some.
+func connect(fd int, to netip.AddrPort) error {
+	err := unix.Connect(fd, sockaddr(to))
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for errors.Is(err, unix.EINTR) {
+		var n int
+		if n, err = unix.Poll(ready, int(patience.Milliseconds())); err != nil {
+			continue
+		}
+		if n == 0 {
+			return unix.ETIMEDOUT
+		}
+		if code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || code != 0 {
+			return errors.Join(err, unix.Errno(code))
+		}
+	}
+	return err
+}
+
 // associate opens an association from a pod's address.
 func associate(ns *nettest.NS, from netip.Addr, to netip.AddrPort) (c net.Conn, err error) {
 	err = ns.Handle().Do(func() error {
@@ -106,7 +125,7 @@ func associate(ns *nettest.NS, from netip.Addr, to netip.AddrPort) (c net.Conn, 
 		if err != nil {
 			return err
 		}
-		if err := unix.Connect(fd, sockaddr(to)); err != nil {
+		if err := connect(fd, to); err != nil {
 			return errors.Join(fmt.Errorf("SCTP to %s: %w", to, err), unix.Close(fd))
 		}
 		c, err = handOver(fd, net.FileConn)
