@@ -151,7 +151,7 @@ func (c *controller) worker(a Authority, requests RequestFeed, cluster ClusterFe
 			metrics: c.metrics, log: c.log, clock: time.Now,
 		},
 		collector: &collector{registry: c.client, metrics: c.metrics, log: c.log},
-		ledger:    &ledger{}, health: c.health, metrics: c.metrics, log: c.log, clock: time.Now, mode: c.cfg.CAMode,
+		queue:     newQueue(), ledger: &ledger{}, health: c.health, metrics: c.metrics, log: c.log, clock: time.Now, mode: c.cfg.CAMode,
 	}
 }
 

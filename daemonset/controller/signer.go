@@ -59,69 +59,85 @@ type signer struct {
 	clock   func() time.Time
 }
 
-// handle brings a pending request one step further: denied, approved, or, if it
-// was approved before, issued. It judges anew at each step, on facts read for
+// handle decides on a pending request: denied, or approved and issued, or issued
+// if it was approved before. It judges anew before it issues, on facts read for
 // that step, so neither a restart in between nor somebody else's approval makes
-// it sign what it would not approve. A node's key becomes known to owners with
-// the first step.
-func (s *signer) handle(ctx context.Context, r kube.Request, owners owners) error {
+// it sign what it would not approve. It returns the request as it stands then. A
+// node's key becomes known to owners with the first step.
+func (s *signer) handle(ctx context.Context, r kube.Request, owners owners) (kube.Request, error) {
 	order, err := s.judge(ctx, r, owners)
+	if err == nil && !r.Approved {
+		// Issuing at once, not when the approval comes back as news: in a crowd
+		// the agent would have given up by then, for each request anew.
+		if err = s.desk.ApproveRequest(ctx, r, kube.Verdict{
+			Reason: reasonApproved, Message: "the request comes from the live agent pod of node " + order.Node().Name,
+		}); err != nil {
+			return r, err
+		}
+		r.Approved = true
+		order, err = s.judge(ctx, r, owners)
+	}
 	if denial, ok := errors.AsType[*ca.Denial](err); ok {
 		return s.refuse(ctx, r, denial)
 	}
 	if err != nil {
-		return fmt.Errorf("judge certificate request %s: %w", r.Name, err)
-	}
-	if err := owners.claim(order); err != nil {
-		return err
-	}
-	if !r.Approved {
-		return s.desk.ApproveRequest(ctx, r, kube.Verdict{
-			Reason: reasonApproved, Message: "the request comes from the live agent pod of node " + order.Node().Name,
-		})
+		return r, fmt.Errorf("judge certificate request %s: %w", r.Name, err)
 	}
 	return s.issue(ctx, r, order)
 }
 
-func (s *signer) issue(ctx context.Context, r kube.Request, order ca.Order) error {
+func (s *signer) issue(ctx context.Context, r kube.Request, order ca.Order) (kube.Request, error) {
 	chain, err := s.issuer.Issue(ctx, order)
 	if err != nil {
-		return err
+		return r, err
 	}
 	// Counted before it is handed out: after an answer that got lost, one
 	// certificate too many is counted, never one too few.
 	s.history.add(order.Node().UID, r.UID, s.clock())
 	if err := s.desk.AnswerRequest(ctx, r, chain); err != nil {
-		return err
+		return r, err
 	}
+	r.Certificate = keymgr.EncodeChain(chain)
 	s.metrics.issued.Inc()
 	info, err := keymgr.ParseCertificateInfo(chain[0])
 	if err != nil {
-		return err
+		return r, err
 	}
 	s.log.Info("certificate issued", keyNode, order.Node().Name, keyRequest, r.Name, keySerial, info.Serial, keyUntil, info.NotAfter)
 	s.report.Event(ctx, kube.EventSpec{
 		Kind: kube.KindNode, Name: order.Node().Name, UID: order.Node().UID, Type: kube.EventNormal, Reason: reasonIssued,
 		Message: fmt.Sprintf("node certificate %s issued, valid until %s", info.Serial, info.NotAfter.UTC().Format(time.RFC3339)),
 	})
-	return nil
+	return r, nil
 }
 
 // refuse tells the agent by the request's condition and the operator by an
-// Event. A request that somebody approved can no longer be denied, only fail.
-func (s *signer) refuse(ctx context.Context, r kube.Request, d *ca.Denial) error {
-	verdict := kube.Verdict{Reason: string(d.Reason), Message: d.Message}
-	record := s.desk.DenyRequest
-	if r.Approved {
-		record = s.desk.FailRequest
+// Event.
+func (s *signer) refuse(ctx context.Context, r kube.Request, d *ca.Denial) (kube.Request, error) {
+	r, err := s.record(ctx, r, d)
+	if err != nil {
+		return r, err
 	}
-	if err := record(ctx, r, verdict); err != nil {
-		return err
-	}
-	s.metrics.denied.WithLabelValues(string(d.Reason)).Inc()
 	s.log.Warn("certificate request denied", keyRequest, r.Name, keyReason, d.Reason, keyError, d.Message)
 	s.report.Event(ctx, aboutRefusal(r, d))
-	return nil
+	return r, nil
+}
+
+// record writes a refusal into the request. One that is approved can no longer be
+// denied, only fail.
+func (s *signer) record(ctx context.Context, r kube.Request, d *ca.Denial) (kube.Request, error) {
+	verdict := kube.Verdict{Reason: string(d.Reason), Message: d.Message}
+	write, after := s.desk.DenyRequest, r
+	after.Denied = true
+	if r.Approved {
+		write, after = s.desk.FailRequest, r
+		after.Failed = true
+	}
+	if err := write(ctx, r, verdict); err != nil {
+		return r, err
+	}
+	s.metrics.denied.WithLabelValues(string(d.Reason)).Inc()
+	return after, nil
 }
 
 // aboutRefusal puts the Event where an operator looks: on the node that the
@@ -137,8 +153,17 @@ func aboutRefusal(r kube.Request, d *ca.Denial) kube.EventSpec {
 	return e
 }
 
-// judge reads the facts for a request and lets ca.Approve decide.
+// judge reads the facts for a request and lets ca.Approve decide. The key of what
+// it approves is its node's from then on.
 func (s *signer) judge(ctx context.Context, r kube.Request, owners owners) (ca.Order, error) {
+	order, err := s.examine(ctx, r, owners)
+	if err != nil {
+		return ca.Order{}, err
+	}
+	return order, owners.claim(order)
+}
+
+func (s *signer) examine(ctx context.Context, r kube.Request, owners owners) (ca.Order, error) {
 	request, policy := asked(r), s.policy
 	revoked, known := s.revoked.current()
 	if !known {

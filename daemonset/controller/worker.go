@@ -4,12 +4,9 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
@@ -24,6 +21,9 @@ const (
 	maxPause = time.Minute
 	// renewPeriod is how often the authority is looked after.
 	renewPeriod = time.Minute
+	// decidePeriod is how long a pass decides on requests. The next one sees
+	// what came meanwhile, well before an agent gives up its request.
+	decidePeriod = 5 * time.Second
 	// callTimeout bounds what is done for one request or one object.
 	callTimeout = 30 * time.Second
 )
@@ -65,6 +65,7 @@ type worker struct {
 	cluster   ClusterFeed
 	publisher Publisher
 	signer    *signer
+	queue     *queue
 	collector *collector
 	ledger    *ledger
 	health    *health
@@ -76,6 +77,8 @@ type worker struct {
 	renewed    time.Time
 	wanted     bool   // the offline root is, and was asked for
 	badRequest string // for a new root, told already
+	// again is when the next pass is due without news: soon if requests are left.
+	again time.Duration
 }
 
 // run waits until everything is known and makes passes until ctx ends: after news, after a pause when something
@@ -90,14 +93,16 @@ func (w *worker) run(ctx context.Context) {
 			return
 		}
 		w.health.report(err)
+		next := w.again
 		if err != nil {
 			w.metrics.failures.Inc()
 			w.log.Warn("pass failed in part and will be repeated", keyError, err)
 			pause = min(2*pause, maxPause)
+			next = min(pause, max(w.again, minPause)) // no longer than needed if others wait for their turn
 		} else {
 			pause = minPause
 		}
-		w.await(ctx, pause, err == nil)
+		w.await(ctx, next)
 	}
 }
 
@@ -116,16 +121,12 @@ func (w *worker) awaitLists(ctx context.Context) {
 		if requests && cluster {
 			w.health.report(errNoRegister)
 		}
-		w.await(ctx, minPause, false)
+		w.await(ctx, minPause)
 	}
 }
 
-// await returns at the next news, or after a pause. After a success there is
-// nothing to repeat soon.
-func (w *worker) await(ctx context.Context, pause time.Duration, success bool) {
-	if success {
-		pause = maxPause
-	}
+// await returns at the next news, or after a pause.
+func (w *worker) await(ctx context.Context, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
@@ -167,55 +168,4 @@ func (w *worker) renew(ctx context.Context) error {
 	}
 	w.wanted = status.RootWanted
 	return nil
-}
-
-func (w *worker) decide(ctx context.Context, s kube.Snapshot) error {
-	all, _ := w.requests.Requests()
-	now := w.clock()
-	w.signer.history.learn(all, now)
-	var pending []kube.Request
-	for _, r := range all {
-		if r.Pending() {
-			pending = append(pending, r)
-		}
-	}
-	w.metrics.pending.Set(float64(len(pending)))
-	if len(pending) == 0 {
-		return nil
-	}
-	owners := w.ledger.owners(s, all, circumstances{bundle: w.authority.Bundle(), now: now})
-	var errs []error
-	for _, r := range inTurns(pending) {
-		errs = append(errs, w.decideOne(ctx, r, owners))
-	}
-	return errors.Join(errs...)
-}
-
-// inTurns puts the first request of each node before the second of any, so that
-// a node that asks a thousand times does not keep the others waiting.
-func inTurns(requests []kube.Request) []kube.Request {
-	turns := make(map[string]int, len(requests)) // by request UID
-	seen := map[string]int{}                     // by node UID
-	for _, r := range requests {
-		node := strings.Join(r.Extra[ca.ExtraNodeUID], " ")
-		turns[r.UID] = seen[node]
-		seen[node]++
-	}
-	out := slices.Clone(requests)
-	slices.SortStableFunc(out, func(a, b kube.Request) int { return cmp.Compare(turns[a.UID], turns[b.UID]) })
-	return out
-}
-
-// decideOne is done with a request that changed or went while it was judged: the
-// next news shows how it stands.
-func (w *worker) decideOne(ctx context.Context, r kube.Request, owners owners) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	w.health.pass()
-	err := w.signer.handle(ctx, r, owners)
-	if errors.Is(err, kube.ErrConflict) || errors.Is(err, kube.ErrNotApproved) || errors.Is(err, kube.ErrNotFound) {
-		w.log.Debug("certificate request changed meanwhile", keyRequest, r.Name, keyError, err)
-		return nil
-	}
-	return err
 }

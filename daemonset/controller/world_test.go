@@ -265,6 +265,6 @@ func newTestWorker(t *testing.T, w *world) *worker {
 			metrics: metrics, log: log, clock: clock,
 		},
 		collector: &collector{registry: w, register: none, metrics: metrics, log: log},
-		ledger:    &ledger{}, health: newHealth(clock), metrics: metrics, log: log, clock: clock, mode: CASelf,
+		queue:     newQueue(), ledger: &ledger{}, health: newHealth(clock), metrics: metrics, log: log, clock: clock, mode: CASelf,
 	}
 }
