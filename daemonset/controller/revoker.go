@@ -52,6 +52,7 @@ type Notice interface {
 // beside the worker: no queue of certificate requests delays it.
 type revoker struct {
 	registrar   Registrar
+	vault       Vault
 	requests    RequestFeed
 	cluster     ClusterFeed
 	notice      Notice
@@ -68,6 +69,10 @@ type revoker struct {
 	// last is what this leader has published: newer than what its cache shows, and
 	// proof against somebody who puts an older list in its place.
 	last published
+	// opened is set once last is no older than what the vault has, kept is the
+	// number of that.
+	opened bool
+	kept   uint64
 }
 
 // published is a record that was verified.
@@ -121,6 +126,9 @@ func (r *revoker) pass(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if err := r.open(ctx); err != nil {
+		return err
+	}
 	now := r.clock()
 	before := r.inForce(snapshot.Revoked, now)
 	facts, dead, err := r.facts(ctx, before.list, snapshot, requests)
@@ -147,7 +155,7 @@ func (r *revoker) pass(ctx context.Context) error {
 	r.register.publish(after.list, dead)
 	r.metrics.revocations(after.list)
 	r.tell(ctx, news, snapshot)
-	return errors.Join(r.reportOrders(ctx, snapshot.Orders, after.list), r.makeRoom(ctx, snapshot, after.list))
+	return errors.Join(r.keep(ctx), r.reportOrders(ctx, snapshot.Orders, after.list), r.makeRoom(ctx, snapshot, after.list))
 }
 
 // makeRoom removes the NodeKeys of readmitted nodes that a revoked key has signed:

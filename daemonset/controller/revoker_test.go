@@ -76,7 +76,7 @@ func (l *leader) succeed(w *world) *leader {
 	*next.signer = *l.signer
 	next.collector = &collector{registry: w, metrics: l.metrics, log: l.log}
 	r := &revoker{
-		registrar: l.authority.(*ca.Authority), requests: w, cluster: w, notice: w, report: w, register: newRegister(), news: make(chan struct{}, 1),
+		registrar: l.authority.(*ca.Authority), vault: l.authority.(*ca.Authority), requests: w, cluster: w, notice: w, report: w, register: newRegister(), news: make(chan struct{}, 1),
 		trustDomain: testDomain, lifetime: ca.DefaultLeafLifetime, metrics: l.metrics, log: slog.New(slog.DiscardHandler), clock: l.clock,
 	}
 	next.signer.revoked, next.collector.register = r.register, r.register

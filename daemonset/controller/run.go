@@ -155,9 +155,9 @@ func (c *controller) worker(a Authority, requests RequestFeed, cluster ClusterFe
 	}
 }
 
-func (c *controller) revoker(a Registrar, trustDomain string) *revoker {
+func (c *controller) revoker(a *ca.Authority, trustDomain string) *revoker {
 	return &revoker{
-		registrar: a, notice: c.client, report: c.client, register: newRegister(), news: make(chan struct{}, 1),
+		registrar: a, vault: a, notice: c.client, report: c.client, register: newRegister(), news: make(chan struct{}, 1),
 		trustDomain: trustDomain, lifetime: c.cfg.CertificateLifetime, metrics: c.metrics, log: c.log, clock: time.Now,
 	}
 }

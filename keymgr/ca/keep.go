@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package ca
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sealane/sealane/keymgr"
+)
+
+// FileRevocations is a copy of the last signed revocation list. The published one
+// lies where others may be able to delete it, and old keys of readmitted nodes
+// stand nowhere else. It fits: a Secret may have 1 MiB, and the largest list has
+// two thirds of that.
+const FileRevocations = "revocations.json"
+
+// KeptRevocations returns the last list that was kept, the zero values if none was
+// or its issuer is no longer trusted.
+func (a *Authority) KeptRevocations(ctx context.Context) (keymgr.Signed, keymgr.RevocationList, error) {
+	stored, err := a.cfg.Store.Load(ctx)
+	if err != nil {
+		return keymgr.Signed{}, keymgr.RevocationList{}, fmt.Errorf("load revocations: %w", err)
+	}
+	signed, list := a.readRevocations(stored)
+	return signed, list, nil
+}
+
+// KeepRevocations keeps a signed list beside the authority's keys, which only the
+// controller can write. It fails with ErrConflict if a later one is kept: another
+// controller leads.
+func (a *Authority) KeepRevocations(ctx context.Context, s keymgr.Signed) error {
+	next, err := keymgr.VerifyRevocations(s, a.Bundle(), a.cfg.TrustDomain, a.cfg.Clock())
+	if err != nil {
+		return fmt.Errorf("keep revocations: %w", err)
+	}
+	data, err := keymgr.EncodeSigned(s)
+	if err != nil {
+		return fmt.Errorf("keep revocations: %w", err)
+	}
+	for range maxConflicts {
+		stored, err := a.cfg.Store.Load(ctx)
+		if err != nil {
+			return fmt.Errorf("keep revocations: %w", err)
+		}
+		if bytes.Equal(stored.Files[FileRevocations], data) {
+			return nil
+		}
+		if _, kept := a.readRevocations(stored); kept.Number > next.Number {
+			return fmt.Errorf("keep revocations: list %d: %w: list %d is there", next.Number, ErrConflict, kept.Number)
+		}
+		files := clone(stored.Files)
+		files[FileRevocations] = data
+		err = a.cfg.Store.Save(ctx, Stored{Files: files, Version: stored.Version})
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return fmt.Errorf("keep revocations: %w", err)
+		}
+	}
+	return fmt.Errorf("keep revocations: %w, %d times", ErrConflict, maxConflicts)
+}
+
+func (a *Authority) readRevocations(stored Stored) (keymgr.Signed, keymgr.RevocationList) {
+	signed, err := keymgr.DecodeSigned(stored.Files[FileRevocations])
+	if err != nil {
+		return keymgr.Signed{}, keymgr.RevocationList{}
+	}
+	list, err := keymgr.VerifyRevocations(signed, a.Bundle(), a.cfg.TrustDomain, a.cfg.Clock())
+	if err != nil {
+		return keymgr.Signed{}, keymgr.RevocationList{}
+	}
+	return signed, list
+}
