@@ -193,6 +193,20 @@ func (id *Identity) NeedsCertificate(podCIDRs []netip.Prefix) string {
 	return ""
 }
 
+// Serves tells whether a statement with these pod ranges that is signed now is good
+// for readers with these roots, be the certificate due to be renewed or not.
+func (id *Identity) Serves(bundlePEM []byte, podCIDRs []netip.Prefix) bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.cert == nil {
+		return false
+	}
+	if _, err := id.checkCertificate(id.chain, bundlePEM); err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(podCIDRs, func(p netip.Prefix) bool { return !covered(p, id.cert.podCIDRs) })
+}
+
 // TLSCertificate returns the current certificate with its key for TLS. Take it
 // anew for each connection, for the certificate changes.
 func (id *Identity) TLSCertificate() (*tls.Certificate, error) {

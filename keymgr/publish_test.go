@@ -257,3 +257,35 @@ func TestNoStatementThatEndsWithTheLastOne(t *testing.T) {
 		t.Errorf("the last statement ends %v, want %v", stmt.NotAfter, cert.NotAfter)
 	}
 }
+
+func TestKeysOfGenerations(t *testing.T) {
+	w := newScene(t).a.Identity.WGKeys()
+	for range 3 {
+		if _, err := w.Create(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, gens := w.All(), w.Generations()
+	if len(gens) != 3 || gens[2] != all[2].Generation || w.Publics()[2] != all[2].Public {
+		t.Errorf("generations %v of %v", gens, all)
+	}
+	if got := w.Only([]uint64{gens[2], gens[0], 7}); len(got) != 2 || got[0] != all[0] || got[1] != all[2] {
+		t.Errorf("first and last: %v of %v", got, all)
+	}
+}
+
+func TestCertificateServesUntilItEnds(t *testing.T) {
+	s := newScene(t)
+	id, roots := s.a.Identity, s.Authority.Bundle()
+	if !id.Serves(roots, s.a.Live.PodCIDRs) || id.Serves(roots, s.b.Live.PodCIDRs) || id.Serves(keytest.NewCluster(t).Authority.Bundle(), nil) {
+		t.Error("it serves for its own ranges, and readers with its root, alone")
+	}
+	s.Clock.Add(id.RenewAt().Sub(s.Clock.Now()))
+	if !id.Serves(roots, nil) {
+		t.Error("it does not serve any more when it is due")
+	}
+	s.Clock.Add(7 * 24 * time.Hour)
+	if id.Serves(roots, nil) || s.Identity(keytest.ID("new"), t.TempDir()).Serves(roots, nil) {
+		t.Error("one that has ended serves, or none at all")
+	}
+}

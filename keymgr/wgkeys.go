@@ -117,6 +117,27 @@ func (w *WGKeys) All() []WGKey {
 	return slices.Clone(w.keys)
 }
 
+// Only returns those of the given generations that are on disk, oldest first.
+func (w *WGKeys) Only(generations []uint64) []WGKey {
+	return slices.DeleteFunc(w.All(), func(k WGKey) bool { return !slices.Contains(generations, k.Generation) })
+}
+
+// Generations returns the numbers of those on disk, oldest first.
+func (w *WGKeys) Generations() (all []uint64) {
+	for _, k := range w.All() {
+		all = append(all, k.Generation)
+	}
+	return all
+}
+
+// Publics returns the public keys of those on disk, oldest first.
+func (w *WGKeys) Publics() (all []PublicKey) {
+	for _, k := range w.All() {
+		all = append(all, k.Public)
+	}
+	return all
+}
+
 // Ensure returns the newest generation and creates the first one if there is none.
 func (w *WGKeys) Ensure() (WGKey, error) {
 	w.mu.Lock()

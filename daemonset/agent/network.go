@@ -283,9 +283,7 @@ func (n *network) securely(ctx context.Context, snap kube.Snapshot, f follow) (t
 	if err != nil {
 		return 0, err
 	}
-	for _, k := range n.trust.identity.WGKeys().All() {
-		f.cfg.Generations = append(f.cfg.Generations, k.Generation)
-	}
+	f.cfg.Generations = n.trust.identity.WGKeys().Generations()
 	f.peers = overlayPeers(v.peers, v.self, d)
 	if err := n.follow(ctx, f); err != nil {
 		return 0, err

@@ -174,3 +174,75 @@ func TestTooManyRequestsAreNotMadeMore(t *testing.T) {
 		})
 	}
 }
+
+// away is an office whose controller answers nobody for a while.
+type away struct {
+	office
+	controller bool
+}
+
+func (a *away) RequestCertificate(ctx context.Context, r kube.CertificateRequest) ([][]byte, error) {
+	if a.controller {
+		return nil, context.DeadlineExceeded
+	}
+	return a.office.RequestCertificate(ctx, r)
+}
+
+// TestStatementWithACertificateThatIsDue: what a node has to say does not wait for a
+// controller that is away, as long as its certificate is good for readers.
+func TestStatementWithACertificateThatIsDue(t *testing.T) {
+	for name, tc := range map[string]struct {
+		meanwhile func(*court)
+		published bool
+	}{
+		"due":                {func(k *court) { k.c.Clock.Add(k.trust.identity.RenewAt().Sub(k.c.Clock.Now())) }, true},
+		"ended":              {func(k *court) { k.c.Clock.Add(8 * 24 * time.Hour) }, false},
+		"leads to no root":   {func(k *court) { k.snap.Bundle = keytest.NewCluster(k.t).Authority.Bundle() }, false},
+		"another pod range":  {func(k *court) { k.snap.Nodes[0].PodCIDRs = k.b.Live.PodCIDRs }, false},
+		"not due, all is on": {func(*court) {}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newCourt(t)
+			desk := &away{office: office{k: k}}
+			k.trust.cluster = desk
+			k.trust.clock = k.c.Clock.Now
+			k.snap.Bundle = k.c.Authority.Bundle()
+			k.pass()
+			if err := k.trust.refresh(t.Context(), k.trust.want); err != nil {
+				t.Fatal(err)
+			}
+			k.snap.NodeKeys["self"] = desk.published
+			first := desk.published
+			desk.controller = true
+			tc.meanwhile(k)
+			info, _ := k.trust.identity.Certificate()
+			old := k.trust.identity.WGKeys().Generations()
+			next, err := k.trust.identity.WGKeys().Create()
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.pass()
+			k.trust.list([]uint64{next.Generation}, old)
+			err = k.trust.refresh(t.Context(), k.trust.want)
+			if got := !desk.published.Equal(first); got != tc.published {
+				t.Errorf("published %t, want %t (%v)", got, tc.published, err)
+			}
+			if need, _ := k.trust.needsCertificate(k.trust.want); need != "" && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v; want it told that the controller is away", err)
+			}
+
+			desk.controller = false
+			if name == "leads to no root" {
+				return // which this controller cannot mend
+			}
+			if err := k.trust.refresh(t.Context(), k.trust.want); err != nil {
+				t.Fatal(err)
+			}
+			s, err := keymgr.ParseStatement(desk.published.Payload)
+			renewed, _ := k.trust.identity.Certificate()
+			if err != nil || len(s.Keys) != 1 || s.Keys[0].Key != next.Public || (renewed == info) != (name == "not due, all is on") {
+				t.Errorf("with the controller back: published %+v, %v, certificate %s after %s", s, err, renewed.Serial, info.Serial)
+			}
+		})
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -101,11 +100,7 @@ func (t *trust) follow(self kube.Node, snap kube.Snapshot) error {
 
 // know is follow for what is said of others. It leaves this node's identity as it is.
 func (t *trust) know(self kube.Node, snap kube.Snapshot) error {
-	var own []keymgr.PublicKey
-	for _, k := range t.identity.WGKeys().All() {
-		own = append(own, k.Public)
-	}
-	t.verifier.SetSelf(own, self.PodCIDRs)
+	t.verifier.SetSelf(t.identity.WGKeys().Publics(), self.PodCIDRs)
 	if bundle := snap.Bundle; len(bundle) > 0 {
 		if err := t.identity.SaveBundle(bundle); err != nil {
 			return fmt.Errorf("keep trust bundle: %w", err)
@@ -184,21 +179,26 @@ func (t *trust) refresh(ctx context.Context, w *wanted) error {
 		return err
 	}
 	why, rest := t.needsCertificate(w)
-	if t.rest = rest; why != "" {
-		t.rest = identityCheck
-		if err := t.renew(ctx, w, why); err != nil {
-			return err
-		}
-		signal(t.changed)
+	if t.rest = rest; why == "" {
+		return t.speak(ctx, w)
 	}
+	t.rest = identityCheck
+	var early error
+	if t.identity.Serves(w.bundle, w.self.PodCIDRs) { // while the controller may be away for days
+		early = t.speak(ctx, w)
+	}
+	if err := t.renew(ctx, w, why); err != nil {
+		return errors.Join(err, early)
+	}
+	signal(t.changed)
+	return t.speak(ctx, w)
+}
+
+// speak makes sure that what this node has to say is signed and published.
+func (t *trust) speak(ctx context.Context, w *wanted) error {
 	in := keymgr.StatementInput{
-		RevokedGens: w.revoke, BasePort: t.cfg.LanePort, Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs,
-		PSK: t.cfg.PostQuantum, PSKPort: t.cfg.PairingPort,
-	}
-	for _, k := range t.identity.WGKeys().All() {
-		if slices.Contains(w.publish, k.Generation) {
-			in.Keys = append(in.Keys, k)
-		}
+		Keys: t.identity.WGKeys().Only(w.publish), RevokedGens: w.revoke, BasePort: t.cfg.LanePort,
+		Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs, PSK: t.cfg.PostQuantum, PSKPort: t.cfg.PairingPort,
 	}
 	if len(in.Keys) == 0 {
 		return errNoLanes
@@ -263,10 +263,8 @@ func (t *trust) warn(ctx context.Context, reason string, err error) {
 
 // privateKey hands the WireGuard backend the key of a device slot.
 func (t *trust) privateKey(generation uint64) (keymgr.PrivateKey, bool) {
-	for _, k := range t.identity.WGKeys().All() {
-		if k.Generation == generation {
-			return k.Private, true
-		}
+	if keys := t.identity.WGKeys().Only([]uint64{generation}); len(keys) > 0 {
+		return keys[0].Private, true
 	}
 	return keymgr.PrivateKey{}, false
 }
