@@ -113,6 +113,8 @@ func (f *fakeVerifier) Verify(s keymgr.Signed, live keymgr.LiveNode) (keymgr.Pee
 	return keymgr.Peer{ID: live.ID, PodCIDRs: live.PodCIDRs, Until: time.Now().Add(time.Hour), Seq: 1}, nil
 }
 
+func (f *fakeVerifier) Remembered() []keymgr.Record { return nil }
+
 func (f *fakeVerifier) Forget(id keymgr.NodeID) error {
 	f.forgotten = append(f.forgotten, id.Name)
 	return nil

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -133,3 +134,32 @@ type answers struct {
 func (a *answers) TrustDomain(context.Context) (string, error)             { return keytest.TrustDomain, a.away }
 func (a *answers) Node(context.Context, string) (kube.Node, error)         { return a.node, a.away }
 func (a *answers) ClusterPodCIDRs(context.Context) ([]netip.Prefix, error) { return nil, a.away }
+
+// TestRangeOfANodeThatWentMeanwhile: while this machine was off for long, a node was
+// deleted, whose statement cannot be restored any more, and another one has its range.
+func TestRangeOfANodeThatWentMeanwhile(t *testing.T) {
+	k := newCourt(t)
+	cfg := k.c.VerifierConfig("self")
+	cfg.Marks = keymgr.NewFileMarks(t.TempDir())
+	k.sit(k.c.Open(cfg), nil)
+	if j := k.pass(); !k.laneOf(j) {
+		t.Fatalf("no lane before: %+v", j)
+	}
+	k.c.Clock.Add(11 * 24 * time.Hour)
+	heir := k.c.Node("heir", "10.244.2.0/24")
+	v := k.c.Open(cfg)
+	restored, err := v.Restore()
+	if len(restored) != 0 || !errors.Is(err, keymgr.ErrExpired) {
+		t.Fatalf("restored %v, %v; want it to have ended", restored, err)
+	}
+	k.sit(v, restored)
+	k.trust.judge.clock = k.c.Clock.Now
+	k.snap.Nodes[1] = kube.Node{Name: "heir", UID: heir.Live.ID.UID, PodCIDRs: heir.Live.PodCIDRs, Addresses: heir.Live.Addresses}
+	k.snap.NodeKeys = map[string]keymgr.Signed{"heir": heir.Sign()}
+	if j := k.pass(); !k.laneOf(j) || j.err != nil {
+		t.Errorf("the heir: %+v", j)
+	}
+	if all := v.Remembered(); len(all) != 1 || all[0].ID != heir.Live.ID {
+		t.Errorf("remembered: %+v", all)
+	}
+}

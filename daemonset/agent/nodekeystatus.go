@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,9 +224,7 @@ func (n *network) finding() finding {
 	if info, ok := t.identity.Certificate(); ok {
 		f.certificate = &info
 	}
-	for _, k := range t.identity.WGKeys().All() {
-		f.generation = max(f.generation, k.Generation)
-	}
+	f.generation = slices.Max(append(t.identity.WGKeys().Generations(), 0))
 	if signed, ok := t.identity.Last(); ok {
 		if s, err := keymgr.ParseStatement(signed.Payload); err == nil {
 			f.statement = s.Seq

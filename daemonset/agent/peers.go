@@ -22,6 +22,7 @@ type verifier interface {
 	Verify(keymgr.Signed, keymgr.LiveNode) (keymgr.Peer, error)
 	Revoked(keymgr.NodeID, keymgr.CertificateInfo) (keymgr.RevocationReason, bool)
 	Forget(keymgr.NodeID) error
+	Remembered() []keymgr.Record
 }
 
 // reporter tells operators, as a Kubernetes Event, what they must know.
@@ -63,7 +64,7 @@ type judge struct {
 	accepted map[string]acceptance    // by node UID
 	refused  map[string]keymgr.Signed // by node UID: newest refused one, reported already
 	cut      map[string]bool          // UIDs of revoked nodes, reported already
-	known    map[string]keymgr.NodeID // nodes of the last pass, by UID
+	known    map[string]keymgr.NodeID // nodes of the last pass, or of daemons before, by UID
 }
 
 func newJudge(v verifier, events reporter, log *slog.Logger, restored []keymgr.Peer) *judge {
@@ -72,7 +73,11 @@ func newJudge(v verifier, events reporter, log *slog.Logger, restored []keymgr.P
 		accepted: map[string]acceptance{}, refused: map[string]keymgr.Signed{}, cut: map[string]bool{}, known: map[string]keymgr.NodeID{},
 	}
 	for _, p := range restored {
-		j.accepted[p.ID.UID], j.known[p.ID.UID] = acceptance{Peer: p}, p.ID
+		j.accepted[p.ID.UID] = acceptance{Peer: p}
+	}
+	// Also those whose statement has ended meanwhile: they hold pod ranges.
+	for _, r := range v.Remembered() {
+		j.known[r.ID.UID] = r.ID
 	}
 	return j
 }
