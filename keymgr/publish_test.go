@@ -5,10 +5,12 @@ package keymgr_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -287,5 +289,29 @@ func TestCertificateServesUntilItEnds(t *testing.T) {
 	s.Clock.Add(7 * 24 * time.Hour)
 	if id.Serves(roots, nil) || s.Identity(keytest.ID("new"), t.TempDir()).Serves(roots, nil) {
 		t.Error("one that has ended serves, or none at all")
+	}
+}
+
+// TestKeyRemembersWhatItAnswers: also when it is read from disk, where the files of
+// earlier versions say nothing of it.
+func TestKeyRemembersWhatItAnswers(t *testing.T) {
+	c, dir := keytest.NewCluster(t), t.TempDir()
+	w := c.Identity(keytest.ID("a"), dir).WGKeys()
+	old, err := w.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, fmt.Sprintf("wg-%d.key", old.Generation))
+	if data, err := os.ReadFile(file); err != nil || strings.Contains(string(data), "Asked") {
+		t.Errorf("a key that answers nothing: %s, %v", data, err)
+	}
+	want := keymgr.Asked{Rotation: 7, Compromised: 253_402_300_799}
+	if _, err := w.CreateFor(want); err != nil {
+		t.Fatal(err)
+	}
+	for _, keys := range [][]keymgr.WGKey{w.All(), c.Identity(keytest.ID("a"), dir).WGKeys().All()} {
+		if len(keys) != 2 || keys[0].Asked != (keymgr.Asked{}) || keys[1].Asked != want {
+			t.Errorf("keys answer %+v", keys)
+		}
 	}
 }

@@ -30,6 +30,14 @@ type WGKey struct {
 	Private    PrivateKey
 	Public     PublicKey
 	Created    time.Time
+	Asked      Asked
+}
+
+// Asked is what an operator had last asked for when a key was made, by a clock that
+// may be wrong: the key answers it, whatever time that is. In whole seconds.
+type Asked struct {
+	Rotation    int64 `json:"rotationAsked,omitzero"`
+	Compromised int64 `json:"compromisedAsked,omitzero"`
 }
 
 // WGKeys are the generations on disk, one file each with mode 0600. A generation
@@ -47,6 +55,7 @@ type wgKeyFile struct {
 	Generation uint64    `json:"generation"`
 	Created    time.Time `json:"created"`
 	PrivateKey string    `json:"privateKey"`
+	Asked
 }
 
 func openWGKeys(dir string, clock func() time.Time) (*WGKeys, error) {
@@ -95,15 +104,15 @@ func parseWGKey(data []byte) (WGKey, error) {
 	if err != nil || len(raw) != 32 {
 		return WGKey{}, errors.New("privateKey is not 32 bytes in base64")
 	}
-	return newWGKey(f.Generation, PrivateKey(raw), f.Created)
+	return f.key(PrivateKey(raw))
 }
 
-func newWGKey(gen uint64, private PrivateKey, created time.Time) (WGKey, error) {
+func (f wgKeyFile) key(private PrivateKey) (WGKey, error) {
 	public, err := private.Public()
 	if err != nil {
 		return WGKey{}, err
 	}
-	return WGKey{Generation: gen, Private: private, Public: public, Created: created}, nil
+	return WGKey{Generation: f.Generation, Private: private, Public: public, Created: f.Created, Asked: f.Asked}, nil
 }
 
 func wgKeyName(gen uint64) string {
@@ -145,20 +154,23 @@ func (w *WGKeys) Ensure() (WGKey, error) {
 	if n := len(w.keys); n > 0 {
 		return w.keys[n-1], nil
 	}
-	return w.createLocked()
+	return w.createLocked(Asked{})
 }
 
 // Create makes the next generation. It is on disk when Create returns.
-func (w *WGKeys) Create() (WGKey, error) {
+func (w *WGKeys) Create() (WGKey, error) { return w.CreateFor(Asked{}) }
+
+// CreateFor is Create for a key that answers what was asked for.
+func (w *WGKeys) CreateFor(asked Asked) (WGKey, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.createLocked()
+	return w.createLocked(asked)
 }
 
 // createLocked numbers the first generation by the clock, in seconds, and each
 // later one by one more: a node that has lost its disk but not its Node object must
 // not start below a generation that the others have seen.
-func (w *WGKeys) createLocked() (WGKey, error) {
+func (w *WGKeys) createLocked(asked Asked) (WGKey, error) {
 	now := w.clock().UTC().Truncate(time.Second)
 	gen := uint64(max(now.Unix(), 1))
 	if n := len(w.keys); n > 0 {
@@ -171,13 +183,12 @@ func (w *WGKeys) createLocked() (WGKey, error) {
 	// WireGuard clamps its keys; stored clamped, they compare equal to what a device shows.
 	private[0] &= 0xf8
 	private[31] = private[31]&0x7f | 0x40
-	key, err := newWGKey(gen, private, now)
+	file := wgKeyFile{Generation: gen, Created: now, PrivateKey: base64.StdEncoding.EncodeToString(private[:]), Asked: asked}
+	key, err := file.key(private)
 	if err != nil {
 		return WGKey{}, err
 	}
-	data, err := json.Marshal(wgKeyFile{
-		Generation: gen, Created: now, PrivateKey: base64.StdEncoding.EncodeToString(private[:]),
-	})
+	data, err := json.Marshal(file)
 	if err != nil {
 		return WGKey{}, fmt.Errorf("encode wireguard key: %w", err)
 	}
@@ -193,7 +204,7 @@ func (w *WGKeys) createLocked() (WGKey, error) {
 func (w *WGKeys) replace() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, err := w.createLocked(); err != nil {
+	if _, err := w.createLocked(Asked{}); err != nil {
 		return err
 	}
 	for len(w.keys) > 1 {

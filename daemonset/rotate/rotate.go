@@ -146,12 +146,12 @@ func (r *Rotator) Decide(ctx context.Context, s Scene, lanes []overlay.LaneState
 			partners[p.ID.UID] = r.partner(p)
 		}
 	}
-	asked := map[string]rotation.Slot{}
+	wanted := map[string]rotation.Slot{}
 	for {
-		d := r.step(lanes, asked)
+		d := r.step(lanes, wanted)
 		switch {
 		case d.Create != "":
-			k, err := r.identity.WGKeys().Create()
+			k, err := r.identity.WGKeys().CreateFor(asked(s.Request))
 			if err != nil {
 				return d, fmt.Errorf("make wireguard key: %w", err)
 			}
@@ -173,7 +173,7 @@ func (r *Rotator) Decide(ctx context.Context, s Scene, lanes []overlay.LaneState
 			partners[uid] = p
 		}
 		r.pairs.meet(partners)
-		r.ask(ctx, asked)
+		r.ask(ctx, wanted)
 		return d, nil
 	}
 }
@@ -272,7 +272,10 @@ func (r *Rotator) own(published keymgr.Signed) rotation.Own {
 		}
 	}
 	for _, k := range r.identity.WGKeys().All() {
-		key := rotation.Key{Generation: k.Generation, Since: k.Created.Truncate(time.Second)}
+		key := rotation.Key{
+			Generation: k.Generation, Since: k.Created.Truncate(time.Second),
+			Requested: moment(k.Asked.Rotation), Compromised: moment(k.Asked.Compromised),
+		}
 		if at, ok := since[k.Generation]; ok {
 			key.Since = at
 		}

@@ -330,3 +330,26 @@ func TestAttackIsToldOnce(t *testing.T) {
 		t.Errorf("installs %+v without a preshared key", d.Install)
 	}
 }
+
+// TestRequestOfTheFutureIsAnsweredOnce: whoever asked has a clock that is ahead.
+func TestRequestOfTheFutureIsAnsweredOnce(t *testing.T) {
+	a, _ := couple(t, keymgr.PSKOff)
+	a.peers = nil
+	first := a.newest()
+	a.request.At = time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -24*3600))
+	a.request.Compromised = a.request.At
+	for range 10 {
+		a.clock.Add(time.Second)
+		a.decide()
+		a.sign()
+	}
+	if n := a.newest(); n.Generation != first.Generation+1 || len(a.Identity.WGKeys().All()) != 1 {
+		t.Errorf("key %d after %d, want one new key", n.Generation, first.Generation)
+	}
+	a.clock.Add(time.Second)
+	a.request.Compromised = a.request.At.Add(-time.Hour)
+	a.decide()
+	if n := a.newest(); n.Generation != first.Generation+2 {
+		t.Errorf("key %d after %d, want another for another request", n.Generation, first.Generation)
+	}
+}

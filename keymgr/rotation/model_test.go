@@ -85,7 +85,7 @@ func (p *play) event() {
 		w.now = w.now.Add(time.Duration(w.rnd.IntN(1500)) * time.Millisecond)
 		w.network()
 	case roll < 989:
-		n.asked = w.now
+		n.asked = w.now.Add(p.off())
 	case roll < 994: // the daemon dies in the middle of something, and is away for a while
 		n.step(w.rnd.IntN(4))
 		n.restart()
@@ -95,7 +95,7 @@ func (p *play) event() {
 		n.reboot()
 		p.excuse(n)
 	case roll < 997:
-		n.broken = w.now
+		n.broken = w.now.Add(p.off())
 		p.excuse(n)
 	case roll < 999 && roll >= 998: // the machine is too busy to send anything
 		n.mute = w.now.Add(time.Duration(w.rnd.IntN(60)) * time.Second)
@@ -104,6 +104,12 @@ func (p *play) event() {
 		p.excuse(n)
 	}
 	p.check()
+}
+
+// off is how far an operator's clock is ahead: mostly right, or by minutes, or
+// somebody has written a time that never comes.
+func (p *play) off() time.Duration {
+	return []time.Duration{0, 0, 5 * time.Minute, 1000 * time.Hour}[p.w.rnd.IntN(4)]
 }
 
 // excuse forgets the pairs of a node that cannot be expected to hold.
@@ -151,7 +157,7 @@ func (p *play) check() {
 
 // compromised tells whether a node is about to break with a key on purpose.
 func compromised(n *node) bool {
-	return len(n.disk.keys) > 0 && !n.disk.keys[0].Since.After(n.broken)
+	return len(n.disk.keys) > 0 && Input{Compromised: n.broken}.compromised(n.disk.keys[0])
 }
 
 // reaches tells whether what n sends to o now would arrive.

@@ -38,7 +38,7 @@ func (m *Machine) node(in Input, d *Decision) {
 		m.retire(in, d, old, newest)
 	case in.Ready < newest.Generation:
 		d.State, d.Publish = Keyed, in.Own.Signed
-	case !old.Since.After(in.Compromised):
+	case in.compromised(old):
 		d.State, d.Publish, d.Revoke = Retiring, []uint64{newest.Generation}, []uint64{old.Generation}
 	case !signed(newest):
 		d.State, d.Publish = Keyed, []uint64{old.Generation, newest.Generation}
@@ -50,9 +50,9 @@ func (m *Machine) node(in Input, d *Decision) {
 // due says why the only key should be followed by another now.
 func (m *Machine) due(in Input, k Key) Reason {
 	switch {
-	case !in.Compromised.IsZero() && !k.Since.After(in.Compromised):
+	case in.compromised(k):
 		return Compromise
-	case k.Since.Before(in.Requested):
+	case k.Since.Before(in.Requested) && !sameSecond(k.Requested, in.Requested):
 		return OnDemand
 	case k.Since.After(in.Now.Add(clockSkew)):
 		return ClockBack
@@ -63,6 +63,14 @@ func (m *Machine) due(in Input, k Key) Reason {
 	}
 	return ""
 }
+
+// compromised tells whether somebody else may have an own key.
+func (in Input) compromised(k Key) bool {
+	return !in.Compromised.IsZero() && !k.Since.After(in.Compromised) && !sameSecond(k.Compromised, in.Compromised)
+}
+
+// sameSecond compares requests as finely as they are kept with keys.
+func sameSecond(a, b time.Time) bool { return a.Unix() == b.Unix() }
 
 // dueAt is at 70–90 % of the period, by a lot that a restart does not draw again.
 func (m *Machine) dueAt(k Key) time.Time {
@@ -112,7 +120,7 @@ func (m *Machine) prove(in Input, d *Decision, old, newest Key) {
 func (m *Machine) retire(in Input, d *Decision, old, newest Key) {
 	d.State, d.Publish = Retiring, []uint64{newest.Generation}
 	wait := m.cfg.Times.Propagation
-	if !old.Since.After(in.Compromised) {
+	if in.compromised(old) {
 		d.Revoke, wait = []uint64{old.Generation}, 0
 	}
 	if !slices.Equal(in.Own.Announced, d.Publish) {

@@ -45,7 +45,7 @@ func TestWhenToExchange(t *testing.T) {
 		"preferred, too":             {peer(20).with(Preferred), 0, nil, 0},
 		"never without keys":         {peer(20).with(Classic), 0, nil, -1},
 		"never before announced":     {peer(20).with(Required), 0, func(s *scene) { s.Own.Announced = nil }, -1},
-		"never with a withdrawn key": {Peer{UID: "p", Keys: []Key{{20, epoch, true}}}.with(Required, shared(live(10, 20))), 0, nil, -1},
+		"never with a withdrawn key": {Peer{UID: "p", Keys: []Key{{Generation: 20, Since: epoch, Withdrawn: true}}}.with(Required, shared(live(10, 20))), 0, nil, -1},
 		"spread by lot":              {peer(20).with(Required), 1, func(s *scene) { s.Peers = append(s.Peers, strangers(999)...) }, 5 * second},
 		"the other end goes first":   {peer(20).with(Required), 0, older, second + 10*time.Millisecond},
 		"the other end, of a crowd": {peer(20).with(Required), 1, func(s *scene) {
@@ -173,7 +173,7 @@ func TestWhoStartsHandshakes(t *testing.T) {
 		"does not step in yet":          {peer(20).with(Required, dead), paired(false), 12*time.Second - 1, false},
 		"no need to step in":            {peer(20).with(Required, session), paired(false), 12 * time.Second, false},
 		"peer waits for it to be left":  {peer(20, 21).with(Required, session), paired(false), 0, true},
-		"withdrawn key waits no longer": {Peer{UID: "p", Keys: []Key{{20, epoch, false}, {19, epoch, true}}}.with(Required, session), nil, 0, false},
+		"withdrawn key waits no longer": {Peer{UID: "p", Keys: []Key{{Generation: 20, Since: epoch}, {Generation: 19, Since: epoch, Withdrawn: true}}}.with(Required, session), nil, 0, false},
 	} {
 		s := newScene(0, tc.peer)
 		if tc.change != nil {

@@ -89,15 +89,24 @@ func TestReasonForANewKey(t *testing.T) {
 		change func(*scene)
 		want   Reason
 	}{
-		"none":                        {func(*scene) {}, ""},
-		"no key":                      {func(s *scene) { s.Own = Own{} }, First},
-		"asked for":                   {func(s *scene) { s.Requested = made.Add(1) }, OnDemand},
-		"asked for before":            {func(s *scene) { s.Requested = made }, ""},
-		"asked for, two keys":         {func(s *scene) { s.own(10, 11); s.Requested = epoch.Add(1) }, ""},
-		"asked for, not announced":    {func(s *scene) { s.Own.Announced = nil; s.Requested = epoch }, ""},
-		"compromised":                 {func(s *scene) { s.Compromised = made }, Compromise},
-		"compromised, not announced":  {func(s *scene) { s.Own.Announced = nil; s.Compromised = epoch }, ""},
-		"compromised before":          {func(s *scene) { s.Compromised = made.Add(-1) }, ""},
+		"none":                       {func(*scene) {}, ""},
+		"no key":                     {func(s *scene) { s.Own = Own{} }, First},
+		"asked for":                  {func(s *scene) { s.Requested = made.Add(1) }, OnDemand},
+		"asked for before":           {func(s *scene) { s.Requested = made }, ""},
+		"asked for, two keys":        {func(s *scene) { s.own(10, 11); s.Requested = epoch.Add(1) }, ""},
+		"asked for, not announced":   {func(s *scene) { s.Own.Announced = nil; s.Requested = epoch }, ""},
+		"compromised":                {func(s *scene) { s.Compromised = made }, Compromise},
+		"compromised, not announced": {func(s *scene) { s.Own.Announced = nil; s.Compromised = epoch }, ""},
+		"compromised before":         {func(s *scene) { s.Compromised = made.Add(-1) }, ""},
+		"compromised, answered": {func(s *scene) {
+			s.Compromised, s.Own.Keys[0].Compromised = epoch.AddDate(99, 0, 0), epoch.AddDate(99, 0, 0)
+		}, ""},
+		"compromised again": {func(s *scene) {
+			s.Compromised, s.Own.Keys[0].Compromised = epoch.AddDate(99, 0, 0), epoch.AddDate(98, 0, 0)
+		}, Compromise},
+		"asked for and answered": {func(s *scene) {
+			s.Requested, s.Own.Keys[0].Requested = epoch.AddDate(99, 0, 0), epoch.AddDate(99, 0, 0)
+		}, ""},
 		"compromised and asked for":   {func(s *scene) { s.Compromised, s.Requested = epoch, epoch }, Compromise},
 		"machine started long ago":    {func(s *scene) { s.Own.Keys[0].Since, s.Boot = epoch.AddDate(0, 0, -2), epoch.AddDate(0, 0, -1) }, Boot},
 		"machine started just now":    {func(s *scene) { s.Boot = made.Add(1) }, ""},
@@ -384,5 +393,37 @@ func TestStepGrowsWithPeers(t *testing.T) {
 	}
 	if one, two := cost(1000), cost(2000); two > 2.2*one {
 		t.Errorf("%.0f allocations for 1000 peers, %.0f for 2000", one, two)
+	}
+}
+
+// TestRequestOfTheFuture: an operator's clock that is ahead, or a time that never
+// comes, makes one new key and not one after the other.
+func TestRequestOfTheFuture(t *testing.T) {
+	for name, request := range map[string]Input{
+		"compromised": {Requested: epoch.AddDate(99, 0, 0), Compromised: epoch.AddDate(99, 0, 0)},
+		"requested":   {Requested: epoch.Add(10 * time.Minute)},
+	} {
+		s := newScene(0)
+		s.Requested, s.Compromised = request.Requested, request.Compromised
+		created, revoked := 0, map[uint64]bool{}
+		s.pass(15*time.Minute, func(int) {
+			d := s.m.Step(s.Input)
+			for _, g := range d.Revoke {
+				revoked[g] = true
+			}
+			switch last := s.Own.Keys[len(s.Own.Keys)-1]; {
+			case d.Create != "":
+				created++
+				next := Key{Generation: last.Generation + 1, Since: s.Now, Requested: s.Requested, Compromised: s.Compromised}
+				s.Own.Keys, s.Ready = append(s.Own.Keys, next), next.Generation
+			case d.Remove != 0:
+				s.Own.Keys = s.Own.Keys[1:]
+			default:
+				s.Own.Signed, s.Own.Announced = d.Publish, d.Publish
+			}
+		})
+		if want := name == "compromised"; created != 1 || revoked[10] != want || len(revoked) > 1 || len(s.Own.Keys) != 1 {
+			t.Errorf("%s: %d keys made, revoked %v, on disk %v", name, created, revoked, s.Own.Keys)
+		}
 	}
 }

@@ -19,6 +19,9 @@ type Key struct {
 	Since time.Time
 	// Withdrawn says of a peer's key that its newest statement no longer lists it.
 	Withdrawn bool
+	// Requested and Compromised are those of the Input by which an own key was made:
+	// it answers them, though they may lie in the future by the clock of who asked.
+	Requested, Compromised time.Time
 }
 
 // Secrecy says whether the lanes of a pair carry a preshared key.
@@ -80,7 +83,8 @@ type Input struct {
 	// for a clock that was set back makes peers take their handshakes for replays.
 	Boot time.Time
 	// Requested and Compromised are when an operator last asked for a new key: keys
-	// made before are replaced. After Compromised, without waiting for anybody.
+	// made before are replaced, each once: a key that was made for that very request is
+	// none of them. After Compromised, without waiting for anybody.
 	Requested, Compromised time.Time
 	Peers                  []Peer
 }

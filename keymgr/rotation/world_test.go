@@ -207,7 +207,7 @@ func (n *node) create(d Decision) {
 	if d.Create == "" {
 		return
 	}
-	k := Key{Generation: 1, Since: n.w.now.Truncate(time.Second)}
+	k := Key{Generation: 1, Since: n.w.now.Truncate(time.Second), Requested: n.asked, Compromised: n.broken}
 	if l := len(n.disk.keys); l > 0 {
 		k.Generation = n.disk.keys[l-1].Generation + 1
 	}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package rotate
+
+import (
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr"
+)
+
+// asked is what a key that is made now answers.
+func asked(r kube.RotationRequest) keymgr.Asked {
+	return keymgr.Asked{Rotation: seconds(r.At), Compromised: seconds(r.Compromised)}
+}
+
+// seconds is 0 for no time at all; moment reads it back.
+func seconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}
+
+func moment(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
+}
