@@ -236,13 +236,15 @@ func TestFirstHolderKeepsKey(t *testing.T) {
 	wantReason(t, err, keymgr.ErrDuplicateKey)
 }
 
-// A node that retires a key or gives up a pod range frees it for others.
+// A node that retires a key for good or gives up a pod range frees it for others.
 func TestClaimsFollowStatement(t *testing.T) {
 	s := newScene(t)
 	old := s.b.Input.Keys
-	s.b.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "b", 2, s.Clock.Now())}
-	s.b.Input.PodCIDRs = nil
-	mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
+	for gen := range uint64(2) { // the second one takes the device of the old one
+		s.b.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "b", 2+gen, s.Clock.Now())}
+		s.b.Input.PodCIDRs = nil
+		mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
+	}
 	n := s.Node("n", "10.244.2.0/24")
 	n.Input.Keys = old
 	mustVerify(t, s.verifier, n.Sign(), n.Live)

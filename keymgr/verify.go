@@ -118,7 +118,7 @@ func (v *Verifier) adopt(r Record) {
 	}
 	if !r.Gone {
 		v.names[r.ID.Name] = r.ID.UID
-		v.claims.hold(k.stmt)
+		v.claims.hold(k.claim())
 	}
 }
 
@@ -171,7 +171,7 @@ func (v *Verifier) forgetLocked(uid string) error {
 	if k == nil || k.rec.Gone {
 		return nil
 	}
-	v.claims.release(k.stmt)
+	v.claims.release(k.claim())
 	delete(v.names, k.rec.ID.Name)
 	k.rec.Gone = true
 	return v.save(k.rec)
@@ -381,13 +381,13 @@ func (v *Verifier) accept(c *candidate) error {
 		}
 	}
 	if c.revoked != nil {
-		v.claims.release(c.revoked.stmt)
+		v.claims.release(c.revoked.claim())
 	}
 	var before Statement
 	if c.prev != nil {
-		before = c.prev.stmt
+		before = c.prev.claim()
 	}
-	v.claims.replace(before, c.stmt)
+	v.claims.replace(before, k.claim())
 	v.nodes[c.live.ID.UID] = k
 	v.names[c.live.ID.Name] = c.live.ID.UID
 	return nil

@@ -48,3 +48,13 @@ func (v *Verifier) draining(c *candidate) []PeerKey {
 	}
 	return []PeerKey{w.Key.verified()}
 }
+
+// claim is what a node holds: what its statement says, and the key that it has
+// withdrawn. Readers still hand that out, so that nobody else may list it.
+func (k *known) claim() Statement {
+	s := k.stmt
+	if w := k.rec.Withdrawn; w != nil {
+		s.Keys = append(slices.Clip(s.Keys), w.Key)
+	}
+	return s
+}

@@ -53,3 +53,29 @@ func TestSinceIsAsPublished(t *testing.T) {
 		t.Errorf("key since %s, was made %s", got, made)
 	}
 }
+
+// TestWithdrawnKeyIsStillItsNodes: nobody else can list it, not even where the reader
+// has started anew, until its node has gone.
+func TestWithdrawnKeyIsStillItsNodes(t *testing.T) {
+	s, restart := reopened(t)
+	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
+	mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
+	s.Clock.Add(time.Second)
+	stolen := s.a.Input.Keys[0]
+	s.a.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "a", 2, s.Clock.Now())}
+	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
+	stolen.Generation = 2
+	s.b.Input.Keys = append(s.b.Input.Keys, stolen)
+	for range 2 {
+		_, err := s.verifier.Verify(s.b.Sign(), s.b.Live)
+		wantReason(t, err, keymgr.ErrDuplicateKey)
+		if p := mustVerify(t, s.verifier, s.a.Sign(), s.a.Live); len(p.Withdrawn) != 1 {
+			t.Errorf("withdrawn %v, want the old key", p.Withdrawn)
+		}
+		restart()
+	}
+	if err := s.verifier.Forget(s.a.Live.ID); err != nil {
+		t.Fatal(err)
+	}
+	mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
+}

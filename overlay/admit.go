@@ -23,6 +23,7 @@ type admission struct {
 	nodes    map[netip.Addr]keymgr.NodeID
 	sites    []netip.Addr // the keys of nodes, in order
 	keys     map[keymgr.PublicKey]bool
+	listed   map[keymgr.PublicKey]bool // by any peer
 	names    map[string]bool
 	refused  []Refusal
 }
@@ -30,7 +31,7 @@ type admission struct {
 func admit(cfg Config, peers []Peer) *admission {
 	a := &admission{
 		cfg:   cfg,
-		nodes: map[netip.Addr]keymgr.NodeID{}, keys: map[keymgr.PublicKey]bool{},
+		nodes: map[netip.Addr]keymgr.NodeID{}, keys: map[keymgr.PublicKey]bool{}, listed: map[keymgr.PublicKey]bool{},
 		names: map[string]bool{cfg.Self.Name: true},
 	}
 	for _, p := range cfg.PodCIDRs {
@@ -38,6 +39,11 @@ func admit(cfg Config, peers []Peer) *admission {
 	}
 	for _, own := range cfg.Addresses {
 		a.own(own, cfg.Self)
+	}
+	for _, p := range peers {
+		for _, k := range p.Keys {
+			a.listed[k.Key()] = true
+		}
 	}
 	for _, p := range sorted(peers, comparePeers) {
 		a.add(p)
@@ -57,7 +63,7 @@ func (a *admission) add(p Peer) {
 		return
 	}
 	a.names[p.ID.Name] = true
-	p = a.ownAddresses(p)
+	p = a.withdrawn(a.ownAddresses(p))
 	switch reason := a.laneFault(p); {
 	case !p.wantsLane(a.cfg.Kind):
 		a.known = append(a.known, p)
@@ -74,6 +80,23 @@ func (a *admission) add(p Peer) {
 	for _, c := range p.PodCIDRs {
 		a.pods.add(c)
 	}
+}
+
+// withdrawn adds what a peer has withdrawn to its keys, but for what somebody else
+// claims too: whoever lists a key that another has given up does not get that other
+// refused.
+func (a *admission) withdrawn(p Peer) Peer {
+	p.Keys, p.Combinations = slices.Clone(p.Keys), slices.Clone(p.Combinations)
+	for _, k := range p.Withdrawn {
+		if !a.listed[k.Key()] && !a.keys[k.Key()] {
+			p.Keys = append(p.Keys, k)
+			continue
+		}
+		reason := fmt.Sprintf("the withdrawn key of generation %d is also another's", k.Generation())
+		a.refused = append(a.refused, Refusal{ID: p.ID, Reason: reason})
+		p.Combinations = slices.DeleteFunc(p.Combinations, func(c Combination) bool { return c.Peer == k.Generation() })
+	}
+	return p
 }
 
 // own makes addr an address of that node.

@@ -38,6 +38,9 @@ type Config struct {
 type Peer struct {
 	ID   keymgr.NodeID
 	Keys []keymgr.PeerKey // one or two, of different parity
+	// Withdrawn are keys that its statement lists no more, and that lanes may be with
+	// besides, of another parity than Keys.
+	Withdrawn []keymgr.PeerKey
 	// Combinations are the pairs of keys that lanes are wanted for.
 	Combinations []Combination
 	Active       Slot         // which of them carries traffic

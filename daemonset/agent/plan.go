@@ -29,7 +29,7 @@ func overlayPeers(all []judged, self kube.Node, d rotation.Decision) []overlay.P
 	var peers []overlay.Peer
 	for _, j := range all {
 		p := overlay.Peer{
-			ID: keymgr.NodeID{Name: j.node.Name, UID: j.node.UID}, Keys: rotate.AllKeys(j.peer),
+			ID: keymgr.NodeID{Name: j.node.Name, UID: j.node.UID}, Keys: j.peer.Keys, Withdrawn: j.peer.Withdrawn,
 			Addresses: j.node.Addresses, PodCIDRs: j.node.PodCIDRs,
 		}
 		if pair, ok := d.Peers[j.node.UID]; ok {

@@ -304,7 +304,7 @@ func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Deci
 	for _, p := range peers {
 		pair := decided.Peers[p.ID.UID]
 		others = append(others, overlay.Peer{
-			ID: p.ID, Keys: AllKeys(p.Peer), Combinations: Combinations(pair), Active: overlay.Slot(pair.Active),
+			ID: p.ID, Keys: p.Peer.Keys, Withdrawn: p.Peer.Withdrawn, Combinations: Combinations(pair), Active: overlay.Slot(pair.Active),
 			Endpoint: p.Addr, Addresses: p.Endpoints, PodCIDRs: p.PodCIDRs,
 		})
 	}

@@ -354,7 +354,7 @@ func (n *node) compute(d rotation.Decision) {
 		}
 		pair := d.Peers[p.ID.UID]
 		peers = append(peers, overlay.Peer{
-			ID: p.ID, Keys: rotate.AllKeys(p), Endpoint: p.Endpoints[0], PodCIDRs: p.PodCIDRs, Addresses: n.w.authors[i].live.Addresses,
+			ID: p.ID, Keys: p.Keys, Withdrawn: p.Withdrawn, Endpoint: p.Endpoints[0], PodCIDRs: p.PodCIDRs, Addresses: n.w.authors[i].live.Addresses,
 			Combinations: rotate.Combinations(pair), Active: overlay.Slot(pair.Active),
 		})
 	}
