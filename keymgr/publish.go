@@ -24,7 +24,8 @@ const StatementLifetime = 72 * time.Hour
 // StatementInput is what this node wants to say about itself.
 type StatementInput struct {
 	// Keys are the one or two generations to publish, oldest first.
-	Keys        []WGKey
+	Keys []WGKey
+	// RevokedGens are added to those that earlier statements revoked.
 	RevokedGens []uint64
 	// BasePort is the first of the four UDP ports; see Port.
 	BasePort  uint16
@@ -115,7 +116,7 @@ func (id *Identity) describe(in StatementInput) Statement {
 	s := Statement{
 		Type: StatementType, TrustDomain: id.cfg.TrustDomain,
 		NodeName: id.cfg.Node.Name, NodeUID: id.cfg.Node.UID,
-		RevokedGens: in.RevokedGens, Endpoints: in.Endpoints, PodCIDRs: in.PodCIDRs,
+		RevokedGens: id.revoked(in), Endpoints: in.Endpoints, PodCIDRs: in.PodCIDRs,
 		PSK: in.PSK, PSKPort: in.PSKPort,
 	}
 	if s.PSK == "" {
@@ -128,6 +129,20 @@ func (id *Identity) describe(in StatementInput) Statement {
 		})
 	}
 	return s
+}
+
+// revoked adds those generations to revoke that the last statement revoked, the newest
+// of them if they get too many: a reader that misses a statement has to find them in
+// the next.
+func (id *Identity) revoked(in StatementInput) []uint64 {
+	if id.last == nil {
+		return in.RevokedGens
+	}
+	all := slices.DeleteFunc(slices.Clone(id.last.RevokedGens), func(gen uint64) bool {
+		return slices.Contains(in.RevokedGens, gen) || slices.ContainsFunc(in.Keys, func(k WGKey) bool { return k.Generation == gen })
+	})
+	all = all[max(0, min(len(all), len(all)+len(in.RevokedGens)-maxRevokedGens)):]
+	return append(all, in.RevokedGens...)
 }
 
 // Last returns the statement that was signed last, false if there is none. Publish

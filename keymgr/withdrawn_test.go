@@ -4,6 +4,7 @@
 package keymgr_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -78,4 +79,33 @@ func TestWithdrawnKeyIsStillItsNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
+}
+
+// TestRevokedGenerationStaysRevoked: a reader that has missed the first statement that
+// revokes a generation does not take it for one that is merely withdrawn.
+func TestRevokedGenerationStaysRevoked(t *testing.T) {
+	s := newScene(t)
+	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
+	sign := func(gen uint64, revoked ...uint64) keymgr.Signed {
+		t.Helper()
+		s.Clock.Add(time.Second)
+		s.a.Input.Keys, s.a.Input.RevokedGens = []keymgr.WGKey{keytest.WGKey(t, "a", gen, s.Clock.Now())}, revoked
+		return s.a.Sign()
+	}
+	sign(2, 1) // which the reader does not see
+	s.a.Input.RevokedGens = nil
+	if why := s.a.Identity.NeedsStatement(s.a.Input); why != "" {
+		t.Errorf("another statement (%s) to revoke no more what is gone", why)
+	}
+	s.Clock.Add(time.Second)
+	p := mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
+	if len(p.Withdrawn) != 0 || !slices.Equal(p.RevokedGens, []uint64{1}) {
+		t.Errorf("withdrawn %v, revoked %v; want the first one revoked", p.Withdrawn, p.RevokedGens)
+	}
+	for gen := uint64(3); gen < 50; gen++ {
+		p = mustVerify(t, s.verifier, sign(gen, gen-1), s.a.Live)
+	}
+	if n := len(p.RevokedGens); n != 32 || p.RevokedGens[0] != 17 || p.RevokedGens[31] != 48 {
+		t.Errorf("revoked %v, want the newest 32", p.RevokedGens)
+	}
 }
