@@ -27,7 +27,8 @@ const (
 type Options struct {
 	// ReuseDelay is how long a released address rests. Negative: not at all.
 	ReuseDelay time.Duration
-	// Grace is the age from which on Repair may release a lease. Negative: at once.
+	// Grace is the age from which on Repair may release a lease, and how long Missed
+	// wants an owner to be away. Negative: at once.
 	Grace time.Duration
 	// Clock tells the time; nil is time.Now.
 	Clock func() time.Time
@@ -77,6 +78,9 @@ type holding struct {
 	Lease
 	// touched is when the owner last asked for it, in this run of the daemon.
 	touched time.Time
+	// missed is since when Missed was told of views that lack the owner; zero if
+	// the last one had it.
+	missed time.Time
 	// unclear says that a write failed: the store may say something else.
 	unclear bool
 }
@@ -183,7 +187,7 @@ func (a *Allocator) Allocate(owner Owner, meta Meta) (Lease, error) {
 // renewLocked returns the lease that its owner asks for again, and stores it if
 // the store may not have it so.
 func (a *Allocator) renewLocked(h holding, meta Meta) (Lease, error) {
-	h.touched = a.opts.Clock()
+	h.touched, h.missed = a.opts.Clock(), time.Time{}
 	a.held[h.Owner] = h
 	if h.Meta == meta && !h.unclear {
 		return h.clone(), nil

@@ -78,6 +78,28 @@ func (a *Allocator) Stale(live func(Lease) bool) []Lease {
 	})
 }
 
+// Missed is told of each view of the live owners whether the owner is in it, and
+// reports whether it was in none for the grace. A single view says little: the mirror
+// of a static pod is deleted and made anew, and a pod that was deleted by force still
+// runs for a while. The time counts from the first view, in this run of the daemon.
+func (a *Allocator) Missed(owner Owner, seen bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h, ok := a.held[owner]
+	if !ok {
+		return false
+	}
+	now := a.opts.Clock()
+	switch {
+	case seen:
+		h.missed = time.Time{}
+	case h.missed.IsZero():
+		h.missed = now
+	}
+	a.held[owner] = h
+	return !seen && now.Sub(h.missed) >= a.opts.Grace
+}
+
 // Repair releases the leases that Stale returns, and returns those it released. A
 // lease that its owner asks for meanwhile is kept.
 func (a *Allocator) Repair(live func(Lease) bool) ([]Lease, error) {

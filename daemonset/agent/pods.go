@@ -245,7 +245,7 @@ func (p *pods) restore() error {
 }
 
 // repair gives back the addresses of pods that ended without a DEL: their
-// device is gone, or the API server knows no such pod.
+// device is gone, or the API server has known no such pod for the grace.
 func (p *pods) repair(live []kube.Pod) {
 	names, uids := map[string]bool{}, map[string]bool{}
 	for _, l := range live {
@@ -256,7 +256,7 @@ func (p *pods) repair(live []kube.Pod) {
 			return false
 		}
 		// A static pod has another UID in the API than the kubelet gives us.
-		return l.Meta.Name == "" || uids[l.Meta.UID] || names[l.Meta.Namespace+"/"+l.Meta.Name]
+		return !p.leases.Missed(l.Owner, l.Meta.Name == "" || uids[l.Meta.UID] || names[l.Meta.Namespace+"/"+l.Meta.Name])
 	})
 	for _, l := range stale {
 		if err := p.remove(l.Owner, l.Addresses); err != nil {

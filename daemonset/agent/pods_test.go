@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/cni/podnet"
+	"github.com/sealane/sealane/daemonset/enforce"
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/internal/nettest"
+)
+
+// noEndpoints is a data path that lets everything be.
+type noEndpoints struct{}
+
+func (noEndpoints) AttachPod(bpf.Device) error                 { return nil }
+func (noEndpoints) Detach(bpf.Device) error                    { return nil }
+func (noEndpoints) SetEndpoint(netip.Addr, bpf.Endpoint) error { return nil }
+func (noEndpoints) DeleteEndpoint(netip.Addr) error            { return nil }
+
+// noGuards knows no policy.
+type noGuards struct{}
+
+func (noGuards) Attach(context.Context, cni.PodRef, []netip.Addr) error { return nil }
+func (noGuards) Detach([]netip.Addr)                                    {}
+func (noGuards) Restore([]enforce.Attachment)                           {}
+
+// lodge is a node's pods, of which one is connected, over a kernel that is real.
+type lodge struct {
+	*pods
+	t    *testing.T
+	host *nettest.NS
+	now  time.Time
+	pod  cni.Attachment
+}
+
+// newLodge connects a static pod: its UID is none that the API server knows.
+func newLodge(t *testing.T) *lodge {
+	t.Helper()
+	host := nettest.NewNS(t)
+	l := &lodge{t: t, host: host, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	leases, err := ipam.Open(t.TempDir(), []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}, ipam.Options{
+		Clock: func() time.Time { return l.now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := newState()
+	state.setMTU(1420)
+	l.pods = &pods{
+		leases: leases, links: host.Handle(), remover: podnet.NewRemover(host.Handle()), datapath: noEndpoints{},
+		guards: noGuards{}, state: state, log: slog.New(slog.DiscardHandler),
+	}
+	l.pod = cni.Attachment{
+		ContainerID: "c1", IfName: "eth0", Netns: nettest.NewNS(t).Path, Network: "sealane",
+		Pod: cni.PodRef{Namespace: "shop", Name: "web-n1", UID: "hash"},
+	}
+	if l.pod.Prev, err = l.Add(t.Context(), l.pod); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// wantConnected fails unless the pod has its lease and its network, or neither.
+func (l *lodge) wantConnected(want bool) {
+	l.t.Helper()
+	_, leased := l.leases.Lease(ownerOf(l.pod))
+	if err := l.Check(l.t.Context(), l.pod); (err == nil) != want || leased != want {
+		l.t.Errorf("leased: %t, check: %v, want connected: %t", leased, err, want)
+	}
+}
+
+func TestPrivilegedRepairBelievesNoSingleView(t *testing.T) {
+	l := newLodge(t)
+	mirror := func(uid string) []kube.Pod { return []kube.Pod{{Namespace: "shop", Name: "web-n1", UID: uid}} }
+	l.now = l.now.Add(time.Hour)
+	l.repair(mirror("mirror-1"))
+	l.repair(nil) // the mirror is deleted, and made anew
+	l.wantConnected(true)
+	l.now = l.now.Add(ipam.DefaultGrace)
+	l.repair(mirror("mirror-2"))
+	l.repair(nil)
+	l.wantConnected(true)
+	l.now = l.now.Add(ipam.DefaultGrace - time.Second)
+	l.repair(nil)
+	l.wantConnected(true)
+	l.now = l.now.Add(time.Second)
+	l.repair(nil)
+	l.wantConnected(false)
+}
+
+func TestPrivilegedRepairNeedsNoViewWithoutADevice(t *testing.T) {
+	l := newLodge(t)
+	l.now = l.now.Add(time.Hour)
+	if err := l.links.DeleteLink(podnet.HostName(ownerOf(l.pod))); err != nil {
+		t.Fatal(err)
+	}
+	l.repair([]kube.Pod{{Namespace: "shop", Name: "web-n1"}})
+	l.wantConnected(false)
+}
+
+func TestPrivilegedGCBelievesTheRuntimeAtOnce(t *testing.T) {
+	l := newLodge(t)
+	l.now = l.now.Add(time.Hour)
+	if err := l.GC(t.Context(), "sealane", nil); err != nil {
+		t.Fatal(err)
+	}
+	l.wantConnected(false)
+}
