@@ -7,10 +7,13 @@ package conflist
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/internal/atomicfile"
@@ -22,6 +25,8 @@ const (
 	// DefaultPath is where the runtime finds the network. The number puts it before
 	// the networks of others.
 	DefaultPath = "/etc/cni/net.d/05-sealane.conflist"
+	// keepPeriod is how soon Keep sees what others did to the list.
+	keepPeriod = 10 * time.Second
 )
 
 // Options are the choices of the list. The zero value is what a cluster needs.
@@ -73,12 +78,39 @@ func Encode(o Options) []byte {
 // node's network for ready. A file that says the same is not touched, as the runtime
 // reads the directory anew at each change.
 func Write(path string, o Options) error {
+	_, err := write(path, o)
+	return err
+}
+
+// write reports whether it had to touch the file.
+func write(path string, o Options) (touched bool, err error) {
 	data := Encode(o)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
-		return nil
+		return false, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("create directory of the CNI configuration: %w", err)
+		return false, fmt.Errorf("create directory of the CNI configuration: %w", err)
 	}
-	return atomicfile.Write(path, data, 0o644)
+	return true, atomicfile.Write(path, data, 0o644)
+}
+
+// Keep writes the list anew, until ctx ends, whenever somebody has changed or removed
+// it: an operator who was told to, or what uninstalls another network. Without it the
+// runtime would connect no pod until the daemon starts again. Errors are only logged,
+// as the pods that are connected need no list.
+func Keep(ctx context.Context, path string, o Options, log *slog.Logger) {
+	tick := time.NewTicker(keepPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if touched, err := write(path, o); err != nil {
+			log.Error("network configuration cannot be written anew", "path", path, "error", err)
+		} else if touched {
+			log.Warn("network configuration was changed or removed; it is written anew", "path", path)
+		}
+	}
 }

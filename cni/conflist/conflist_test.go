@@ -4,10 +4,16 @@
 package conflist_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -92,4 +98,60 @@ func TestWriteTouchesTheFileOnlyToChangeIt(t *testing.T) {
 	if err := conflist.Write(filepath.Join(file, "x"), conflist.Options{}); err == nil {
 		t.Error("written below a file")
 	}
+}
+
+func TestKeepWritesWhatOthersChange(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "net.d")
+	path := filepath.Join(dir, "05-sealane.conflist")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		must(conflist.Write(path, conflist.Options{}))
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			conflist.Keep(ctx, path, conflist.Options{}, slog.New(slog.NewTextHandler(&log, nil)))
+		}()
+		// wantSaid lets Keep look once more.
+		wantSaid := func(want string) {
+			t.Helper()
+			time.Sleep(10 * time.Second) // of the bubble
+			synctest.Wait()
+			if said := log.String(); strings.Count(said, "\n") > 1 || (said == "") != (want == "") || !strings.Contains(said, want) {
+				t.Errorf("log = %q, want %q", said, want)
+			}
+			log.Reset()
+		}
+		wantList := func() {
+			t.Helper()
+			got, err := os.ReadFile(path)
+			must(err)
+			if diff := cmp.Diff(defaultConflist, string(got)); diff != "" {
+				t.Errorf("conflist (-want +got):\n%s", diff)
+			}
+		}
+		wantSaid("")
+		must(os.RemoveAll(dir))
+		wantSaid("level=WARN")
+		wantList()
+		wantSaid("")
+		must(os.WriteFile(path, []byte("{}"), 0o600))
+		wantSaid("level=WARN")
+		wantList()
+		// What cannot be written is told, and tried again.
+		must(os.RemoveAll(dir))
+		must(os.WriteFile(dir, nil, 0o600))
+		wantSaid("level=ERROR")
+		must(os.Remove(dir))
+		wantSaid("level=WARN")
+		wantList()
+		cancel()
+		<-ended
+	})
 }

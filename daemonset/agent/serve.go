@@ -59,7 +59,7 @@ func conflistPath(cfg Config) string {
 	return filepath.Join(cfg.CNIConfDir, filepath.Base(conflist.DefaultPath))
 }
 
-// announce tells the runtime of the network when pods can be connected.
+// announce tells the runtime of the network when pods can be connected, and from then on.
 func (d *daemon) announce(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -67,9 +67,11 @@ func (d *daemon) announce(ctx context.Context) error {
 	case <-d.state.ready:
 	}
 	// The plugin runs on the host, where these folders have their default names.
-	if err := conflist.Write(conflistPath(d.cfg), conflist.Options{}); err != nil {
+	path, defaults := conflistPath(d.cfg), conflist.Options{}
+	if err := conflist.Write(path, defaults); err != nil {
 		return err
 	}
 	d.log.Info("ready: pods can be connected")
+	conflist.Keep(ctx, path, defaults, d.log)
 	return nil
 }
