@@ -63,3 +63,17 @@ func Addresses(r *types100.Result) []netip.Addr {
 	}
 	return addrs
 }
+
+// PodMTU returns the MTU of the attachment's end inside the pod as Prev has it, 0 if
+// it does not say: results before version 1.1.0 cannot.
+func PodMTU(a Attachment) int {
+	if a.Prev == nil {
+		return 0
+	}
+	for _, device := range a.Prev.Interfaces {
+		if device.Name == a.IfName && device.Sandbox != "" {
+			return device.Mtu
+		}
+	}
+	return 0
+}

@@ -38,6 +38,21 @@ func TestNewResultIsWhatPortmapNeeds(t *testing.T) {
 	}
 }
 
+func TestPodMTU(t *testing.T) {
+	a := cni.Attachment{IfName: "eth0", Netns: "/run/netns/1"}
+	if mtu := cni.PodMTU(a); mtu != 0 {
+		t.Errorf("no result has MTU %d", mtu)
+	}
+	a.Prev = cni.NewResult(a, cni.Device{Name: "eth0", MTU: 1500}, cni.Device{Name: "eth0", MTU: 1420}, nil)
+	if mtu := cni.PodMTU(a); mtu != 1420 {
+		t.Errorf("MTU %d, want that of the pod's end, 1420", mtu)
+	}
+	a.IfName = "net1"
+	if mtu := cni.PodMTU(a); mtu != 0 {
+		t.Errorf("a device that is not in the result has MTU %d", mtu)
+	}
+}
+
 func addrs(texts ...string) (all []netip.Addr) {
 	for _, text := range texts {
 		all = append(all, netip.MustParseAddr(text))

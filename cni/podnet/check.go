@@ -17,6 +17,13 @@ import (
 // Check compares a pod's network with its Spec; the error wraps ErrDiffers and
 // says everything that is different.
 func Check(h *nl.Handle, s Spec) error {
+	if s.MTU == 0 {
+		outer, err := h.LinkByName(s.HostIfName)
+		if err != nil {
+			return differs("host device %s: %w", s.HostIfName, err)
+		}
+		s.MTU = outer.MTU
+	}
 	pod, err := open(h, s)
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ type Spec struct {
 	IfName     string       // of the inner end, e.g. eth0
 	HostIfName string       // of the outer end: HostName(Owner)
 	Addresses  []netip.Addr // one per family
-	MTU        int          // bytes
+	MTU        int          // bytes; 0, for Check only: any that both ends have
 	// Guard is called with the index of the host's end before anything can get in
 	// or out of the pod, and again when a retry finds the device complete. An
 	// error of it is one of Connect. nil: nothing is to be done.

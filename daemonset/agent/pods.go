@@ -150,18 +150,15 @@ func (p *pods) Del(_ context.Context, a cni.Attachment) error {
 	return nil
 }
 
-// Check compares a pod's network with what Add made.
+// Check compares a pod's network with what Add made and told: new pods may have
+// another MTU by now.
 func (p *pods) Check(_ context.Context, a cni.Attachment) error {
 	owner := ownerOf(a)
 	lease, ok := p.leases.Lease(owner)
 	if !ok {
 		return fmt.Errorf("check %s: no address is leased to container %s; delete the pod to have it made anew", a.Pod, a.ContainerID)
 	}
-	mtu, err := p.state.podMTU()
-	if err != nil {
-		return err
-	}
-	spec := podnet.Spec{Owner: owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(owner), Addresses: lease.Addresses, MTU: mtu}
+	spec := podnet.Spec{Owner: owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(owner), Addresses: lease.Addresses, MTU: cni.PodMTU(a)}
 	if err := podnet.Check(p.links, spec); err != nil {
 		return fmt.Errorf("check %s: %w", a.Pod, err)
 	}

@@ -116,3 +116,19 @@ func TestPrivilegedGCBelievesTheRuntimeAtOnce(t *testing.T) {
 	}
 	l.wantConnected(false)
 }
+
+func TestPrivilegedCheckGoesByTheResult(t *testing.T) {
+	l := newLodge(t)
+	l.state.setMTU(1400) // of pods to come
+	l.wantConnected(true)
+	l.state = newState(partNetwork) // not ready
+	l.wantConnected(true)
+	told := l.pod.Prev
+	l.pod.Prev = nil // or of a version that has no MTU
+	l.wantConnected(true)
+	l.pod.Prev = told
+	l.pod.Prev.Interfaces[1].Mtu = 1300
+	if err := l.Check(t.Context(), l.pod); err == nil {
+		t.Error("the device has another MTU than the result")
+	}
+}
