@@ -228,17 +228,20 @@ func (p *pods) restore() error {
 	for _, l := range p.leases.Leases() {
 		name := podnet.HostName(l.Owner)
 		link, err := p.links.LinkByName(name)
-		if errors.Is(err, nl.ErrNotFound) {
-			continue
-		}
 		if err == nil {
 			err = p.datapath.AttachPod(bpf.Device{Index: link.Index, Name: name})
 		}
-		if err != nil {
+		if err != nil && !p.gone(l.Owner) { // a DEL may come at any moment
 			return fmt.Errorf("guard %s/%s again: %w", l.Meta.Namespace, l.Meta.Name, err)
 		}
 	}
 	return nil
+}
+
+// gone reports whether an owner has no device.
+func (p *pods) gone(owner ipam.Owner) bool {
+	_, err := p.links.LinkByName(podnet.HostName(owner))
+	return errors.Is(err, nl.ErrNotFound)
 }
 
 // repair gives back the addresses of pods that ended without a DEL: their
@@ -249,11 +252,9 @@ func (p *pods) repair(live []kube.Pod) {
 		names[l.Namespace+"/"+l.Name], uids[l.UID] = true, true
 	}
 	stale := p.leases.Stale(func(l ipam.Lease) bool {
-		if _, err := p.links.LinkByName(podnet.HostName(l.Owner)); errors.Is(err, nl.ErrNotFound) {
-			return false
-		}
 		// A static pod has another UID in the API than the kubelet gives us.
-		return !p.leases.Missed(l.Owner, l.Meta.Name == "" || uids[l.Meta.UID] || names[l.Meta.Namespace+"/"+l.Meta.Name])
+		seen := l.Meta.Name == "" || uids[l.Meta.UID] || names[l.Meta.Namespace+"/"+l.Meta.Name]
+		return !p.gone(l.Owner) && !p.leases.Missed(l.Owner, seen)
 	})
 	for _, l := range stale {
 		if err := p.remove(l.Owner, l.Addresses); err != nil {

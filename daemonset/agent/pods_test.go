@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/internal/nettest"
+	"github.com/sealane/sealane/internal/nl"
 )
 
 // noEndpoints is a data path that lets everything be.
@@ -130,5 +131,41 @@ func TestPrivilegedCheckGoesByTheResult(t *testing.T) {
 	l.pod.Prev.Interfaces[1].Mtu = 1300
 	if err := l.Check(t.Context(), l.pod); err == nil {
 		t.Error("the device has another MTU than the result")
+	}
+}
+
+// deleting is a data path that a DEL overtakes.
+type deleting struct {
+	noEndpoints
+	links *nl.Handle
+}
+
+func (d deleting) AttachPod(dev bpf.Device) error {
+	if err := d.links.DeleteLink(dev.Name); err != nil {
+		return err
+	}
+	return d.links.AttachClsact(dev.Index, nl.Ingress, 0, "none")
+}
+
+func TestPrivilegedRestoreIsOvertakenByADel(t *testing.T) {
+	l := newLodge(t)
+	l.datapath = deleting{links: l.links}
+	for range 2 { // the second finds no device
+		if err := l.restore(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// failing is a data path that finds no program, or the kernel no way to attach it.
+type failing struct{ noEndpoints }
+
+func (failing) AttachPod(bpf.Device) error { return nl.ErrNotFound }
+
+func TestPrivilegedRestoreFailsWhereThereIsADevice(t *testing.T) {
+	l := newLodge(t)
+	l.datapath = failing{}
+	if err := l.restore(); err == nil {
+		t.Error("a pod without programs is no error")
 	}
 }
