@@ -18,8 +18,8 @@ import (
 
 const (
 	// drainTime is how long requests may go on when Serve is told to end. It
-	// is well below the grace that Kubernetes gives a pod (30 s).
-	drainTime = 10 * time.Second
+	// is well below the grace that the chart gives the agent's pod (10 s).
+	drainTime = 4 * time.Second
 	// acceptPause is how long Serve waits when it cannot accept, for example
 	// because file descriptors have run out.
 	acceptPause = 100 * time.Millisecond
