@@ -72,9 +72,9 @@ func (a *Allocator) Leases() []Lease {
 func (a *Allocator) Stale(live func(Lease) bool) []Lease {
 	return slices.DeleteFunc(a.Leases(), func(l Lease) bool {
 		a.mu.Lock()
-		h := a.held[l.Owner]
+		h, ok := a.held[l.Owner] // unless it was released meanwhile
 		a.mu.Unlock()
-		return !a.pastGrace(h) || live(l)
+		return !ok || !a.pastGrace(h) || live(l)
 	})
 }
 

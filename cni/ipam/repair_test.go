@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sealane/sealane/cni/ipam"
 )
 
@@ -55,5 +57,27 @@ func TestWithoutAGraceOneViewDecides(t *testing.T) {
 	}
 	if owner := allocate(t, a, "c1").Owner; !a.Missed(owner, false) || a.Missed(owner, true) {
 		t.Error("the owner is missed although it was seen, or not although it was not")
+	}
+}
+
+func TestReleasedLeaseIsNotStale(t *testing.T) {
+	clock := newClock()
+	a := open(t, t.TempDir(), clock, "10.244.1.0/24")
+	for _, id := range []string{"c1", "c2", "c3"} {
+		allocate(t, a, id)
+	}
+	clock.advance(time.Hour)
+	stale := a.Stale(func(l ipam.Lease) bool {
+		if l.Owner.ContainerID == "c1" {
+			release(t, a, "c2") // its DEL comes while others are looked at
+		}
+		return false
+	})
+	var got []string
+	for _, l := range stale {
+		got = append(got, l.Owner.ContainerID)
+	}
+	if diff := cmp.Diff([]string{"c1", "c3"}, got); diff != "" {
+		t.Errorf("stale (-want +got):\n%s", diff)
 	}
 }
