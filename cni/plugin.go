@@ -42,6 +42,10 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 			"a pod with host network needs no CNI; see how the runtime sets the CNI environment"))
 	}
 	cfg, response, err := p.ask(CommandAdd, args)
+	if err == nil {
+		// A DEL from before would disconnect at the next drain what is connected now.
+		err = Queue{Dir: cfg.QueueDir}.Remove(request(CommandAdd, args).id())
+	}
 	if err != nil {
 		return toWire(err)
 	}

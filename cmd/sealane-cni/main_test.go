@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"go/build"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,6 +78,12 @@ func (l *lab) start(t *testing.T) (stop func()) {
 	if err := (cni.Queue{Dir: l.queue}).Drain(t.Context(), l.handler.Del); err != nil {
 		t.Fatal(err)
 	}
+	return l.serve(t, listener)
+}
+
+// serve is the daemon without the drain.
+func (l *lab) serve(t *testing.T, listener net.Listener) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- cni.Serve(ctx, listener, l.handler, slog.New(slog.DiscardHandler)) }()
