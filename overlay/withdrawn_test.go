@@ -88,8 +88,10 @@ func TestKeyWithdrawnByTwo(t *testing.T) {
 	var peers []Peer
 	for _, name := range []string{"b", "a"} {
 		id := keymgr.NodeID{Name: name, UID: "uid-" + name}
-		peers = append(peers, Peer{ID: id, Keys: verify(id, 2, name), Withdrawn: verify(id, 1, "shared"), Combinations: []Combination{{Slot: Slot{1, 2}}},
-			Endpoint: netip.MustParseAddr(map[string]string{"a": "192.0.2.2", "b": "192.0.2.3"}[name])})
+		peers = append(peers, Peer{
+			ID: id, Keys: verify(id, 2, name), Withdrawn: verify(id, 1, "shared"), Combinations: []Combination{{Slot: Slot{1, 2}}},
+			Endpoint: netip.MustParseAddr(map[string]string{"a": "192.0.2.2", "b": "192.0.2.3"}[name]),
+		})
 	}
 	cfg := Config{
 		Kind: WireGuard, Self: keymgr.NodeID{Name: "self", UID: "1"}, Generations: []uint64{1}, UnderlayMTU: 1500,
