@@ -4,7 +4,6 @@
 package conflist_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -100,6 +99,14 @@ func TestWriteTouchesTheFileOnlyToChangeIt(t *testing.T) {
 	}
 }
 
+// said is a log of which each line is read once.
+type said chan string
+
+func (s said) Write(line []byte) (int, error) {
+	s <- string(line)
+	return len(line), nil
+}
+
 func TestKeepWritesWhatOthersChange(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "net.d")
 	path := filepath.Join(dir, "05-sealane.conflist")
@@ -110,23 +117,26 @@ func TestKeepWritesWhatOthersChange(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		log := make(said, 2)
 		ctx, cancel := context.WithCancel(t.Context())
 		must(conflist.Write(path, conflist.Options{}))
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			conflist.Keep(ctx, path, conflist.Options{}, slog.New(slog.NewTextHandler(&log, nil)))
+			conflist.Keep(ctx, path, conflist.Options{}, slog.New(slog.NewTextHandler(log, nil)))
 		}()
 		// wantSaid lets Keep look once more.
 		wantSaid := func(want string) {
 			t.Helper()
 			time.Sleep(10 * time.Second) // of the bubble
 			synctest.Wait()
-			if said := log.String(); strings.Count(said, "\n") > 1 || (said == "") != (want == "") || !strings.Contains(said, want) {
-				t.Errorf("log = %q, want %q", said, want)
+			got := ""
+			for len(log) > 0 {
+				got += <-log
 			}
-			log.Reset()
+			if strings.Count(got, "\n") > 1 || (got == "") != (want == "") || !strings.Contains(got, want) {
+				t.Errorf("log = %q, want %q", got, want)
+			}
 		}
 		wantList := func() {
 			t.Helper()
