@@ -10,6 +10,10 @@ PLATFORMS ?= linux/$(shell go env GOARCH)
 VERSION ?= $(shell git describe --tags --always --dirty)
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
+# As test/flags has it, so that each package is compiled once for everything.
+export GOFLAGS := $(filter-out -trimpath,$(GOFLAGS)) -trimpath
+export CGO_ENABLED ?= 0
+
 tool := go tool -modfile=internal/tools/go.mod
 chart := daemonset/deploy/chart
 template = $(tool) helm template sealane $(chart) --namespace sealane-system --include-crds \
@@ -21,7 +25,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## compile every program into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
+	go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/...
 
 generate: ## compile the eBPF programs, generate deep copies and CRDs
 	test/setup build

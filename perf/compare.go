@@ -36,6 +36,7 @@ func compare(ctx context.Context, c comparisonConfig, w, progress io.Writer) (er
 		return err
 	}
 	r := newResults(c.rounds)
+	r.withoutFlannel = c.withoutFlannel()
 	failed := r.measure(ctx, all, c, progress)
 	var report bytes.Buffer
 	fmt.Fprintf(&report, "# Sealane beside flannel\n\n%s\n", c.conditions())
@@ -88,6 +89,9 @@ func values(measured map[string]float64) string {
 	}
 	return out.String()
 }
+
+// withoutFlannel reports whether Sealane alone is measured.
+func (c comparisonConfig) withoutFlannel() bool { return c.labs[flannel] == "none" }
 
 // conditions says under what the numbers hold.
 func (c comparisonConfig) conditions() string {

@@ -185,6 +185,9 @@ func mtu(n place.Netns) (int, error) {
 func (c comparisonConfig) subjects(ctx context.Context) (all []subject, closing func() error, err error) {
 	b := limit.New()
 	for _, name := range []string{wireguard, vxlan, flannel} {
+		if name == flannel && c.withoutFlannel() {
+			continue
+		}
 		s, err := lab{program: c.lab, name: c.labs[name]}.subject(ctx, name)
 		if err != nil {
 			return nil, b.Close, err

@@ -60,7 +60,7 @@ func runCompare(ctx context.Context, args []string) error {
 	var c comparisonConfig
 	wg := flags.String("wireguard", "", "`name` of the lab with Sealane and WireGuard lanes")
 	vx := flags.String("vxlan", "", "`name` of the lab with Sealane and VXLAN lanes")
-	fl := flags.String("flannel", "", "`name` of the lab with flannel")
+	fl := flags.String("flannel", "", "`name` of the lab with flannel, none: without")
 	flags.StringVar(&c.lab, "lab", "test/lab/lab", "the lab's `program`")
 	flags.StringVar(&c.wireguardGo, "wireguard-go", "wireguard-go", "upstream's `program`")
 	flags.StringVar(&c.version, "version", "unknown", "what is measured")

@@ -41,6 +41,10 @@ func TestReport(t *testing.T) {
 	if diff := cmp.Diff([]string{"cross/udp64 of flannel VXLAN"}, r.missing()); diff != "" {
 		t.Errorf("missing: %s", diff)
 	}
+	r.withoutFlannel = true
+	if got := r.missing(); len(got) > 0 {
+		t.Errorf("without flannel, %q are missing", got)
+	}
 }
 
 func golden(t *testing.T, name, got string) {
