@@ -66,6 +66,9 @@ func walk(visit func(name string) error) error {
 			}
 			return nil
 		}
+		if name == ".git" { // in a worktree it is a file
+			return nil
+		}
 		return visit(name)
 	})
 }
