@@ -17,7 +17,7 @@ import (
 	"github.com/sealane/sealane/test/lab/internal/cluster"
 	"github.com/sealane/sealane/test/lab/internal/console"
 	"github.com/sealane/sealane/test/lab/internal/image"
-	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/paths"
 	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
@@ -29,11 +29,11 @@ var (
 
 // env is what every command gets.
 type env struct {
-	places  places.Places
+	paths   paths.Paths
 	console *console.Console
 }
 
-func (e env) lab() (*cluster.Lab, error) { return cluster.Open(e.places, e.console) }
+func (e env) lab() (*cluster.Lab, error) { return cluster.Open(e.paths, e.console) }
 
 type command struct {
 	name, args, help string
@@ -68,7 +68,7 @@ func usage() string {
 		fmt.Fprintf(&text, "  lab %s %s\n        %s\n", c.name, c.args, c.help)
 	}
 	fmt.Fprintf(&text, "\n%s: where built programs and images are kept (~/.cache/sealane)\n%s: where clusters live, on a real disk (/var/lib/sealane-lab)\n%s: name of the lab (sealane); labs of different names do not meet\n",
-		places.EnvCache, places.EnvState, places.EnvName)
+		paths.EnvCache, paths.EnvState, paths.EnvName)
 	return text.String()
 }
 
@@ -80,7 +80,7 @@ func buildTargets(ctx context.Context, e env, names []string) error {
 	if err != nil {
 		return err
 	}
-	builder := build.New(e.places, e.console)
+	builder := build.New(e.paths, e.console)
 	if err := builder.Ensure(ctx, targets); err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func makeImages(ctx context.Context, e env, args []string) error {
 	if err := count(args, 0, "images"); err != nil {
 		return err
 	}
-	set := image.Set{Dir: e.places.Images(), Builder: build.New(e.places, e.console), Console: e.console}
+	set := image.Set{Dir: e.paths.Images(), Builder: build.New(e.paths, e.console), Console: e.console}
 	file, err := set.Path()
 	if err != nil {
 		return err

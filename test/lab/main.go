@@ -15,7 +15,7 @@ import (
 
 	"github.com/sealane/sealane/test/lab/internal/console"
 	"github.com/sealane/sealane/test/lab/internal/machine"
-	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/paths"
 )
 
 func main() {
@@ -36,12 +36,12 @@ func run(args []string) error {
 		if c.name != args[0] {
 			continue
 		}
-		p, err := places.FromEnv(os.Getenv)
+		p, err := paths.FromEnv(os.Getenv)
 		if err != nil {
 			return err
 		}
 		// What a command is asked for goes to standard output; what it does meanwhile does not.
-		return c.run(ctx, env{places: p, console: console.New(os.Stderr)}, args[1:])
+		return c.run(ctx, env{paths: p, console: console.New(os.Stderr)}, args[1:])
 	}
 	return fmt.Errorf("%w %q; see \"lab help\"", errCommand, args[0])
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/test/lab/internal/console"
-	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/paths"
 )
 
 func TestTargetsAreSound(t *testing.T) {
@@ -210,7 +210,7 @@ func TestEnsureToolsWithoutApt(t *testing.T) {
 
 func builder(t *testing.T) *Builder {
 	t.Helper()
-	return New(places.Places{Name: "t", Cache: t.TempDir(), Base: t.TempDir()}, console.New(io.Discard))
+	return New(paths.Paths{Name: "t", Cache: t.TempDir(), Base: t.TempDir()}, console.New(io.Discard))
 }
 
 // A go command that fails half way must leave nothing that looks like a finished target.

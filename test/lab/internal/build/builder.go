@@ -6,24 +6,31 @@ package build
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/test/lab/internal/console"
-	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/paths"
 )
 
 // Builder builds targets into the cache, each once.
 type Builder struct {
 	programs, work string
+	modules        sync.Mutex // one generated module may be that of several targets
 	console        *console.Console
 }
 
 // New returns a builder that writes below p's cache.
-func New(p places.Places, c *console.Console) *Builder {
+func New(p paths.Paths, c *console.Console) *Builder {
 	return &Builder{programs: p.Programs(), work: p.Work(), console: c}
 }
 
@@ -42,17 +49,32 @@ func (b *Builder) Ensure(ctx context.Context, targets []Target) error {
 	}
 	defer unlock()
 	missing = b.missing(targets) // another lab may just have built them
-	for i, t := range missing {
+	for _, t := range missing {
 		if err := EnsureTools(ctx, b.console, t.Tools); err != nil {
 			return err
 		}
-		name := fmt.Sprintf("build %s %s (%d of %d)", t.Name, t.Version, i+1, len(missing))
-		b.console.Say("%s …", name)
-		if err := b.console.Step(ctx, name, func(ctx context.Context) error { return b.build(ctx, t) }); err != nil {
-			return err
-		}
 	}
-	return nil
+	return b.buildAll(ctx, missing)
+}
+
+// buildAll builds several targets at once where this machine can bear that.
+func (b *Builder) buildAll(ctx context.Context, targets []Target) error {
+	all := newProgress(targets, time.Now)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce(runtime.NumCPU(), available()))
+	for i, t := range targets {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			name := fmt.Sprintf("build %s %s (%d of %d)", t.Name, t.Version, i+1, len(targets))
+			all.begin(t)
+			defer all.end(t)
+			b.console.Say("%s …%s", name, all.left())
+			return b.console.Progress(ctx, name, all.left, func(ctx context.Context) error { return b.build(ctx, t) })
+		})
+	}
+	return group.Wait()
 }
 
 func (b *Builder) missing(targets []Target) []Target {
@@ -109,7 +131,7 @@ func (b *Builder) build(ctx context.Context, t Target) error {
 	}
 	dir := "/"
 	if t.Module != "" {
-		if dir, err = b.generate(ctx, t, log); err != nil {
+		if dir, err = b.module(ctx, t, log); err != nil {
 			return err
 		}
 	}
@@ -123,6 +145,13 @@ func (b *Builder) build(ctx context.Context, t Target) error {
 		}
 	}
 	return os.Rename(fresh, b.Dir(t))
+}
+
+// module is the directory of t's generated module.
+func (b *Builder) module(ctx context.Context, t Target, log io.Writer) (string, error) {
+	b.modules.Lock()
+	defer b.modules.Unlock()
+	return b.generate(ctx, t, log)
 }
 
 func lastLine(file string) string {

@@ -36,7 +36,7 @@ func (l *Lab) connect(o plan.Options) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	login, roots, err := readKubeconfig(filepath.Join(l.places.PKI(), adminConf))
+	login, roots, err := readKubeconfig(filepath.Join(l.paths.PKI(), adminConf))
 	if err != nil {
 		return nil, err
 	}

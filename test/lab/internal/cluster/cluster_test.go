@@ -18,7 +18,7 @@ import (
 
 	"github.com/sealane/sealane/test/lab/internal/console"
 	"github.com/sealane/sealane/test/lab/internal/machine"
-	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/paths"
 	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 // newLab returns a lab of its own name, which is brought down at the end. It asks for root and for a build of
 // everything, hence it runs only where SEALANE_LAB_TEST=1 asks for it.
-func newLab(t *testing.T, name string) (*Lab, places.Places) {
+func newLab(t *testing.T, name string) (*Lab, paths.Paths) {
 	t.Helper()
 	if os.Getenv("SEALANE_LAB_TEST") != "1" {
 		t.Skip("SEALANE_LAB_TEST=1 starts real clusters")
@@ -45,7 +45,7 @@ func newLab(t *testing.T, name string) (*Lab, places.Places) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := places.FromEnv(os.Getenv)
+	p, err := paths.FromEnv(os.Getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,13 +89,13 @@ func look(t *testing.T, lab *Lab) trace {
 	for _, d := range devices {
 		tr.Devices = append(tr.Devices, d.Name)
 	}
-	state, _ := os.ReadDir(lab.places.State())
+	state, _ := os.ReadDir(lab.paths.State())
 	for _, e := range state {
 		if e.Name() != "log" {
 			tr.State = append(tr.State, e.Name())
 		}
 	}
-	tr.Groups = lab.tree.Exists(lab.places.Group())
+	tr.Groups = lab.tree.Exists(lab.paths.Group())
 	for _, name := range []string{"vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops"} {
 		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
 		if err != nil {

@@ -20,7 +20,7 @@ const (
 
 // makePKI makes what belongs to the cluster as a whole, under the names that kubeadm gives it.
 func (l *Lab) makePKI(o plan.Options) error {
-	dir := l.places.PKI()
+	dir := l.paths.PKI()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func issue(a *pki.Authority, dir, name string, leaf pki.Leaf) error {
 
 // login writes a kubeconfig for a user of the cluster.
 func (l *Lab) login(o plan.Options, dir, file string, leaf pki.Leaf) error {
-	ca, err := pki.Load(l.places.PKI(), caName)
+	ca, err := pki.Load(l.paths.PKI(), caName)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (l *Lab) configure(o plan.Options, n plan.Node, dir string) error {
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		return err
 	}
-	ca, err := pki.Load(l.places.PKI(), caName)
+	ca, err := pki.Load(l.paths.PKI(), caName)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func writeConfigs(o plan.Options, dir string) error {
 func (l *Lab) copyPKI(n plan.Node, dir string) error {
 	names := []string{"ca.crt"}
 	if n.Control() {
-		all, err := os.ReadDir(l.places.PKI())
+		all, err := os.ReadDir(l.paths.PKI())
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,7 @@ func (l *Lab) copyPKI(n plan.Node, dir string) error {
 		}
 	}
 	for _, name := range names {
-		text, err := os.ReadFile(filepath.Join(l.places.PKI(), name))
+		text, err := os.ReadFile(filepath.Join(l.paths.PKI(), name))
 		if err != nil {
 			return err
 		}

@@ -41,16 +41,16 @@ func (l *Lab) Down(ctx context.Context) error {
 func (l *Lab) clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
-	if err := l.tree.Clear(ctx, l.places.Group()); err != nil {
+	if err := l.tree.Clear(ctx, l.paths.Group()); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(l.places.State())
+	entries, err := os.ReadDir(l.paths.State())
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != filepath.Base(l.places.Logs()) {
-			err = errors.Join(err, removeAll(filepath.Join(l.places.State(), e.Name())))
+		if e.Name() != filepath.Base(l.paths.Logs()) {
+			err = errors.Join(err, removeAll(filepath.Join(l.paths.State(), e.Name())))
 		}
 	}
 	return err
@@ -58,12 +58,12 @@ func (l *Lab) clean(ctx context.Context) error {
 
 // forget removes the lab's directory where it holds no logs, and says where they are where it does.
 func (l *Lab) forget() error {
-	if _, err := os.Stat(l.places.Logs()); err == nil {
-		l.console.Say("logs of the last run stay in %s", l.places.Logs())
+	if _, err := os.Stat(l.paths.Logs()); err == nil {
+		l.console.Say("logs of the last run stay in %s", l.paths.Logs())
 		return nil
 	}
-	err := os.RemoveAll(l.places.State())
-	_ = os.Remove(l.places.Base) // stays where another lab is
+	err := os.RemoveAll(l.paths.State())
+	_ = os.Remove(l.paths.Base) // stays where another lab is
 	return err
 }
 
@@ -169,7 +169,7 @@ func (l *Lab) RemoveNode(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
 	return l.console.Step(ctx, "remove node "+name, func(ctx context.Context) error {
-		if err := l.tree.Clear(ctx, l.places.Group()+"/"+name); err != nil {
+		if err := l.tree.Clear(ctx, l.paths.Group()+"/"+name); err != nil {
 			return err
 		}
 		if err := removeAll(l.nodeDir(name)); err != nil {

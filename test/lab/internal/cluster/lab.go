@@ -23,13 +23,13 @@ import (
 	"github.com/sealane/sealane/test/lab/internal/console"
 	"github.com/sealane/sealane/test/lab/internal/image"
 	"github.com/sealane/sealane/test/lab/internal/machine"
-	"github.com/sealane/sealane/test/lab/internal/places"
+	"github.com/sealane/sealane/test/lab/internal/paths"
 	"github.com/sealane/sealane/test/lab/internal/plan"
 )
 
 // Lab is one lab, up or down.
 type Lab struct {
-	places  places.Places
+	paths   paths.Paths
 	tree    cgroup.Tree
 	console *console.Console
 	builder *build.Builder
@@ -37,13 +37,13 @@ type Lab struct {
 }
 
 // Open returns the lab at p; it changes nothing.
-func Open(p places.Places, c *console.Console) (*Lab, error) {
+func Open(p paths.Paths, c *console.Console) (*Lab, error) {
 	tree, err := cgroup.Open()
 	if err != nil {
 		return nil, err
 	}
 	b := build.New(p, c)
-	return &Lab{places: p, tree: tree, console: c, builder: b, images: image.Set{Dir: p.Images(), Builder: b, Console: c}}, nil
+	return &Lab{paths: p, tree: tree, console: c, builder: b, images: image.Set{Dir: p.Images(), Builder: b, Console: c}}, nil
 }
 
 // state is what the lab remembers of itself.
@@ -52,9 +52,9 @@ type state struct {
 	Complete bool // "up" came to its end
 }
 
-func (l *Lab) stateFile() string          { return filepath.Join(l.places.State(), "lab.json") }
-func (l *Lab) nodeDir(name string) string { return filepath.Join(l.places.Nodes(), name) }
-func (l *Lab) wireDir() string            { return filepath.Join(l.places.State(), plan.WireName) }
+func (l *Lab) stateFile() string          { return filepath.Join(l.paths.State(), "lab.json") }
+func (l *Lab) nodeDir(name string) string { return filepath.Join(l.paths.Nodes(), name) }
+func (l *Lab) wireDir() string            { return filepath.Join(l.paths.State(), plan.WireName) }
 
 func (l *Lab) nodeFile(name string) string { return filepath.Join(l.nodeDir(name), "node.json") }
 
@@ -141,16 +141,16 @@ func (l *Lab) Machine(name string) (*machine.Machine, error) {
 
 // lock makes sure that no other command changes the lab meanwhile.
 func (l *Lab) lock() (unlock func(), err error) {
-	if err := os.MkdirAll(l.places.State(), 0o755); err != nil {
+	if err := os.MkdirAll(l.paths.State(), 0o755); err != nil {
 		return nil, err
 	}
-	dir, err := os.Open(l.places.State())
+	dir, err := os.Open(l.paths.State())
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("%w: %s", ErrBusy, l.places.Name)
+		return nil, fmt.Errorf("%w: %s", ErrBusy, l.paths.Name)
 	}
 	return func() { dir.Close() }, nil
 }

@@ -36,14 +36,14 @@ func (l *Lab) spec(o plan.Options, n plan.Node) (machine.Spec, error) {
 	return machine.Spec{
 		Kind:     machine.Node,
 		Name:     n.Name,
-		Group:    l.places.Group() + "/" + n.Name,
+		Group:    l.paths.Group() + "/" + n.Name,
 		Dir:      l.nodeDir(n.Name),
-		Logs:     filepath.Join(l.places.Logs(), n.Name),
-		Programs: l.places.Programs(),
-		Images:   l.places.Images(),
+		Logs:     filepath.Join(l.paths.Logs(), n.Name),
+		Programs: l.paths.Programs(),
+		Images:   l.paths.Images(),
 		Path:     path,
 		Plugins:  plugins,
-		Hide:     []string{"/tmp", "/root", "/home", "/mnt", l.places.Base, l.places.Cache},
+		Hide:     []string{"/tmp", "/root", "/home", "/mnt", l.paths.Base, l.paths.Cache},
 		Sysctls:  map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"},
 	}, nil
 }
@@ -99,7 +99,7 @@ func (l *Lab) start(ctx context.Context, o plan.Options, n plan.Node, daemons ..
 // running lists the processes of a node's daemons by name.
 func (l *Lab) running(name string) map[string][]int {
 	found := map[string][]int{}
-	for _, pid := range l.tree.Processes(l.places.Group() + "/" + name) {
+	for _, pid := range l.tree.Processes(l.paths.Group() + "/" + name) {
 		program, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 		if err == nil && slices.Contains(plan.Daemons(), filepath.Base(program)) {
 			found[filepath.Base(program)] = append(found[filepath.Base(program)], pid)
@@ -167,7 +167,7 @@ func (l *Lab) importImages(ctx context.Context, m *machine.Machine) error {
 	if err != nil {
 		return err
 	}
-	inside, err := filepath.Rel(l.places.Images(), file)
+	inside, err := filepath.Rel(l.paths.Images(), file)
 	if err != nil {
 		return err
 	}

@@ -49,16 +49,16 @@ func (l *Lab) Up(ctx context.Context, o plan.Options) error {
 	if err := l.clean(ctx); err != nil { // an earlier "up" may have been cut off
 		return err
 	}
-	if err := os.RemoveAll(l.places.Logs()); err != nil {
+	if err := os.RemoveAll(l.paths.Logs()); err != nil {
 		return err
 	}
 	err = l.bringUp(ctx, o)
 	if err == nil {
-		l.console.Say("up: %d nodes, %s, kube-proxy %s, CNI %s; logs in %s", o.Nodes, o.Families, o.Proxy, o.CNI, l.places.Logs())
+		l.console.Say("up: %d nodes, %s, kube-proxy %s, CNI %s; logs in %s", o.Nodes, o.Families, o.Proxy, o.CNI, l.paths.Logs())
 		return nil
 	}
 	if ctx.Err() == nil {
-		return fmt.Errorf("%w (logs in %s; what came up is left for a look: \"lab down\" removes it)", err, l.places.Logs())
+		return fmt.Errorf("%w (logs in %s; what came up is left for a look: \"lab down\" removes it)", err, l.paths.Logs())
 	}
 	l.console.Say("interrupted: removing what came up")
 	return errors.Join(context.Cause(ctx), l.clean(context.WithoutCancel(ctx)))
@@ -88,12 +88,12 @@ func (l *Lab) prepare(ctx context.Context, o plan.Options) error {
 // checkDisk refuses a state directory on which containerd and etcd could not work.
 func (l *Lab) checkDisk() error {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(l.places.State(), &fs); err != nil {
+	if err := unix.Statfs(l.paths.State(), &fs); err != nil {
 		return err
 	}
 	switch fs.Type {
 	case unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, unix.RAMFS_MAGIC:
-		return fmt.Errorf("%w: %s is in memory or an overlay: set SEALANE_LAB to a directory on a disk", ErrDisk, l.places.State())
+		return fmt.Errorf("%w: %s is in memory or an overlay: set SEALANE_LAB to a directory on a disk", ErrDisk, l.paths.State())
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (l *Lab) startAPI(ctx context.Context, o plan.Options, n plan.Node) error {
 	defer give(nil)
 	err = until(wait, "the API server", func(ctx context.Context) error {
 		if d := l.running(n.Name); time.Since(began) > starting && (len(d[plan.Etcd]) == 0 || len(d[plan.APIServer]) == 0) {
-			give(fmt.Errorf("%w: etcd or kube-apiserver ended: see %s", ErrDaemon, filepath.Join(l.places.Logs(), n.Name)))
+			give(fmt.Errorf("%w: etcd or kube-apiserver ended: see %s", ErrDaemon, filepath.Join(l.paths.Logs(), n.Name)))
 		}
 		if err := a.get(ctx, "/readyz", nil); err != nil {
 			return err

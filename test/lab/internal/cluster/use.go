@@ -30,7 +30,7 @@ func (l *Lab) program(target, name string) (string, error) {
 }
 
 // Kubeconfig is the path of the administrator's kubeconfig. Its server can be reached on the wire and on the nodes.
-func (l *Lab) Kubeconfig() string { return filepath.Join(l.places.PKI(), adminConf) }
+func (l *Lab) Kubeconfig() string { return filepath.Join(l.paths.PKI(), adminConf) }
 
 // Kubectl is a kubectl command of the cluster's administrator.
 func (l *Lab) Kubectl(ctx context.Context, args ...string) (*exec.Cmd, error) {
@@ -72,7 +72,7 @@ func (l *Lab) E2E(ctx context.Context, focus string, args []string) (*exec.Cmd, 
 		// Counted by upstream only in the first of its processes; in the others, tests that need two nodes skip themselves.
 		fmt.Sprintf("--num-nodes=%d", len(nodes)),
 		"--provider=skeleton", "--disable-log-dump", "--kubeconfig="+l.Kubeconfig(), "--kubectl-path="+kubectl,
-		"--report-dir="+filepath.Join(l.places.Logs(), "e2e"))
+		"--report-dir="+filepath.Join(l.paths.Logs(), "e2e"))
 	return wire.Command(ctx, argv...), nil
 }
 
@@ -120,7 +120,7 @@ func (l *Lab) Status(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "lab %s: %s, kube-proxy %s, CNI %s, MTU %d, complete %t\n", l.places.Name,
+	fmt.Fprintf(out, "lab %s: %s, kube-proxy %s, CNI %s, MTU %d, complete %t\n", l.paths.Name,
 		s.Options.Families, s.Options.Proxy, s.Options.CNI, s.Options.MTU, s.Complete)
 	for _, n := range nodes {
 		fmt.Fprintln(out, l.nodeLine(s.Options, n))

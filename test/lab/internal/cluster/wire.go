@@ -15,9 +15,9 @@ func (l *Lab) startWire(ctx context.Context, o plan.Options) error {
 	m, err := machine.Launch(ctx, l.tree, machine.Spec{
 		Kind:  machine.Wire,
 		Name:  plan.WireName,
-		Group: l.places.Group() + "/" + plan.WireName,
+		Group: l.paths.Group() + "/" + plan.WireName,
 		Dir:   l.wireDir(),
-		Logs:  l.places.Logs() + "/" + plan.WireName,
+		Logs:  l.paths.Logs() + "/" + plan.WireName,
 		Sysctls: map[string]string{
 			// Only a router says "unreachable"; and a bridge must not ask the firewall.
 			"net/ipv4/ip_forward":                 "1",

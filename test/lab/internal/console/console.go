@@ -37,10 +37,15 @@ func (c *Console) Say(format string, args ...any) {
 
 // Step runs do and prints when it ended and how long it took; a line every [Beat] shows that it is alive.
 func (c *Console) Step(ctx context.Context, name string, do func(context.Context) error) error {
+	return c.Progress(ctx, name, func() string { return "" }, do)
+}
+
+// Progress is like Step; each line of a step that takes long ends with what more says.
+func (c *Console) Progress(ctx context.Context, name string, more func() string, do func(context.Context) error) error {
 	began := time.Now()
 	done := make(chan struct{})
 	var beats sync.WaitGroup
-	beats.Go(func() { c.tick(name, began, done) })
+	beats.Go(func() { c.tick(name, began, more, done) })
 	err := do(ctx)
 	close(done)
 	beats.Wait()
@@ -53,7 +58,7 @@ func (c *Console) Step(ctx context.Context, name string, do func(context.Context
 	return nil
 }
 
-func (c *Console) tick(name string, began time.Time, done <-chan struct{}) {
+func (c *Console) tick(name string, began time.Time, more func() string, done <-chan struct{}) {
 	beat := time.NewTicker(c.beat)
 	defer beat.Stop()
 	for {
@@ -61,7 +66,7 @@ func (c *Console) tick(name string, began time.Time, done <-chan struct{}) {
 		case <-done:
 			return
 		case <-beat.C:
-			c.Say("%s … %s so far", name, time.Since(began).Round(time.Second))
+			c.Say("%s … %s so far%s", name, time.Since(began).Round(time.Second), more())
 		}
 	}
 }

@@ -31,6 +31,23 @@ func TestStepBeatsUntilTheEnd(t *testing.T) {
 	})
 }
 
+func TestProgressSaysMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		more := func() string { return ", and much to do" }
+		if err := New(&out).Progress(t.Context(), "build", more, func(context.Context) error {
+			time.Sleep(30 * time.Second)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want := "  20s  build … 20s so far, and much to do\n  30s  build (30s)\n"
+		if out.String() != want {
+			t.Errorf("got\n%swant\n%s", out.String(), want)
+		}
+	})
+}
+
 func TestStepReportsFailure(t *testing.T) {
 	var out strings.Builder
 	broken := errors.New("broken")
