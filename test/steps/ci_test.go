@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// stage is a folder with .ci/run, in which everything that it runs is an empty shell: it notes that it began and that it
+// stage is a folder with .ci/run and .ci/full, in which everything that it runs is an empty shell: it notes that it began and that it
 // ended, and counts one test.
 func stage(t *testing.T, failing string) (dir string) {
 	t.Helper()
@@ -27,7 +27,7 @@ func stage(t *testing.T, failing string) (dir string) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{".ci/run", "test/flags", "test/steps/steps"} {
+	for _, name := range []string{".ci/run", ".ci/full", "test/flags", "test/steps/steps"} {
 		text, err := os.ReadFile(filepath.Join("../..", name))
 		if err != nil {
 			t.Fatal(err)
@@ -35,7 +35,8 @@ func stage(t *testing.T, failing string) (dir string) {
 		write(name, string(text))
 	}
 	for _, name := range []string{
-		"test/setup", "test/fuzz", "test/kernels/run", "test/kernels/uml/build", "test/lab/lab", "test/e2e/run", "perf/run", "bin/make", "bin/go", "bin/git",
+		"test/setup", "test/fuzz", "test/kernels/run", "test/kernels/uml/build", "test/lab/lab", "test/e2e/run",
+		"test/run", "test/apiserver/run", "perf/run", "bin/make", "bin/go", "bin/git",
 	} {
 		write(name, `#!/bin/bash
 me="${0#./} $*"
@@ -102,6 +103,40 @@ func TestCIFailsIfAnyStepDoes(t *testing.T) {
 			}
 			if got := stepsOf(string(out)); !slices.Equal(got, ciSteps) {
 				t.Errorf("got the steps %q, want %q", got, ciSteps)
+			}
+		})
+	}
+}
+
+func TestFull(t *testing.T) {
+	tests := map[string]struct {
+		args    []string
+		failing string
+		status  int
+		last    string
+		steps   []string
+	}{
+		"some parts":   {[]string{"bench", "kernels"}, "nothing", 0, "ci-full: passed", []string{"bench", "image", "kernels", "setup"}},
+		"a failed one": {[]string{"kernels", "apiserver"}, "kernels/run", 1, "ci-full: FAILED", []string{"apiserver", "kernels", "setup"}},
+		"no row":       {[]string{"apiserver"}, "verification", 1, "ci-full: FAILED: no row was written for apiserver", []string{"apiserver", "setup"}},
+		"all": {nil, "nothing", 0, "ci-full: passed", []string{
+			"apiserver", "bench", "e2e-dual", "e2e-ipv4", "e2e-ipv6", "image", "kernels", "policies", "revocations", "rotation", "scale", "setup", "tests",
+		}},
+		"unknown": {[]string{"nonsense"}, "nothing", 2, "", nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := stage(t, tt.failing)
+			cmd := exec.CommandContext(t.Context(), "bash", append([]string{filepath.Join(dir, ".ci/full")}, tt.args...)...)
+			out, _ := cmd.CombinedOutput() // the status counts
+			if got := cmd.ProcessState.ExitCode(); got != tt.status {
+				t.Errorf("ended with %d, want %d:\n%s", got, tt.status, out)
+			}
+			if got := stepsOf(string(out)); !slices.Equal(got, tt.steps) {
+				t.Errorf("got the steps %q, want %q", got, tt.steps)
+			}
+			if tt.last != "" && !strings.HasSuffix(string(out), "\n"+tt.last+"\n") {
+				t.Errorf("did not end with %q:\n%s", tt.last, out)
 			}
 		})
 	}
