@@ -9,33 +9,24 @@ import (
 	"path/filepath"
 
 	"github.com/sealane/sealane/daemonset/picture"
-	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/overlay"
 )
 
 // errUnfit is a data path that would let nothing through to pods that are there.
 var errUnfit = errors.New("the maps of an earlier version are in use, and the policies in them cannot be taken over without the API server")
 
-// begin learns who this node is, without the API server if need be.
+// begin learns who this node is, from disk if the API server does not answer.
 func (d *daemon) begin(ctx context.Context) (*picture.Keeper, error) {
 	cfg := picture.Config{
 		Path: filepath.Join(d.cfg.StateDir, "picture.json"), Node: d.cfg.NodeName, Cluster: d.client, ClusterCIDRs: d.cfg.ClusterPodCIDRs,
-		Report: func(err error) { d.state.report(partNode, err) }, Logger: d.log,
+		Report: func(err error) { d.state.Report(readiness.Node, err) }, Logger: d.log,
 	}
 	if d.cfg.Lane != overlay.VXLAN {
 		cfg.Keys = filepath.Join(d.cfg.StateDir, "keys")
 	}
-	if d.pods.recalled > 0 && !d.datapath.Inherited() {
+	if d.recalled > 0 && !d.datapath.Inherited() {
 		cfg.Unfit = errUnfit
 	}
 	return picture.Begin(ctx, cfg)
-}
-
-// remembered is what needs no place in the picture.
-func (n *network) remembered() ([]keymgr.Record, keymgr.Signed) {
-	if n.trust == nil {
-		return nil, keymgr.Signed{}
-	}
-	own, _ := n.trust.identity.Last()
-	return n.trust.verifier.Remembered(), own
 }

@@ -25,10 +25,11 @@ import (
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
-	"github.com/sealane/sealane/cni/podnet"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/picture"
-	"github.com/sealane/sealane/daemonset/rotate"
+	"github.com/sealane/sealane/daemonset/podserver"
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
@@ -64,8 +65,9 @@ type dwelling struct {
 // fakeWatch is what a daemon has seen of the API server.
 type fakeWatch struct {
 	changed chan struct{}
-	news    chan struct{} // the same, for who asks for it
-	mu      sync.Mutex    // guards all below
+	news    chan struct{}   // the same, for Confirm
+	more    chan<- struct{} // the same, for who asks for it
+	mu      sync.Mutex      // guards all below
 	snap    kube.Snapshot
 	synced  bool
 }
@@ -78,12 +80,24 @@ func (w *fakeWatch) Snapshot() (kube.Snapshot, bool) {
 	return w.snap, w.synced
 }
 
+// Notify gives c a value with each change.
+func (w *fakeWatch) Notify(c chan<- struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.more = c
+}
+
 func (w *fakeWatch) see(snap kube.Snapshot, synced bool) {
 	w.mu.Lock()
 	w.snap, w.synced = snap, synced
+	all := []chan<- struct{}{w.changed, w.news, w.more}
 	w.mu.Unlock()
-	signal(w.changed)
-	signal(w.news)
+	for _, c := range all {
+		select {
+		case c <- struct{}{}:
+		default: // one is waiting already
+		}
+	}
 }
 
 // cable carries handshakes between two keys that have the same preshared key.
@@ -368,40 +382,35 @@ func (h *dwelling) start() error {
 		}
 		client.Close()
 	}
-	h.d.state = newState(h.d.parts()...)
-	leases, err := ipam.Open(filepath.Join(h.cfg.StateDir, "ipam"), nil, ipam.Options{Grace: 1})
+	h.d.state = readiness.New(h.d.parts()...)
+	h.d.leases, err = ipam.Open(filepath.Join(h.cfg.StateDir, "ipam"), nil, ipam.Options{Grace: 1})
 	if err != nil {
 		return err
 	}
-	h.d.pods = &pods{leases: leases, links: h.d.links, remover: podnet.NewRemover(h.d.links), datapath: fakeHost{}, guards: nobodysGuards{}, state: h.d.state, log: log}
-	n := &network{
-		cfg: h.cfg, leases: leases, pods: h.d.pods, links: h.d.links, datapath: fakeHost{}, host: fakeHost{}, lanes: h.lanes, state: h.d.state, log: log,
-	}
-	h.d.network = n
-	if n.keeper, err = h.d.begin(ctx); err != nil {
-		return err
-	}
-	if n.trust, err = h.d.makeTrust(); err != nil {
-		return err
-	}
-	n.rotator, err = rotate.New(rotate.Config{
-		Identity: n.trust.identity, Authenticate: n.trust.verifier.Authenticate, Period: h.cfg.RotationPeriod, Mode: h.cfg.PostQuantum,
-		Events: &events{}, Logger: log,
+	h.d.pods = podserver.New(podserver.Config{
+		Leases: h.d.leases, Links: h.d.links, Datapath: fakeHost{}, Enforcer: noPolicies{}, State: h.d.state, Logger: log,
 	})
-	if err != nil {
+	if h.d.keeper, err = h.d.begin(ctx); err != nil {
 		return err
 	}
-	h.lanes.preshared, h.lanes.public = n.rotator.Preshared, func(g uint64) keymgr.PublicKey {
-		for _, k := range n.trust.identity.WGKeys().All() {
+	if h.d.keys, err = h.d.makeKeys(nil, silent{}); err != nil {
+		return err
+	}
+	c := h.d.networkConfig()
+	c.Datapath, c.Host, c.Lanes = fakeHost{}, fakeHost{}, h.lanes
+	h.d.network = network.New(c)
+	h.lanes.preshared, h.lanes.public = h.d.keys.Rotator.Preshared, func(g uint64) keymgr.PublicKey {
+		for _, k := range h.d.keys.Trust.Identity().WGKeys().All() {
 			if k.Generation == g {
 				return k.Public
 			}
 		}
 		return keymgr.PublicKey{}
 	}
-	group.Go(func() error { return n.rotator.Serve(ctx, h.cfg.PairingPort) })
-	group.Go(func() error { return n.run(ctx, h.watch) })
-	group.Go(func() error { return n.keeper.Confirm(ctx, h.watch.news) })
+	group.Go(func() error { return h.d.keys.Rotator.Serve(ctx, h.cfg.PairingPort) })
+	group.Go(func() error { return h.d.network.Run(ctx, h.watch) })
+	group.Go(func() error { return h.d.keeper.Confirm(ctx, h.watch.news) })
+	group.Go(func() error { return h.d.repairLeases(ctx, h.watch) })
 	return nil
 }
 
@@ -417,7 +426,7 @@ func (w *town) eventually(what string, is func(*dwelling) error) {
 		var errs []error
 		for _, h := range w.nodes {
 			if err := is(h); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w; %v", h.live.ID.Name, err, h.d.state.reasons()))
+				errs = append(errs, fmt.Errorf("%s: %w; %v", h.live.ID.Name, err, h.d.state.Reasons()))
 			}
 		}
 		if len(errs) == 0 {
@@ -471,15 +480,15 @@ func TestPrivilegedRebootWithoutAPIServer(t *testing.T) {
 		h.watch.see(now, true)
 	}
 	w.eventually("the API server is followed", func(h *dwelling) error {
-		v := h.d.network.seen.Load()
-		return errors.Join(unless(!v.fromDisk, "from disk still"), unless(len(v.peers) == 2, "the new node is not known"),
-			unless(len(h.d.pods.leases.Leases()) == 0, "the lease of nobody is there still"))
+		v := h.d.network.View()
+		return errors.Join(unless(!v.FromDisk, "from disk still"), unless(len(v.Peers) == 2, "the new node is not known"),
+			unless(len(h.d.leases.Leases()) == 0, "the lease of nobody is there still"))
 	})
 	for _, h := range w.nodes {
 		if err := h.lanes.connected(1); err != nil || len(h.lanes.lost) > 0 {
 			t.Errorf("node %s: %v; taken away: %v", h.live.ID.Name, err, h.lanes.lost)
 		}
-		if why := strings.Join(h.d.state.reasons(), "\n"); strings.Contains(why, "away") {
+		if why := strings.Join(h.d.state.Reasons(), "\n"); strings.Contains(why, "away") {
 			t.Errorf("node %s: still said to be away: %s", h.live.ID.Name, why)
 		}
 	}
@@ -510,24 +519,26 @@ func (h *dwelling) servesFromDisk() {
 	t := h.town.t
 	t.Helper()
 	name := h.live.ID.Name
-	if v := h.d.network.seen.Load(); v == nil || !v.fromDisk || v.self.UID != h.live.ID.UID {
+	if v := h.d.network.View(); v == nil || !v.FromDisk || v.Self.UID != h.live.ID.UID {
 		t.Errorf("node %s: view %+v", name, v)
 	}
-	if _, err := h.d.state.podMTU(); !errors.Is(err, cni.ErrNotReady) || !strings.Contains(err.Error(), picture.ErrFromDisk.Error()) {
+	if _, err := h.d.state.PodMTU(); !errors.Is(err, cni.ErrNotReady) || !strings.Contains(err.Error(), picture.ErrFromDisk.Error()) {
 		t.Errorf("node %s connects pods: %v", name, err)
 	}
-	if n := len(h.d.pods.leases.Leases()); n != 1 {
+	if n := len(h.d.leases.Leases()); n != 1 {
 		t.Errorf("node %s: %d leases, want the one of before", name, n)
 	}
-	if last, _ := h.d.network.trust.identity.Last(); !last.Equal(h.signed) {
+	if last, _ := h.d.keys.Trust.Identity().Last(); !last.Equal(h.signed) {
 		t.Errorf("node %s signed something that nobody can see", name)
-	}
-	if h.d.network.trust.want != nil {
-		t.Errorf("node %s wants to publish", name)
 	}
 }
 
-// nobodysGuards have no pods.
-type nobodysGuards struct{ guards }
+// noPolicies is an enforcer of no pods.
+type noPolicies struct{ podserver.Enforcer }
 
-func (nobodysGuards) Detach([]netip.Addr) {}
+func (noPolicies) Detach([]netip.Addr) {}
+
+// silent tells nobody.
+type silent struct{}
+
+func (silent) Event(context.Context, kube.EventSpec) {}

@@ -17,13 +17,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/daemonset/status"
 )
 
 // pages serves what operators and probes read. Nothing here is secret, and
 // nothing can be changed.
 type pages struct {
-	state    *state
+	state    *readiness.State
 	report   func() status.Node
 	registry *prometheus.Registry
 	log      *slog.Logger
@@ -42,8 +43,8 @@ func (p *pages) handler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !p.state.isReady() {
-			http.Error(w, strings.Join(p.state.reasons(), "\n"), http.StatusServiceUnavailable)
+		if !p.state.Ready() {
+			http.Error(w, strings.Join(p.state.Reasons(), "\n"), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")

@@ -16,12 +16,14 @@ import (
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/observe"
+	"github.com/sealane/sealane/daemonset/trust"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
-// serveObserver answers those who watch what the data path decides.
+// serveObserver answers sealane monitor and sealane policy explain.
 func (d *daemon) serveObserver(ctx context.Context, objects *kube.Objects) error {
 	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, observe.SocketName))
 	if err != nil {
@@ -31,7 +33,8 @@ func (d *daemon) serveObserver(ctx context.Context, objects *kube.Objects) error
 	server := &observe.Server{
 		Hub: hub, Tables: d.datapath.PolicyTables, Logger: d.log,
 		Observer: &observe.Observer{
-			Node: d.cfg.NodeName, Names: sights{objects, d.pods.leases, d.cfg.NodeName}, Rules: objects, Lane: d.network.laneTo,
+			Node: d.cfg.NodeName, Names: sights{objects, d.leases, d.cfg.NodeName}, Rules: objects,
+			Lane: func(node string) *observe.Lane { return d.laneTo(d.network.View(), node) },
 		},
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -43,8 +46,8 @@ func (d *daemon) serveObserver(ctx context.Context, objects *kube.Objects) error
 // verdicts is the data path as a source of flows.
 type verdicts struct{ *bpf.Datapath }
 
-// Watch implements observe.Source. What the data path reported to those who
-// watched before, and nobody has read, is left out.
+// Watch implements observe.Source. It leaves out what the data path reported to
+// earlier watchers and nobody has read.
 func (v verdicts) Watch(ctx context.Context, f func(observe.Flow)) error {
 	began := time.Now()
 	return v.WatchVerdicts(ctx, func(x bpf.Verdict) {
@@ -62,8 +65,8 @@ func (v verdicts) Watch(ctx context.Context, f func(observe.Flow)) error {
 	})
 }
 
-// sights knows whose an address is. Of this node's pods the leases know it before
-// the API does: a pod's status comes after its first packets.
+// sights knows whose an address is. The leases know this node's pods before the API
+// does: a pod's status is written after its first packets.
 type sights struct {
 	*kube.Objects
 	leases *ipam.Allocator
@@ -85,20 +88,19 @@ func (s sights) PodAt(address netip.Addr) (policy.Pod, bool) {
 	return pod.Pod, ok
 }
 
-// laneTo says what carries packets to another node; nil if that is no peer.
-func (n *network) laneTo(node string) *observe.Lane {
-	v := n.seen.Load()
+// laneTo describes what carries packets to another node; nil if that is no peer.
+func (d *daemon) laneTo(v *network.View, node string) *observe.Lane {
 	if v == nil {
 		return nil
 	}
-	i := slices.IndexFunc(v.peers, func(j judged) bool { return j.node.Name == node })
+	i := slices.IndexFunc(v.Peers, func(p trust.Result) bool { return p.Node.Name == node })
 	if i < 0 {
 		return nil
 	}
-	l := &observe.Lane{Peer: node, Kind: string(n.cfg.Lane), Encrypted: n.cfg.Lane != overlay.VXLAN}
-	if n.rotator != nil {
-		if shown := n.rotator.Shown(); shown != nil {
-			slot := shown.Decision.Peers[v.peers[i].node.UID].Active
+	l := &observe.Lane{Peer: node, Kind: string(d.cfg.Lane), Encrypted: d.cfg.Lane != overlay.VXLAN}
+	if d.keys != nil {
+		if shown := d.keys.Rotator.Shown(); shown != nil {
+			slot := shown.Decision.Peers[v.Peers[i].Node.UID].Active
 			l.OwnGeneration, l.PeerGeneration = slot.Own, slot.Peer
 		}
 	}

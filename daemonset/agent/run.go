@@ -18,11 +18,16 @@ import (
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
-	"github.com/sealane/sealane/cni/podnet"
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/metrics"
+	"github.com/sealane/sealane/daemonset/network"
+	"github.com/sealane/sealane/daemonset/picture"
+	"github.com/sealane/sealane/daemonset/podserver"
+	"github.com/sealane/sealane/daemonset/readiness"
+	"github.com/sealane/sealane/daemonset/report"
 	"github.com/sealane/sealane/daemonset/rotate"
+	"github.com/sealane/sealane/daemonset/trust"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
@@ -62,13 +67,18 @@ type daemon struct {
 	links    *nl.Handle
 	client   *kube.Client
 	datapath *bpf.Datapath
-	state    *state
-	network  *network
-	pods     *pods
+
+	state    *readiness.State
+	leases   *ipam.Allocator
+	pods     *podserver.Server
+	recalled int // pods that an earlier daemon has connected
+	keeper   *picture.Keeper
+	keys     *network.Keys // nil: lanes are not encrypted
+	network  *network.Loop
 }
 
 func (d *daemon) run(ctx context.Context) error {
-	d.state = newState(d.parts()...)
+	d.state = readiness.New(d.parts()...)
 	group, ctx := errgroup.WithContext(ctx)
 	watch, err := d.client.Watch(ctx, kube.WatchConfig{Node: d.cfg.NodeName})
 	if err != nil {
@@ -78,7 +88,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	enforcer := d.makeEnforcer(ctx, objects, alarms{node: d.cfg.NodeName, events: d.client, nodes: func() []kube.Node {
+	enforcer := d.makeEnforcer(ctx, objects, report.Policies{Node: d.cfg.NodeName, Events: d.client, Nodes: func() []kube.Node {
 		snap, _ := watch.Snapshot()
 		return snap.Nodes
 	}})
@@ -86,25 +96,19 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	group.Go(func() error { return enforcer.Run(ctx) })
-	if err := d.makeNetwork(ctx); err != nil {
+	lanes, err := d.makeNetwork(ctx)
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	r := &reports{cfg: d.cfg, network: d.network, enforcer: enforcer, datapath: d.datapath, links: d.links, log: d.log}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.New(r.node))
-	p := &pages{state: d.state, report: r.node, registry: registry, log: d.log}
-	group.Go(func() error { return p.serve(ctx, d.cfg.MetricsAddress) })
-	group.Go(func() error { return d.takeOver(ctx, watch) })
-	if d.network.trust != nil {
-		group.Go(func() error { return d.network.trust.run(ctx) })
-		a := &announcer{node: d.network.trust.identity.Node(), find: d.network.finding, to: d.client, log: d.log, clock: time.Now}
-		group.Go(func() error { return a.run(ctx) })
-		group.Go(func() error { return d.network.rotator.Serve(ctx, d.cfg.PairingPort) })
+	d.serveReports(ctx, group, d.reporter(lanes, enforcer))
+	if d.keys != nil {
+		d.serveKeys(ctx, group)
 	}
-	group.Go(func() error { return r.watchLeaks(ctx, d.client) })
+	group.Go(func() error { return d.takeOver(ctx, watch) })
+	group.Go(func() error { return d.repairLeases(ctx, watch) })
 	group.Go(func() error { return d.serveObserver(ctx, objects) })
 	group.Go(func() error { return d.serveCNI(ctx) })
 	err = group.Wait()
@@ -113,157 +117,221 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
-func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, a alarms) *enforce.Enforcer {
+func (d *daemon) reporter(lanes overlay.Backend, enforcer *enforce.Enforcer) *report.Reporter {
+	return &report.Reporter{
+		Name: d.cfg.NodeName, Version: d.cfg.Version, Encapsulation: d.cfg.Lane, PostQuantum: d.cfg.PostQuantum, Logger: d.log,
+		Sources: report.Sources{
+			View: d.network.View, Keys: d.keys, Lanes: lanes, Enforcer: enforcer, Leases: d.leases, QueuedDels: delQueue(d.cfg, d.log),
+			Datapath: d.datapath, Links: d.links, State: d.state,
+		},
+	}
+}
+
+// serveReports answers operators' tools and probes, and tells of stopped leaks.
+func (d *daemon) serveReports(ctx context.Context, group *errgroup.Group, r *report.Reporter) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.New(r.Node))
+	p := &pages{state: d.state, report: r.Node, registry: registry, log: d.log}
+	group.Go(func() error { return p.serve(ctx, d.cfg.MetricsAddress) })
+	leaks := &report.Leaks{Node: d.id, Datapath: d.datapath, Links: d.links, Events: d.client, Logger: d.log}
+	group.Go(func() error { return leaks.Run(ctx) })
+}
+
+// id is this node's, without UID before the first pass.
+func (d *daemon) id() keymgr.NodeID {
+	id := keymgr.NodeID{Name: d.cfg.NodeName}
+	if v := d.network.View(); v != nil {
+		id.UID = v.Self.UID
+	}
+	return id
+}
+
+// serveKeys keeps this node's identity fresh and published, and answers peers that
+// ask for preshared keys.
+func (d *daemon) serveKeys(ctx context.Context, group *errgroup.Group) {
+	group.Go(func() error { return d.keys.Trust.Run(ctx) })
+	group.Go(func() error { return d.keys.Rotator.Serve(ctx, d.cfg.PairingPort) })
+	finding := func() report.Finding { return report.NodeKeyFinding(d.state, d.keys, d.network.View()) }
+	status := report.NewNodeKey(d.keys.Trust.Identity().Node(), finding, d.client, d.log)
+	group.Go(func() error { return status.Run(ctx) })
+}
+
+func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, p report.Policies) *enforce.Enforcer {
 	return enforce.New(enforce.Config{
 		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject, Policies: d.client.Policies,
 		Announce: func(ctx context.Context, pods []kube.AddressedPod) error {
 			return d.client.PublishAddresses(ctx, d.cfg.NodeName, pods)
 		},
 		Refused: objects.Refused, Logger: d.log,
-		Malformed: func(p *networkingv1.NetworkPolicy, err error) { a.malformed(ctx, p, err) },
+		Malformed: func(policy *networkingv1.NetworkPolicy, err error) { p.Malformed(ctx, policy, err) },
 		Report: func(err error) {
-			d.state.report(partPolicy, nil) // it has begun: what is missing is denied, and stops no pod
+			d.state.Report(readiness.Policy, nil) // it has begun: what is missing is denied, and stops no pod
 			if err != nil {
-				d.state.report(partPolicy, err)
-				a.incomplete(ctx, err)
+				d.state.Report(readiness.Policy, err)
+				p.Incomplete(ctx, err)
 			}
 		},
 	})
 }
 
-// takeOver runs the network, and replaces the programs of an earlier daemon as
+// takeOver runs the network loop, and replaces the programs of an earlier daemon as
 // soon as ours find all that they need: policies first, without which they let
 // nothing through, then lanes, then pods. After a start from disk, policies are what
 // the earlier daemon has left, and its programs stay on the pods.
 func (d *daemon) takeOver(ctx context.Context, watch *kube.Watcher) error {
 	group, ctx := errgroup.WithContext(ctx)
-	fromDisk := d.network.keeper.FromDisk() != nil
+	fromDisk := d.keeper.FromDisk() != nil
 	group.Go(func() error {
-		if !fromDisk && d.state.await(ctx, partPolicy) != nil {
+		if !fromDisk && d.state.Await(ctx, readiness.Policy) != nil {
 			return nil
 		}
-		return d.network.run(ctx, watch)
+		return d.network.Run(ctx, watch)
 	})
 	if fromDisk {
 		news := make(chan struct{}, 1)
 		watch.Notify(news)
-		group.Go(func() error { return d.network.keeper.Confirm(ctx, news) })
+		group.Go(func() error { return d.keeper.Confirm(ctx, news) })
 	}
 	group.Go(func() error {
-		if err := d.state.await(ctx, partPolicy, partNetwork); err != nil {
+		if err := d.state.Await(ctx, readiness.Policy, readiness.Network); err != nil {
 			return nil
 		}
-		if err := errors.Join(d.pods.restore(), d.datapath.Retire()); err != nil {
+		if err := errors.Join(d.pods.Restore(), d.datapath.Retire()); err != nil {
 			return fmt.Errorf("restore pods: %w", err)
 		}
-		d.state.report(partPods, nil)
+		d.state.Report(readiness.Pods, nil)
 		return nil
 	})
 	return group.Wait()
 }
 
-func (d *daemon) parts() []part {
-	all := []part{partNode, partPolicy, partNetwork, partPods}
+// repairEvery is how often leases are compared with the pods that there are, when
+// nothing changes.
+const repairEvery = 30 * time.Second
+
+// snapshots is what repairLeases reads of the API server. *kube.Watcher is one.
+type snapshots interface {
+	Snapshot() (kube.Snapshot, bool)
+	Notify(chan<- struct{})
+}
+
+// repairLeases releases the addresses of pods that are gone, whenever the API server
+// has news, and every half minute. It rests while the network follows a snapshot from
+// disk: nobody can say then which pods are gone.
+func (d *daemon) repairLeases(ctx context.Context, watch snapshots) error {
+	news := make(chan struct{}, 1)
+	watch.Notify(news)
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-news:
+		case <-tick.C:
+		}
+		snap, synced := watch.Snapshot()
+		if v := d.network.View(); synced && v != nil && !v.FromDisk {
+			d.pods.Repair(snap.LocalPods)
+		}
+	}
+}
+
+func (d *daemon) parts() []readiness.Part {
+	all := []readiness.Part{readiness.Node, readiness.Policy, readiness.Network, readiness.Pods}
 	if d.cfg.Lane != overlay.VXLAN {
-		all = append(all, partKeys)
+		all = append(all, readiness.Keys)
 	}
 	return all
 }
 
-func (d *daemon) makePods(g guards) error {
-	leases, err := ipam.Open(filepath.Join(d.cfg.StateDir, "ipam"), nil, ipam.Options{Logger: d.log})
+func (d *daemon) makePods(enforcer podserver.Enforcer) (err error) {
+	d.leases, err = ipam.Open(filepath.Join(d.cfg.StateDir, "ipam"), nil, ipam.Options{Logger: d.log})
 	if err != nil {
 		return fmt.Errorf("open leases: %w", err)
 	}
-	d.pods = &pods{
-		leases: leases, links: d.links, remover: podnet.NewRemover(d.links), datapath: d.datapath, guards: g, state: d.state, log: d.log,
+	d.pods = podserver.New(podserver.Config{
+		Leases: d.leases, Links: d.links, Datapath: d.datapath, Enforcer: enforcer, State: d.state, Logger: d.log,
+	})
+	known, err := d.datapath.Endpoints()
+	if err == nil {
+		d.recalled, err = d.pods.Recall(known)
 	}
-	if err := d.pods.recall(d.datapath); err != nil {
+	if err != nil {
 		return fmt.Errorf("recall pods: %w", err)
 	}
 	return nil
 }
 
-func (d *daemon) makeNetwork(ctx context.Context) error {
+func (d *daemon) makeNetwork(ctx context.Context) (lanes overlay.Backend, err error) {
 	host, err := hostnet.New(d.links, d.log)
-	if err != nil {
-		return err
-	}
-	d.network = &network{
-		cfg: d.cfg, leases: d.pods.leases, pods: d.pods, links: d.links, datapath: d.datapath, host: host, state: d.state, log: d.log,
-	}
-	if d.network.keeper, err = d.begin(ctx); err != nil {
-		return err
-	}
-	if d.cfg.Lane != overlay.VXLAN {
-		if d.network.trust, err = d.makeTrust(); err != nil {
-			return err
-		}
-		t := d.network.trust
-		d.network.rotator, err = rotate.New(rotate.Config{
-			Identity: t.identity, Authenticate: t.verifier.Authenticate, Period: d.cfg.RotationPeriod, Mode: d.cfg.PostQuantum,
-			Events: t.events, Logger: d.log,
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return d.makeLanes(ctx)
-}
-
-// makeLanes opens the backend of the configured kind, and removes lanes of the
-// other kind that an earlier configuration has left.
-func (d *daemon) makeLanes(ctx context.Context) error {
-	o := wireguard.Options{Links: d.links, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log}
-	if d.network.trust != nil {
-		o.Key, o.Preshared = d.network.trust.privateKey, d.network.rotator.Preshared
-	}
-	secure, err := wireguard.New(o)
-	if err != nil {
-		return err
-	}
-	plain := vxlan.New(d.links)
-	if d.cfg.Lane == overlay.VXLAN {
-		d.network.lanes = plain
-		return errors.Join(secure.Clean(), secure.Close())
-	}
-	d.network.lanes, d.network.restarted = secure, secure.Watch(ctx)
-	return plain.Clean()
-}
-
-func (d *daemon) makeTrust() (*trust, error) {
-	basis := d.network.keeper.Basis()
-	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: filepath.Join(d.cfg.StateDir, "keys"), Node: basis.Self.ID, TrustDomain: basis.TrustDomain})
 	if err != nil {
 		return nil, err
 	}
-	marks := keymgr.NewFileMarks(filepath.Join(d.cfg.StateDir, "peers"))
-	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
-		TrustDomain: basis.TrustDomain, Self: basis.Self.ID, Marks: marks, Revocations: marks,
-		Grace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity, PSK: d.cfg.PostQuantum,
+	if d.keeper, err = d.begin(ctx); err != nil {
+		return nil, err
+	}
+	if d.cfg.Lane != overlay.VXLAN {
+		if d.keys, err = d.makeKeys(d.client, d.client); err != nil {
+			return nil, err
+		}
+	}
+	lanes, restarted, err := d.makeLanes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := d.networkConfig()
+	c.Datapath, c.Lanes, c.Restarted, c.Host = d.datapath, lanes, restarted, host
+	d.network = network.New(c)
+	return lanes, nil
+}
+
+// networkConfig is all of the network loop's configuration but what it writes to.
+func (d *daemon) networkConfig() network.Config {
+	return network.Config{
+		Node: d.cfg.NodeName, Keys: d.keys, Keeper: d.keeper, Ranges: d.leases, Links: d.links, State: d.state, Logger: d.log,
+		Plan: network.Plan{
+			Encapsulation: d.cfg.Lane, AllowPlaintext: d.cfg.InsecurePlaintext, BasePort: d.cfg.LanePort, MTU: d.cfg.MTU, Uplinks: d.cfg.Uplinks,
+		},
+	}
+}
+
+// makeLanes opens the backend of the configured encapsulation, and removes what an
+// earlier configuration has left of the other. Restarted has a value when lanes have
+// to be made again; nil: never.
+func (d *daemon) makeLanes(ctx context.Context) (lanes overlay.Backend, restarted <-chan struct{}, err error) {
+	o := wireguard.Options{Links: d.links, Socket: filepath.Join(d.cfg.RunDir, "wireguard.sock"), Logger: d.log}
+	if d.keys != nil {
+		o.Key, o.Preshared = d.keys.Trust.PrivateKey, d.keys.Rotator.Preshared
+	}
+	secure, err := wireguard.New(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	plain := vxlan.New(d.links)
+	if d.keys == nil {
+		return plain, nil, errors.Join(secure.Clean(), secure.Close())
+	}
+	return secure, secure.Watch(ctx), plain.Clean()
+}
+
+// makeKeys opens this node's identity, and what makes its keys rotate.
+func (d *daemon) makeKeys(cluster trust.Cluster, events trust.Events) (*network.Keys, error) {
+	basis := d.keeper.Basis()
+	t, err := trust.New(trust.Config{
+		Dir: d.cfg.StateDir, Node: basis.Self.ID, TrustDomain: basis.TrustDomain,
+		CertificateLifetime: d.cfg.CertificateLifetime, ExpiredGrace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity,
+		LanePort: d.cfg.LanePort, PostQuantum: d.cfg.PostQuantum, PairingPort: d.cfg.PairingPort,
+		Cluster: cluster, Events: events, State: d.state, Logger: d.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	restored, err := restorePeers(identity, v)
+	r, err := rotate.New(rotate.Config{
+		Identity: t.Identity(), Authenticate: t.Authenticate, Period: d.cfg.RotationPeriod, Mode: d.cfg.PostQuantum, Events: events, Logger: d.log,
+	})
 	if err != nil {
-		d.log.Warn("some peers start without their last statement", "error", err)
-	}
-	return &trust{
-		cfg: d.cfg, identity: identity, verifier: v, docket: &docket{verifier: v}, judge: newJudge(v, d.client, d.log, restored), cluster: d.client, events: d.client,
-		state: d.state, log: d.log, clock: time.Now, rest: identityCheck, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
-	}, nil
-}
-
-// restorePeers verifies what an earlier daemon had accepted, so that a NodeKey
-// that was spoilt meanwhile cuts nobody off.
-func restorePeers(identity *keymgr.Identity, v *keymgr.Verifier) ([]keymgr.Peer, error) {
-	bundle, err := identity.Bundle()
-	if err != nil || len(bundle) == 0 {
 		return nil, err
 	}
-	if err := v.SetRoots(bundle); err != nil {
-		return nil, err
-	}
-	return v.Restore()
+	return &network.Keys{Trust: t, Rotator: r}, nil
 }

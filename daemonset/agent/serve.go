@@ -29,7 +29,7 @@ func (d *daemon) serveCNI(ctx context.Context) error {
 	return group.Wait()
 }
 
-// drainEvery is how soon a DEL that failed is tried again.
+// drainEvery is how long a DEL that failed waits until it is tried again.
 const drainEvery = time.Minute
 
 // delQueue is where the plugin leaves DELs while no daemon answers.
@@ -59,12 +59,13 @@ func conflistPath(cfg Config) string {
 	return filepath.Join(cfg.CNIConfDir, filepath.Base(conflist.DefaultPath))
 }
 
-// announce tells the runtime of the network when pods can be connected, and from then on.
+// announce writes the network configuration, by which the runtime learns of this
+// network, as soon as pods can be connected, and keeps it there.
 func (d *daemon) announce(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-d.state.ready:
+	case <-d.state.Connectable():
 	}
 	// The plugin runs on the host, where these folders have their default names.
 	path, defaults := conflistPath(d.cfg), conflist.Options{}

@@ -230,32 +230,31 @@ func (d *daemon) glance(ctx context.Context) (bool, time.Duration) {
 	if err != nil {
 		return true, 0
 	}
-	return d.rotator.Glance(ctx, lanes)
+	return d.rotator.Poll(ctx, lanes)
 }
 
 func (d *daemon) pass(ctx context.Context, light bool) (time.Duration, error) {
 	d.mu.Lock()
 	n := d.news
 	d.mu.Unlock()
-	noted := d.rotator.Noted()
+	pass := d.rotator.Begin()
 	lanes, err := d.lanes.Observe()
 	if err != nil {
 		return 0, err
 	}
 	peers, refused := d.judge(n)
-	decided, err := d.rotator.Decide(ctx, Scene{Published: n.Keys[d.Self.ID.Name], Request: n.Request, Peers: peers}, lanes)
+	decided, err := pass.Step(ctx, Scene{Published: n.Keys[d.Self.ID.Name], Request: n.Request, Peers: peers}, lanes)
 	if err != nil {
 		return 0, err
 	}
 	if decided.State == n.Die && !n.After {
 		return 0, unix.Kill(unix.Getpid(), unix.SIGKILL)
 	}
-	generations, err := d.follow(ctx, peers, decided, light)
-	if err != nil {
+	if err := d.follow(ctx, peers, decided, light); err != nil {
 		return 0, err
 	}
 	next := decided.Next
-	if d.rotator.Done(noted, slices.Max(generations)) {
+	if pass.Commit() {
 		next = 0
 	}
 	if err := d.sign(decided); err != nil {
@@ -293,7 +292,7 @@ func (d *daemon) judge(n news) (peers []Peer, err error) {
 }
 
 // follow makes lanes and routes as decided, in the agent's order.
-func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Decision, light bool) ([]uint64, error) {
+func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Decision, light bool) error {
 	cfg := overlay.Config{
 		Kind: overlay.WireGuard, Self: d.Self.ID, Addresses: d.Self.Addresses, PodCIDRs: d.Self.PodCIDRs, UnderlayMTU: 1500,
 	}
@@ -310,7 +309,7 @@ func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Deci
 	}
 	plan, err := overlay.Compute(cfg, others)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !light || !plan.EqualButPeers(d.applied) {
 		err = d.prepare(ctx, plan)
@@ -321,7 +320,7 @@ func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Deci
 	if d.applied = plan; err != nil {
 		d.applied = overlay.Plan{}
 	}
-	return cfg.Generations, err
+	return err
 }
 
 // prepare makes devices that are missing, without peers, and routes.

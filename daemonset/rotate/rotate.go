@@ -38,9 +38,9 @@ type Config struct {
 	Logger       *slog.Logger
 }
 
-// Rotator asks the rotation machine what should be so, and does what is not the
-// business of lanes: keys on disk, exchanges with peers. But for Serve, Preshared,
-// Shown and Pairings it is for one goroutine.
+// Rotator asks the rotation machine what should be so, and does all of it that does
+// not concern lanes: keys on disk, exchanges with peers. Serve, Preshared, Shown and
+// Pairings are safe for concurrent use; all else is for one goroutine.
 type Rotator struct {
 	machine  *rotation.Machine
 	identity *keymgr.Identity
@@ -99,27 +99,59 @@ func (r *Rotator) Preshared(own uint64, theirs keymgr.PublicKey) (keymgr.Preshar
 // Changed reports that a peer waits for a preshared key to be in its lane.
 func (r *Rotator) Changed() <-chan struct{} { return r.pairs.changed }
 
-// Results gives the exchanges that have ended; hand each to Take.
+// Results gives the exchanges that have ended. Hand each to Take.
 func (r *Rotator) Results() <-chan Exchanged { return r.pairs.results }
 
-// Take lets the next decision know how an exchange went.
-func (r *Rotator) Take(e Exchanged) { r.machine.Exchanged(e.uid, e.ok, time.Now()) }
+// Take tells the next decision how an exchange went, and with it all others that
+// have ended by now: in a large cluster a pass takes longer than many exchanges.
+func (r *Rotator) Take(e Exchanged) {
+	for {
+		r.machine.Exchanged(e.uid, e.ok, time.Now())
+		select {
+		case e = <-r.pairs.results:
+		default:
+			return
+		}
+	}
+}
 
-// Noted marks the preshared keys that a pass which begins now brings to the lanes.
-func (r *Rotator) Noted() uint64 { return r.pairs.noted() }
+// Pass is one update of the lanes. The contract: Begin, then Step where the plan may
+// change, then apply the plan to the lanes, then Commit if that worked. A Pass that
+// fails is dropped; the next one begins where it began.
+type Pass struct {
+	rotator *Rotator
+	noted   uint64 // preshared keys up to here were agreed on when the pass began
+	newest  uint64 // generation whose devices the plan has
+}
 
-// Done says that the lanes are as decided: they have the preshared keys up to a
-// mark, and the devices of the newest of the generations. It tells whether that
-// makes a difference to the next decision.
-func (r *Rotator) Done(noted, newest uint64) bool {
-	r.pairs.done(noted)
-	changed := r.ready != newest
-	r.ready = newest
+// Begin starts a pass: every preshared key that is agreed on by now will be in the
+// lanes when it is committed.
+func (r *Rotator) Begin() *Pass {
+	return &Pass{rotator: r, noted: r.pairs.noted(), newest: r.ready}
+}
+
+// Commit says that the lanes are as decided. It reports whether that makes a
+// difference to the next decision, which should then be made at once.
+func (p *Pass) Commit() bool {
+	r := p.rotator
+	r.pairs.done(p.noted)
+	changed := r.ready != p.newest
+	r.ready = p.newest
 	return changed
 }
 
-// Renewed is Done for lanes that have new preshared keys and are else as they were.
-func (r *Rotator) Renewed(noted uint64) bool { return r.Done(noted, r.ready) }
+// Step makes a decision on a new scene. It acts on it too: it makes and removes keys
+// on disk, and begins the exchanges that are due. What concerns lanes is the caller's.
+func (p *Pass) Step(ctx context.Context, s Scene, lanes []overlay.LaneState) (rotation.Decision, error) {
+	d, err := p.rotator.decide(ctx, s, lanes)
+	if err != nil {
+		return d, err
+	}
+	if own := p.rotator.identity.WGKeys().Generations(); len(own) > 0 {
+		p.newest = slices.Max(own)
+	}
+	return d, nil
+}
 
 // Shown returns the newest decision, nil before the first.
 func (r *Rotator) Shown() *Shown { return r.shown.Load() }
@@ -136,9 +168,9 @@ func bootTime() (time.Time, error) {
 	return time.Now().Add(-time.Duration(up.Nano())), nil
 }
 
-// Decide makes a decision on a new scene, makes and removes keys as it says, and
+// decide makes a decision on a new scene, makes and removes keys as it says, and
 // begins the exchanges that it asks for.
-func (r *Rotator) Decide(ctx context.Context, s Scene, lanes []overlay.LaneState) (rotation.Decision, error) {
+func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.LaneState) (rotation.Decision, error) {
 	r.scene = s
 	partners := map[string]partner{}
 	for _, p := range s.Peers {
@@ -178,9 +210,10 @@ func (r *Rotator) Decide(ctx context.Context, s Scene, lanes []overlay.LaneState
 	}
 }
 
-// Glance looks whether the kernel shows something that changes the last decision.
-// It says so, and how long nothing is expected to happen.
-func (r *Rotator) Glance(ctx context.Context, lanes []overlay.LaneState) (changed bool, next time.Duration) {
+// Poll checks, between passes, whether the kernel shows something that changes the
+// last decision, and begins the exchanges that are due. It reports whether a pass is
+// needed, and otherwise how long nothing is expected to happen.
+func (r *Rotator) Poll(ctx context.Context, lanes []overlay.LaneState) (changed bool, next time.Duration) {
 	asked := map[string]rotation.Slot{}
 	d := r.step(lanes, asked)
 	r.ask(ctx, asked)

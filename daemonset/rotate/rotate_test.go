@@ -98,12 +98,12 @@ func (m *member) scene() Scene {
 
 func (m *member) decide() rotation.Decision {
 	m.t.Helper()
-	noted := m.Noted()
-	d, err := m.Decide(m.t.Context(), m.scene(), m.lanes)
+	pass := m.Begin()
+	d, err := pass.Step(m.t.Context(), m.scene(), m.lanes)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.Done(noted, m.newest().Generation)
+	pass.Commit()
 	return d
 }
 
@@ -135,7 +135,8 @@ func TestKeysAreMadeAndRemoved(t *testing.T) {
 	}
 	a.clock.Add(2 * time.Second)
 	a.request.Compromised = first.Created
-	d, err := a.Decide(t.Context(), a.scene(), nil)
+	pass := a.Begin()
+	d, err := pass.Step(t.Context(), a.scene(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestKeysAreMadeAndRemoved(t *testing.T) {
 	if a.Shown().Reason != rotation.Compromise {
 		t.Errorf("reason %q", a.Shown().Reason)
 	}
-	if a.Done(a.Noted(), first.Generation) || !a.Done(a.Noted(), second.Generation) {
+	if a.Begin().Commit() || !pass.Commit() {
 		t.Error("devices of the new key are no news, or those of the old one are")
 	}
 	if d := a.decide(); d.State != rotation.Retiring || !slices.Equal(d.Publish, []uint64{second.Generation}) || !slices.Equal(d.Revoke, []uint64{first.Generation}) {
@@ -185,11 +186,11 @@ func TestGlanceSeesTheKernel(t *testing.T) {
 		t.Fatalf("%s, active %v; want the old lane to go on", d.State, d.Peers[b.Live.ID.UID].Active)
 	}
 	a.lanes[0].Peers[0].Received++
-	if changed, next := a.Glance(t.Context(), a.lanes); changed || next <= 0 || next > time.Second {
+	if changed, next := a.Poll(t.Context(), a.lanes); changed || next <= 0 || next > time.Second {
 		t.Errorf("traffic changes the decision %t, look again in %s", changed, next)
 	}
 	a.lanes[1].Peers[0].LastHandshake = time.Now()
-	if changed, _ := a.Glance(t.Context(), a.lanes); !changed {
+	if changed, _ := a.Poll(t.Context(), a.lanes); !changed {
 		t.Error("a handshake by the new key changes nothing")
 	}
 	if d := a.decide(); d.Peers[b.Live.ID.UID].Active != a.slot(b) || a.Shown().Decision.State != rotation.Published {
@@ -214,7 +215,7 @@ func (m *member) serve() {
 			case <-m.t.Context().Done():
 				return
 			case <-m.Changed():
-				m.pairs.done(m.Noted())
+				m.pairs.done(m.pairs.noted())
 			}
 		}
 	}()
@@ -227,7 +228,7 @@ func (m *member) await(what string, is func() bool) {
 		if time.Now().After(deadline) {
 			m.t.Fatalf("not so after a minute: %s", what)
 		}
-		m.Glance(m.t.Context(), m.lanes)
+		m.Poll(m.t.Context(), m.lanes)
 		select {
 		case e := <-m.Results():
 			m.Take(e)
@@ -261,7 +262,7 @@ func TestExchangeBetweenTwoNodes(t *testing.T) {
 	}
 	a.exchange()
 	for range 20 {
-		a.Glance(t.Context(), nil)
+		a.Poll(t.Context(), nil)
 	}
 	ours, ok := a.Preshared(a.newest().Generation, b.newest().Public)
 	theirs, too := b.Preshared(b.newest().Generation, a.newest().Public)

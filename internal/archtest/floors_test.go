@@ -20,9 +20,11 @@ var floors = []struct {
 	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1", "cni/hostport"}},
 	{"know", []string{"keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
-	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "perf/place"}},
+	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
-	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/picture"}},
+	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/picture", "daemonset/trust"}},
+	{"follow", []string{"daemonset/podserver", "daemonset/network"}},
+	{"report", []string{"daemonset/report"}},
 	{"run", []string{"daemonset/agent", "daemonset/controller", "perf", "perf/scale"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",

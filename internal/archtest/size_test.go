@@ -38,7 +38,6 @@ var widePackages = map[string]struct {
 }{
 	"perf/scale":           {2000, "one simulation, whose parts know each other"},
 	"daemonset/kube":       {3500, "the only door to client-go, one file for each thing asked of it"},
-	"daemonset/agent":      {3200, "wires everything, and has nobody above it but main"},
 	"cmd/sealane":          {2100, "one file for each command, and nobody else's"},
 	"daemonset/controller": {2500, "what one leader does, on watches that its parts share"},
 	"keymgr/ca":            {2500, "the private keys of the authority stay in one package, from their making to their end"},

@@ -29,6 +29,23 @@ func (h *Handle) Addresses(index int) ([]netip.Prefix, error) {
 	return out, nil
 }
 
+// AllAddresses returns the addresses of all devices by device index, as [Handle.Addresses]
+// does of one, in one dump.
+func (h *Handle) AllAddresses() (map[int][]netip.Prefix, error) {
+	raw, err := dump(func() ([]netlink.Addr, error) { return h.h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, kernelError(err, "list addresses")
+	}
+	out := map[int][]netip.Prefix{}
+	for _, a := range raw {
+		out[a.LinkIndex] = append(out[a.LinkIndex], toPrefix(a.IPNet))
+	}
+	for _, addresses := range out {
+		slices.SortFunc(addresses, netip.Prefix.Compare)
+	}
+	return out, nil
+}
+
 // EnsureAddress gives the device an address; an address already there is no error.
 // IPv6 addresses are usable at once: no duplicate address detection (RFC 4862, 5.4).
 func (h *Handle) EnsureAddress(index int, p netip.Prefix) error {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package trust
 
 import (
 	"context"
@@ -21,7 +21,8 @@ import (
 func TestNeedsCertificateForRoots(t *testing.T) {
 	c := keytest.NewCluster(t)
 	n := c.Node("a", "10.244.1.0/24")
-	tr := &trust{identity: n.Identity, clock: c.Clock.Now, log: slog.New(slog.DiscardHandler)}
+	tr := newKeeper(Config{Events: &events{}, Logger: slog.New(slog.DiscardHandler)}, n.Identity, c.Verifier("self"), nil)
+	tr.clock = c.Clock.Now
 	w := &wanted{self: kube.Node{PodCIDRs: n.Live.PodCIDRs}, bundle: c.Authority.Bundle(), nodes: 3}
 	check := func(what, why string, least, most time.Duration) {
 		t.Helper()
@@ -54,34 +55,34 @@ func TestNeedsCertificateForRoots(t *testing.T) {
 	}
 }
 
-func TestAlarmOnBrokenContinuity(t *testing.T) {
+func TestWarningOfBrokenContinuity(t *testing.T) {
 	c := keytest.NewCluster(t)
 	a := c.Node("a", "10.244.1.0/24")
 	told := &events{}
-	j := newJudge(c.Verifier("self"), told, slog.New(slog.DiscardHandler), nil)
+	j := newPeerVerifier(c.Verifier("self"), told, slog.New(slog.DiscardHandler), nil)
 	j.clock = c.Clock.Now
 	snap := kube.Snapshot{
 		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
 		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
 	}
-	j.pass(t.Context(), snap, "self")
+	j.verify(t.Context(), snap, "self")
 	c.Clock.Add(time.Minute)
 	c.Certify(a)
 	snap.NodeKeys["a"] = a.Sign()
-	if j.pass(t.Context(), snap, "self"); len(*told) != 0 {
-		t.Errorf("a plain renewal is an alarm: %+v", *told)
+	if j.verify(t.Context(), snap, "self"); len(*told) != 0 {
+		t.Errorf("a plain renewal is a warning: %+v", *told)
 	}
 	c.Clock.Add(time.Minute)
 	a.Identity = c.Identity(a.Live.ID, t.TempDir())
 	c.Certify(a)
 	snap.NodeKeys["a"] = a.Sign()
 	for range 3 {
-		if got := j.pass(t.Context(), snap, "self")[0]; got.err != nil {
-			t.Fatal(got.err)
+		if got := j.verify(t.Context(), snap, "self")[0]; got.Err != nil {
+			t.Fatal(got.Err)
 		}
 	}
-	if all := j.alarmsSoFar(); len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
-		t.Errorf("alarms %+v, events %+v; want one of each", all, *told)
+	if _, all := j.counts(); len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
+		t.Errorf("warnings %+v, events %+v; want one of each", all, *told)
 	}
 }
 
@@ -91,7 +92,7 @@ func TestStatementOvertakenByRoots(t *testing.T) {
 	c := keytest.NewCluster(t)
 	a := c.Node("a", "10.244.1.0/24")
 	told, v := &events{}, c.Verifier("self")
-	j := newJudge(v, told, slog.New(slog.DiscardHandler), nil)
+	j := newPeerVerifier(v, told, slog.New(slog.DiscardHandler), nil)
 	j.clock = c.Clock.Now
 	snap := kube.Snapshot{
 		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
@@ -105,24 +106,24 @@ func TestStatementOvertakenByRoots(t *testing.T) {
 	}
 	check := func(when string, want error, alarms int) {
 		t.Helper()
-		got := j.pass(t.Context(), snap, "self")[0]
-		if !errors.Is(got.err, want) || len(got.peer.Keys) == 0 {
-			t.Errorf("%s: %v with %d keys in force, want %v and the accepted ones", when, got.err, len(got.peer.Keys), want)
+		got := j.verify(t.Context(), snap, "self")[0]
+		if !errors.Is(got.Err, want) || len(got.Peer.Keys) == 0 {
+			t.Errorf("%s: %v with %d keys in force, want %v and the accepted ones", when, got.Err, len(got.Peer.Keys), want)
 		}
-		if len(j.refusedSoFar()) != alarms || len(*told) != alarms {
-			t.Errorf("%s: refusals %+v, events %+v; want %d", when, j.refusedSoFar(), *told, alarms)
+		if refusals, _ := j.counts(); len(refusals) != alarms || len(*told) != alarms {
+			t.Errorf("%s: refusals %+v, events %+v; want %d", when, refusals, *told, alarms)
 		}
 	}
 	check("one root", nil, 0)
 	old, next := c.Authority.Bundle(), keytest.NewCluster(t)
 	roots(next.Authority.Bundle())
 	check("root dropped", keymgr.ErrChain, 0)
-	c.Clock.Add(resync / 2)
+	c.Clock.Add(overtakenFor / 2)
 	roots(slices.Concat(old, next.Authority.Bundle()))
 	check("the statement came", nil, 0)
 	roots(next.Authority.Bundle())
 	check("root dropped again", keymgr.ErrChain, 0)
-	c.Clock.Add(resync - 1)
+	c.Clock.Add(overtakenFor - 1)
 	check("for a while", keymgr.ErrChain, 0)
 	c.Clock.Add(1)
 	check("for good", keymgr.ErrChain, 1)
@@ -148,16 +149,16 @@ func TestTooManyRequestsAreNotMadeMore(t *testing.T) {
 		k := newCourt(t)
 		k.snap.Bundle = k.c.Authority.Bundle()
 		desk := &refusing{reason: reason, asked: make(chan struct{}, 100)}
-		k.trust.cluster = desk
+		k.keeper.cfg.Cluster = desk
 		k.pass() // pokes
 		synctest.Test(t, func(t *testing.T) {
-			k.trust.poked = make(chan struct{}, 1)
-			signal(k.trust.poked)
+			k.keeper.poked = make(chan struct{}, 1)
+			signal(k.keeper.poked)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
-			go func() { done <- k.trust.run(ctx) }()
+			go func() { done <- k.keeper.Run(ctx) }()
 			synctest.Wait()
-			signal(k.trust.poked)
+			signal(k.keeper.poked)
 			synctest.Wait()
 			if got := len(desk.asked) == 2; got != atOnce || len(desk.asked) == 0 {
 				t.Errorf("%s: asked %d times", reason, len(desk.asked))
@@ -195,7 +196,7 @@ func TestStatementWithACertificateThatIsDue(t *testing.T) {
 		meanwhile func(*court)
 		published bool
 	}{
-		"due":                {func(k *court) { k.c.Clock.Add(k.trust.identity.RenewAt().Sub(k.c.Clock.Now())) }, true},
+		"due":                {func(k *court) { k.c.Clock.Add(k.keeper.identity.RenewAt().Sub(k.c.Clock.Now())) }, true},
 		"ended":              {func(k *court) { k.c.Clock.Add(8 * 24 * time.Hour) }, false},
 		"leads to no root":   {func(k *court) { k.snap.Bundle = keytest.NewCluster(k.t).Authority.Bundle() }, false},
 		"another pod range":  {func(k *court) { k.snap.Nodes[0].PodCIDRs = k.b.Live.PodCIDRs }, false},
@@ -204,30 +205,30 @@ func TestStatementWithACertificateThatIsDue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k := newCourt(t)
 			desk := &away{office: office{k: k}}
-			k.trust.cluster = desk
-			k.trust.clock = k.c.Clock.Now
+			k.keeper.cfg.Cluster = desk
+			k.keeper.clock = k.c.Clock.Now
 			k.snap.Bundle = k.c.Authority.Bundle()
 			k.pass()
-			if err := k.trust.refresh(t.Context(), k.trust.want); err != nil {
+			if err := k.keeper.refresh(t.Context(), k.keeper.want); err != nil {
 				t.Fatal(err)
 			}
 			k.snap.NodeKeys["self"] = desk.published
 			first := desk.published
 			desk.controller = true
 			tc.meanwhile(k)
-			info, _ := k.trust.identity.Certificate()
-			old := k.trust.identity.WGKeys().Generations()
-			next, err := k.trust.identity.WGKeys().Create()
+			info, _ := k.keeper.identity.Certificate()
+			old := k.keeper.identity.WGKeys().Generations()
+			next, err := k.keeper.identity.WGKeys().Create()
 			if err != nil {
 				t.Fatal(err)
 			}
 			k.pass()
-			k.trust.list([]uint64{next.Generation}, old)
-			err = k.trust.refresh(t.Context(), k.trust.want)
+			k.keeper.SetKeys([]uint64{next.Generation}, old)
+			err = k.keeper.refresh(t.Context(), k.keeper.want)
 			if got := !desk.published.Equal(first); got != tc.published {
 				t.Errorf("published %t, want %t (%v)", got, tc.published, err)
 			}
-			if need, _ := k.trust.needsCertificate(k.trust.want); need != "" && !errors.Is(err, context.DeadlineExceeded) {
+			if need, _ := k.keeper.needsCertificate(k.keeper.want); need != "" && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v; want it told that the controller is away", err)
 			}
 
@@ -235,11 +236,11 @@ func TestStatementWithACertificateThatIsDue(t *testing.T) {
 			if name == "leads to no root" {
 				return // which this controller cannot mend
 			}
-			if err := k.trust.refresh(t.Context(), k.trust.want); err != nil {
+			if err := k.keeper.refresh(t.Context(), k.keeper.want); err != nil {
 				t.Fatal(err)
 			}
 			s, err := keymgr.ParseStatement(desk.published.Payload)
-			renewed, _ := k.trust.identity.Certificate()
+			renewed, _ := k.keeper.identity.Certificate()
 			if err != nil || len(s.Keys) != 1 || s.Keys[0].Key != next.Public || (renewed == info) != (name == "not due, all is on") {
 				t.Errorf("with the controller back: published %+v, %v, certificate %s after %s", s, err, renewed.Serial, info.Serial)
 			}

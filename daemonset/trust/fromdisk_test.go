@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package trust
 
 import (
 	"context"
@@ -29,11 +29,11 @@ func TestFromDiskNobodyIsTrustedMore(t *testing.T) {
 		"nothing happened": {func(*court, *keymgr.FileMarks) {}, true, false},
 		"revoked before": {func(k *court, _ *keymgr.FileMarks) {
 			k.publish(entry(k.b.Live.ID, true, hashOf(k.t, k.b.Identity)))
-			k.trust.docket.follow(k.snap.Revoked)
+			k.keeper.revocations.follow(k.snap.Revoked)
 		}, false, false},
 		"its key revoked before": {func(k *court, _ *keymgr.FileMarks) {
 			k.publish(entry(k.b.Live.ID, false, hashOf(k.t, k.b.Identity)))
-			k.trust.docket.follow(k.snap.Revoked)
+			k.keeper.revocations.follow(k.snap.Revoked)
 		}, false, false},
 		"in grace":   {func(k *court, _ *keymgr.FileMarks) { k.c.Clock.Add(keymgr.StatementLifetime + time.Hour) }, true, true},
 		"long ended": {func(k *court, _ *keymgr.FileMarks) { k.c.Clock.Add(15*24*time.Hour + keymgr.ClockSkew) }, false, false},
@@ -59,16 +59,16 @@ func TestFromDiskNobodyIsTrustedMore(t *testing.T) {
 			v := k.c.Open(cfg)
 			restored, _ := v.Restore() // what fails there fails below
 			k.sit(v, restored)
-			k.trust.judge.clock = k.c.Clock.Now
+			k.keeper.peers.clock = k.c.Clock.Now
 			k.snap = look(v)
-			if err := k.trust.know(k.snap.Nodes[0], k.snap); err != nil {
+			if err := k.keeper.Learn(k.snap.Nodes[0], k.snap); err != nil {
 				t.Fatal(err)
 			}
-			all := k.trust.judge.pass(t.Context(), k.snap, "self")
-			if len(all) != 1 || k.laneOf(all[0]) != tc.lane || all[0].peer.Grace != tc.grace {
-				t.Errorf("judged %+v; want a lane: %t, in grace: %t", all, tc.lane, tc.grace)
+			all := k.keeper.Verify(t.Context(), k.snap, "self")
+			if len(all) != 1 || k.laneOf(all[0]) != tc.lane || all[0].Peer.Grace != tc.grace {
+				t.Errorf("Result %+v; want a lane: %t, in grace: %t", all, tc.lane, tc.grace)
 			}
-			if k.trust.want != nil {
+			if k.keeper.want != nil {
 				t.Error("the identity follows what is on disk")
 			}
 		})
@@ -77,11 +77,10 @@ func TestFromDiskNobodyIsTrustedMore(t *testing.T) {
 
 // sit gives the court another verifier.
 func (k *court) sit(v *keymgr.Verifier, restored []keymgr.Peer) {
-	k.trust.verifier, k.trust.docket, k.trust.want = v, &docket{verifier: v}, nil
-	k.trust.judge = newJudge(v, &k.told, slog.New(slog.DiscardHandler), restored)
+	k.keeper = newKeeper(k.keeper.cfg, k.keeper.identity, v, restored)
 }
 
-// spoil changes the record of the judged node.
+// spoil changes the record of the Result node.
 func (k *court) spoil(marks *keymgr.FileMarks, change func(*keymgr.Record)) {
 	k.t.Helper()
 	all, err := marks.Load()
@@ -100,7 +99,7 @@ func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
 	k.t.Helper()
 	there := answers{node: k.snap.Nodes[0]}
 	cfg := picture.Config{
-		Path: filepath.Join(k.t.TempDir(), "picture.json"), Node: k.trust.identity.Node().Name, Cluster: &there, Report: func(error) {},
+		Path: filepath.Join(k.t.TempDir(), "picture.json"), Node: k.keeper.identity.Node().Name, Cluster: &there, Report: func(error) {},
 		Logger: slog.New(slog.DiscardHandler), Patience: time.Millisecond,
 	}
 	begin := func() *picture.Keeper {
@@ -113,14 +112,14 @@ func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
 	recall := func(v *keymgr.Verifier) picture.Recall {
 		return func() ([]keymgr.Record, keymgr.Signed) { return v.Remembered(), keymgr.Signed{} }
 	}
-	begin().Keep(k.snap, recall(k.trust.verifier))
+	begin().Keep(k.snap, recall(k.keeper.verifier))
 	return func(v *keymgr.Verifier) kube.Snapshot {
 		there.away = context.DeadlineExceeded
 		keeper := begin()
 		if keeper.FromDisk() == nil {
 			k.t.Fatal("not started from disk")
 		}
-		snap, _ := keeper.Look(&fakeWatch{}, recall(v))
+		snap, _ := keeper.Look(noWatch{}, recall(v))
 		return snap
 	}
 }
@@ -153,13 +152,19 @@ func TestRangeOfANodeThatWentMeanwhile(t *testing.T) {
 		t.Fatalf("restored %v, %v; want it to have ended", restored, err)
 	}
 	k.sit(v, restored)
-	k.trust.judge.clock = k.c.Clock.Now
+	k.keeper.peers.clock = k.c.Clock.Now
 	k.snap.Nodes[1] = kube.Node{Name: "heir", UID: heir.Live.ID.UID, PodCIDRs: heir.Live.PodCIDRs, Addresses: heir.Live.Addresses}
 	k.snap.NodeKeys = map[string]keymgr.Signed{"heir": heir.Sign()}
-	if j := k.pass(); !k.laneOf(j) || j.err != nil {
+	if j := k.pass(); !k.laneOf(j) || j.Err != nil {
 		t.Errorf("the heir: %+v", j)
 	}
 	if all := v.Remembered(); len(all) != 1 || all[0].ID != heir.Live.ID {
 		t.Errorf("remembered: %+v", all)
 	}
 }
+
+// noWatch is an API server that nothing has been heard of.
+type noWatch struct{}
+
+func (noWatch) Changed() <-chan struct{}        { return nil }
+func (noWatch) Snapshot() (kube.Snapshot, bool) { return kube.Snapshot{}, false }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package report
 
 import (
 	"errors"
@@ -18,8 +18,8 @@ import (
 
 func TestIncompleteIsToldOfTheNode(t *testing.T) {
 	told := &events{}
-	a := alarms{node: "n1", events: told, nodes: func() []kube.Node { return []kube.Node{{Name: "n0", UID: "u0"}, {Name: "n1", UID: "u1"}} }}
-	a.incomplete(t.Context(), errors.New("table is full"))
+	a := Policies{Node: "n1", Events: told, Nodes: func() []kube.Node { return []kube.Node{{Name: "n0", UID: "u0"}, {Name: "n1", UID: "u1"}} }}
+	a.Incomplete(t.Context(), errors.New("table is full"))
 	want := events{{Kind: kube.KindNode, Name: "n1", UID: "u1", Type: kube.EventWarning, Reason: "EnforcementIncomplete", Message: "table is full"}}
 	if diff := cmp.Diff(want, *told); diff != "" {
 		t.Error(diff)
@@ -39,8 +39,8 @@ func TestOneNodeTellsOfAPolicy(t *testing.T) {
 				continue
 			}
 			before := len(*told)
-			a := alarms{node: n.Name, events: told, nodes: func() []kube.Node { return append([]kube.Node(nil), all...) }}
-			a.malformed(t.Context(), p, errors.New("ingress[0]: no such thing"))
+			a := Policies{Node: n.Name, Events: told, Nodes: func() []kube.Node { return append([]kube.Node(nil), all...) }}
+			a.Malformed(t.Context(), p, errors.New("ingress[0]: no such thing"))
 			speakers[n.Name] += len(*told) - before
 		}
 		want := events{{

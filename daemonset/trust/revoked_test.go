@@ -1,36 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package trust
 
 import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
-	"github.com/sealane/sealane/keymgr/rotation"
-	"github.com/sealane/sealane/overlay"
 )
 
 // court is an agent on node "self" that judges node b of a real cluster.
 type court struct {
-	t     *testing.T
-	c     *keytest.Cluster
-	b     *keytest.Node
-	snap  kube.Snapshot
-	told  events
-	trust *trust
-	list  keymgr.RevocationList
+	t      *testing.T
+	c      *keytest.Cluster
+	b      *keytest.Node
+	snap   kube.Snapshot
+	told   events
+	keeper *Keeper
+	list   keymgr.RevocationList
 }
 
 func newCourt(t *testing.T) *court {
@@ -38,14 +34,9 @@ func newCourt(t *testing.T) *court {
 	k := &court{t: t, c: keytest.NewCluster(t)}
 	k.c.Clock.Add(time.Since(k.c.Clock.Now())) // the judge has the clock of the machine
 	k.b = k.c.Node("b", "10.244.2.0/24")
-	v := k.c.Verifier("self")
-	log := slog.New(slog.DiscardHandler)
-	k.trust = &trust{
-		identity: k.c.Identity(keytest.ID("self"), t.TempDir()), verifier: v, docket: &docket{verifier: v},
-		judge: newJudge(v, &k.told, log, nil), events: &k.told, state: newState(partKeys), log: log, clock: time.Now,
-		changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
-	}
-	for _, id := range []keymgr.NodeID{k.trust.identity.Node(), k.b.Live.ID} {
+	k.keeper = newKeeper(Config{Events: &k.told, State: readiness.New(readiness.Keys), Logger: slog.New(slog.DiscardHandler)},
+		k.c.Identity(keytest.ID("self"), t.TempDir()), k.c.Verifier("self"), nil)
+	for _, id := range []keymgr.NodeID{k.keeper.identity.Node(), k.b.Live.ID} {
 		k.snap.Nodes = append(k.snap.Nodes, kube.Node{
 			Name: id.Name, UID: id.UID, PodCIDRs: k.b.Live.PodCIDRs, Addresses: k.b.Live.Addresses,
 		})
@@ -86,35 +77,30 @@ func hashOf(t *testing.T, id *keymgr.Identity) keymgr.Hash {
 }
 
 // pass is one look of the network loop, as far as it concerns keys.
-func (k *court) pass() judged {
+func (k *court) pass() Result {
 	k.t.Helper()
-	if _, err := k.trust.identity.WGKeys().Ensure(); err != nil {
+	if _, err := k.keeper.identity.WGKeys().Ensure(); err != nil {
 		k.t.Fatal(err)
 	}
-	if err := k.trust.follow(k.snap.Nodes[0], k.snap); err != nil {
+	if err := k.keeper.Follow(k.snap.Nodes[0], k.snap); err != nil {
 		k.t.Fatal(err)
 	}
 	var own []uint64
-	for _, key := range k.trust.identity.WGKeys().All() {
+	for _, key := range k.keeper.identity.WGKeys().All() {
 		own = append(own, key.Generation)
 	}
-	k.trust.list(own, nil)
-	all := k.trust.judge.pass(k.t.Context(), k.snap, "self")
+	k.keeper.SetKeys(own, nil)
+	all := k.keeper.Verify(k.t.Context(), k.snap, "self")
 	if len(all) != 1 {
-		k.t.Fatalf("judged %+v", all)
+		k.t.Fatalf("Result %+v", all)
 	}
 	return all[0]
 }
 
-// laneOf tells whether the plan has a peer for the judged node.
-func (k *court) laneOf(j judged) bool {
+// laneOf reports whether there may be a lane to the other node.
+func (k *court) laneOf(j Result) bool {
 	k.t.Helper()
-	for _, p := range overlayPeers([]judged{j}, k.snap.Nodes[0], rotation.Decision{}) {
-		if len(p.Keys) > 0 {
-			return true
-		}
-	}
-	return false
+	return len(j.Peer.Keys) > 0
 }
 
 func TestRevokedPeerLosesItsLaneAtOnce(t *testing.T) {
@@ -133,14 +119,14 @@ func TestRevokedPeerLosesItsLaneAtOnce(t *testing.T) {
 			k.publish(entry(k.b.Live.ID, true, hashOf(t, k.b.Identity)))
 			spoil(k)
 			for range 3 {
-				if j := k.pass(); k.laneOf(j) || !errors.Is(j.err, keymgr.ErrRevoked) {
+				if j := k.pass(); k.laneOf(j) || !errors.Is(j.Err, keymgr.ErrRevoked) {
 					t.Fatalf("after: %+v", j)
 				}
 			}
 			if len(k.told) != 1 || k.told[0].Reason != "LanesCut" || !strings.Contains(k.told[0].Message, "keyCompromise") {
 				t.Errorf("events %+v, want one", k.told)
 			}
-			if r := k.trust.judge.refusedSoFar(); len(r) != 1 || r[0].Reason != "revoked" || r[0].Count != 1 {
+			if r := k.keeper.Facts().Refused; len(r) != 1 || r[0].Reason != "revoked" || r[0].Count != 1 {
 				t.Errorf("refusals %+v, want one", r)
 			}
 			// The list is put back by somebody who can only write: nothing comes back.
@@ -160,7 +146,7 @@ func TestReadmittedPeerNeedsANewKey(t *testing.T) {
 	k.publish(entry(k.b.Live.ID, true, hash))
 	k.pass()
 	k.publish(entry(k.b.Live.ID, false, hash))
-	if j := k.pass(); k.laneOf(j) || !errors.Is(j.err, keymgr.ErrRevoked) {
+	if j := k.pass(); k.laneOf(j) || !errors.Is(j.Err, keymgr.ErrRevoked) {
 		t.Errorf("with its old key: %+v", j)
 	}
 	if err := k.b.Identity.Reset(); err != nil {
@@ -169,11 +155,11 @@ func TestReadmittedPeerNeedsANewKey(t *testing.T) {
 	k.c.Certify(k.b)
 	k.b.Input.Keys = k.b.Identity.WGKeys().All()
 	k.snap.NodeKeys["b"] = k.b.Sign()
-	if j := k.pass(); !k.laneOf(j) || j.err != nil {
+	if j := k.pass(); !k.laneOf(j) || j.Err != nil {
 		t.Errorf("with its new key: %+v", j)
 	}
 	k.snap.NodeKeys["b"] = old // the thief puts it back
-	if j := k.pass(); !k.laneOf(j) || j.peer.Keys[0].Key() != k.b.Input.Keys[0].Public {
+	if j := k.pass(); !k.laneOf(j) || j.Peer.Keys[0].Key() != k.b.Input.Keys[0].Public {
 		t.Errorf("the old NodeKey put back: %+v; want the new one in force", j)
 	}
 	// Revoked by key alone, without a block, while it is in force.
@@ -187,13 +173,13 @@ func TestBadListIsReportedOnceAndChangesNothing(t *testing.T) {
 	k := newCourt(t)
 	k.publish(entry(k.b.Live.ID, true))
 	k.pass()
-	k.trust.cluster = nowhere{}
+	k.keeper.cfg.Cluster = nowhere{}
 	for range 2 {
 		k.snap.Revoked.List = []byte(`{"payload":"e30=","signature":"","chain":[]}`)
 		if j := k.pass(); k.laneOf(j) {
 			t.Fatal("readmitted by a bad list")
 		}
-		if err := k.trust.standing(t.Context()); err != nil {
+		if err := k.keeper.checkSelfRevoked(t.Context()); err != nil {
 			t.Errorf("this node: %v", err)
 		}
 	}
@@ -203,17 +189,17 @@ func TestBadListIsReportedOnceAndChangesNothing(t *testing.T) {
 			refused++
 		}
 	}
-	if refused != 1 || k.trust.docket.number() != 1 {
-		t.Errorf("told %d times, list %d in force; events %+v", refused, k.trust.docket.number(), k.told)
+	if refused != 1 || k.keeper.RevocationNumber() != 1 {
+		t.Errorf("told %d times, list %d in force; events %+v", refused, k.keeper.RevocationNumber(), k.told)
 	}
 }
 
 // nowhere is a cluster that must not be asked for anything.
-type nowhere struct{ authority }
+type nowhere struct{ Cluster }
 
 // office issues certificates to this node.
 type office struct {
-	authority
+	Cluster
 	k         *court
 	requests  int
 	published keymgr.Signed
@@ -232,44 +218,41 @@ func (o *office) PublishNodeKey(_ context.Context, _ keymgr.NodeID, s keymgr.Sig
 func TestThisNodeIsRevokedAndReadmitted(t *testing.T) {
 	k := newCourt(t)
 	desk := &office{k: k}
-	k.trust.cluster = desk
+	k.keeper.cfg.Cluster = desk
 	k.snap.Bundle = k.c.Authority.Bundle()
 	refresh := func() error {
 		t.Helper()
 		k.pass()
-		return k.trust.refresh(t.Context(), k.trust.want)
+		return k.keeper.refresh(t.Context(), k.keeper.want)
 	}
-	report := func(err error) (int, string) {
+	report := func(err error) (ready bool, why string) {
 		t.Helper()
-		k.trust.state.report(partKeys, err)
-		w := httptest.NewRecorder()
-		p := &pages{state: k.trust.state, report: func() status.Node { return status.Node{} }}
-		p.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
-		return w.Code, w.Body.String()
+		k.keeper.cfg.State.Report(readiness.Keys, err)
+		return k.keeper.cfg.State.Ready(), strings.Join(k.keeper.cfg.State.Reasons(), "; ")
 	}
 	if err := refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if code, body := report(nil); code != http.StatusOK {
-		t.Fatalf("readyz: %d %s", code, body)
+	if ready, why := report(nil); !ready {
+		t.Fatalf("not ready: %s", why)
 	}
-	before, hash := k.trust.identity.WGKeys().All(), hashOf(t, k.trust.identity)
+	before, hash := k.keeper.identity.WGKeys().All(), hashOf(t, k.keeper.identity)
 	first, err := keymgr.ParseStatement(desk.published.Payload)
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	self := k.trust.identity.Node()
+	self := k.keeper.identity.Node()
 	k.publish(entry(self, true, hash))
 	err = refresh()
 	if !errors.Is(err, keymgr.ErrRevoked) || desk.requests != 1 {
 		t.Errorf("revoked: %v after %d requests", err, desk.requests)
 	}
-	if code, body := report(err); code != http.StatusServiceUnavailable || !strings.Contains(body, "keyCompromise") || !strings.Contains(body, "sealane readmit self") {
-		t.Errorf("readyz: %d %s", code, body)
+	if ready, why := report(err); ready || !strings.Contains(why, "keyCompromise") || !strings.Contains(why, "sealane readmit self") {
+		t.Errorf("ready: %t, because %s", ready, why)
 	}
-	if k.trust.revokedFor() != "keyCompromise" {
-		t.Errorf("reported as %q", k.trust.revokedFor())
+	if k.keeper.revokedFor() != "keyCompromise" {
+		t.Errorf("reported as %q", k.keeper.revokedFor())
 	}
 
 	k.publish(entry(self, false, hash))
@@ -279,33 +262,23 @@ func TestThisNodeIsRevokedAndReadmitted(t *testing.T) {
 	if err := refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if code, body := report(nil); code != http.StatusOK {
-		t.Errorf("readyz: %d %s", code, body)
+	if ready, why := report(nil); !ready {
+		t.Errorf("not ready: %s", why)
 	}
-	after := k.trust.identity.WGKeys().All()
-	if hashOf(t, k.trust.identity) == hash || len(after) != 1 || after[0].Generation <= before[0].Generation || desk.requests != 2 {
-		t.Errorf("same node key %t, generations %v, %d requests", hashOf(t, k.trust.identity) == hash, after, desk.requests)
+	after := k.keeper.identity.WGKeys().All()
+	if hashOf(t, k.keeper.identity) == hash || len(after) != 1 || after[0].Generation <= before[0].Generation || desk.requests != 2 {
+		t.Errorf("same node key %t, generations %v, %d requests", hashOf(t, k.keeper.identity) == hash, after, desk.requests)
 	}
 	second, err := keymgr.ParseStatement(desk.published.Payload)
 	if err != nil || second.Seq <= first.Seq || second.Keys[0].Key != after[0].Public {
 		t.Errorf("published %+v, %v", second, err)
 	}
 	select {
-	case <-k.trust.changed:
+	case <-k.keeper.changed:
 	default:
 		t.Error("the network loop is not told of the new key")
 	}
 	if err := refresh(); err != nil || desk.requests != 2 {
 		t.Errorf("at rest: %v, %d requests", err, desk.requests)
-	}
-}
-
-func TestReportOfARevokedPeer(t *testing.T) {
-	k := newCourt(t)
-	k.publish(entry(k.b.Live.ID, true))
-	r := &reports{cfg: Config{Lane: overlay.WireGuard}}
-	p := r.peer(k.pass(), livePaths{}, "some other reason")
-	if p.State != status.Revoked || p.Reason != "keyCompromise" {
-		t.Errorf("reported %+v", p)
 	}
 }

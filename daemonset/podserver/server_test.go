@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package podserver
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/cni/podnet"
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
 )
@@ -28,16 +29,16 @@ func (noEndpoints) Detach(bpf.Device) error                    { return nil }
 func (noEndpoints) SetEndpoint(netip.Addr, bpf.Endpoint) error { return nil }
 func (noEndpoints) DeleteEndpoint(netip.Addr) error            { return nil }
 
-// noGuards knows no policy.
-type noGuards struct{}
+// noPolicies enforces nothing.
+type noPolicies struct{}
 
-func (noGuards) Attach(context.Context, cni.PodRef, []netip.Addr) error { return nil }
-func (noGuards) Detach([]netip.Addr)                                    {}
-func (noGuards) Restore([]enforce.Attachment)                           {}
+func (noPolicies) Attach(context.Context, cni.PodRef, []netip.Addr) error { return nil }
+func (noPolicies) Detach([]netip.Addr)                                    {}
+func (noPolicies) Restore([]enforce.Attachment)                           {}
 
 // lodge is a node's pods, of which one is connected, over a kernel that is real.
 type lodge struct {
-	*pods
+	*Server
 	t    *testing.T
 	host *nettest.NS
 	now  time.Time
@@ -55,12 +56,11 @@ func newLodge(t *testing.T) *lodge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := newState()
-	state.setMTU(1420)
-	l.pods = &pods{
-		leases: leases, links: host.Handle(), remover: podnet.NewRemover(host.Handle()), datapath: noEndpoints{},
-		guards: noGuards{}, state: state, log: slog.New(slog.DiscardHandler),
-	}
+	state := readiness.New()
+	state.SetMTU(1420)
+	l.Server = New(Config{
+		Leases: leases, Links: host.Handle(), Datapath: noEndpoints{}, Enforcer: noPolicies{}, State: state, Logger: slog.New(slog.DiscardHandler),
+	})
 	l.pod = cni.Attachment{
 		ContainerID: "c1", IfName: "eth0", Netns: nettest.NewNS(t).Path, Network: "sealane",
 		Pod: cni.PodRef{Namespace: "shop", Name: "web-n1", UID: "hash"},
@@ -84,18 +84,18 @@ func TestPrivilegedRepairBelievesNoSingleView(t *testing.T) {
 	l := newLodge(t)
 	mirror := func(uid string) []kube.Pod { return []kube.Pod{{Namespace: "shop", Name: "web-n1", UID: uid}} }
 	l.now = l.now.Add(time.Hour)
-	l.repair(mirror("mirror-1"))
-	l.repair(nil) // the mirror is deleted, and made anew
+	l.Repair(mirror("mirror-1"))
+	l.Repair(nil) // the mirror is deleted, and made anew
 	l.wantConnected(true)
 	l.now = l.now.Add(ipam.DefaultGrace)
-	l.repair(mirror("mirror-2"))
-	l.repair(nil)
+	l.Repair(mirror("mirror-2"))
+	l.Repair(nil)
 	l.wantConnected(true)
 	l.now = l.now.Add(ipam.DefaultGrace - time.Second)
-	l.repair(nil)
+	l.Repair(nil)
 	l.wantConnected(true)
 	l.now = l.now.Add(time.Second)
-	l.repair(nil)
+	l.Repair(nil)
 	l.wantConnected(false)
 }
 
@@ -105,7 +105,7 @@ func TestPrivilegedRepairNeedsNoViewWithoutADevice(t *testing.T) {
 	if err := l.links.DeleteLink(podnet.HostName(ownerOf(l.pod))); err != nil {
 		t.Fatal(err)
 	}
-	l.repair([]kube.Pod{{Namespace: "shop", Name: "web-n1"}})
+	l.Repair([]kube.Pod{{Namespace: "shop", Name: "web-n1"}})
 	l.wantConnected(false)
 }
 
@@ -120,9 +120,9 @@ func TestPrivilegedGCBelievesTheRuntimeAtOnce(t *testing.T) {
 
 func TestPrivilegedCheckGoesByTheResult(t *testing.T) {
 	l := newLodge(t)
-	l.state.setMTU(1400) // of pods to come
+	l.state.SetMTU(1400) // of pods to come
 	l.wantConnected(true)
-	l.state = newState(partNetwork) // not ready
+	l.state = readiness.New(readiness.Network) // not ready
 	l.wantConnected(true)
 	told := l.pod.Prev
 	l.pod.Prev = nil // or of a version that has no MTU
@@ -151,7 +151,7 @@ func TestPrivilegedRestoreIsOvertakenByADel(t *testing.T) {
 	l := newLodge(t)
 	l.datapath = deleting{links: l.links}
 	for range 2 { // the second finds no device
-		if err := l.restore(); err != nil {
+		if err := l.Restore(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -165,7 +165,7 @@ func (failing) AttachPod(bpf.Device) error { return nl.ErrNotFound }
 func TestPrivilegedRestoreFailsWhereThereIsADevice(t *testing.T) {
 	l := newLodge(t)
 	l.datapath = failing{}
-	if err := l.restore(); err == nil {
+	if err := l.Restore(); err == nil {
 		t.Error("a pod without programs is no error")
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package report
 
 import (
 	"context"
@@ -30,22 +30,22 @@ func (p *published) PublishStatus(_ context.Context, _ string, s v1alpha1.NodeKe
 	return p.err
 }
 
-// stand is an announcer whose world is changed by hand.
+// stand is a reporter whose world is changed by hand.
 type stand struct {
-	*announcer
+	*NodeKey
 	now time.Time
-	f   finding
+	f   Finding
 	out published
 }
 
 func newStand(nodes int) *stand {
 	s := &stand{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	s.f = finding{
+	s.f = Finding{
 		ready: true, nodes: nodes, peers: nodes, generation: 7, statement: 1, bundle: "aa",
 		certificate: &keymgr.CertificateInfo{Serial: "1", NotBefore: s.now.Add(-time.Hour), NotAfter: s.now.Add(9 * time.Hour)},
 	}
-	s.announcer = &announcer{
-		node: keymgr.NodeID{Name: "n1", UID: "u1"}, find: func() finding { return s.f }, to: &s.out,
+	s.NodeKey = &NodeKey{
+		node: keymgr.NodeID{Name: "n1", UID: "u1"}, find: func() Finding { return s.f }, to: &s.out,
 		log: slog.New(slog.DiscardHandler), clock: func() time.Time { return s.now },
 	}
 	return s
@@ -133,7 +133,7 @@ func TestAnnounceSpreads(t *testing.T) {
 		s := newStand(1000)
 		s.node.UID = uid
 		s.after(t, 10*time.Second)
-		next := report(s.f, s.now)
+		next := nodeKeyStatus(s.f, s.now)
 		next.AcceptedPeers++
 		counts = max(counts, s.delay(s.f, next))
 		next.BundleHash = "bb"
@@ -148,22 +148,22 @@ func TestConditions(t *testing.T) {
 	s := newStand(1)
 	end := s.f.certificate.NotAfter
 	for name, tc := range map[string]struct {
-		change func(*finding)
+		change func(*Finding)
 		at     time.Time
 		kind   string
 		status metav1.ConditionStatus
 		reason string
 	}{
-		"starting":   {func(f *finding) { f.ready, f.problems = false, []string{"keys: starting"} }, s.now, v1alpha1.ConditionReady, metav1.ConditionFalse, "NotReady"},
-		"trouble":    {func(f *finding) { f.problems = []string{"keys: api server away"} }, s.now, v1alpha1.ConditionReady, metav1.ConditionTrue, "Problem"},
-		"none":       {func(f *finding) { f.certificate = nil }, s.now, v1alpha1.ConditionCertified, metav1.ConditionFalse, "NoCertificate"},
-		"overdue":    {func(*finding) {}, end.Add(-time.Hour), v1alpha1.ConditionCertified, metav1.ConditionFalse, "RenewalOverdue"},
-		"expired":    {func(*finding) {}, end.Add(time.Second), v1alpha1.ConditionCertified, metav1.ConditionFalse, "Expired"},
-		"in the raw": {func(f *finding) { f.plaintext = true }, s.now, v1alpha1.ConditionEncrypted, metav1.ConditionFalse, "Plaintext"},
+		"starting":   {func(f *Finding) { f.ready, f.problems = false, []string{"keys: starting"} }, s.now, v1alpha1.ConditionReady, metav1.ConditionFalse, "NotReady"},
+		"trouble":    {func(f *Finding) { f.problems = []string{"keys: api server away"} }, s.now, v1alpha1.ConditionReady, metav1.ConditionTrue, "Problem"},
+		"none":       {func(f *Finding) { f.certificate = nil }, s.now, v1alpha1.ConditionCertified, metav1.ConditionFalse, "NoCertificate"},
+		"overdue":    {func(*Finding) {}, end.Add(-time.Hour), v1alpha1.ConditionCertified, metav1.ConditionFalse, "RenewalOverdue"},
+		"expired":    {func(*Finding) {}, end.Add(time.Second), v1alpha1.ConditionCertified, metav1.ConditionFalse, "Expired"},
+		"in the raw": {func(f *Finding) { f.plaintext = true }, s.now, v1alpha1.ConditionEncrypted, metav1.ConditionFalse, "Plaintext"},
 	} {
 		f := s.f
 		tc.change(&f)
-		got := meta.FindStatusCondition(report(f, tc.at).Conditions, tc.kind)
+		got := meta.FindStatusCondition(nodeKeyStatus(f, tc.at).Conditions, tc.kind)
 		if got == nil || got.Status != tc.status || got.Reason != tc.reason {
 			t.Errorf("%s: %s is %+v, want %s %s", name, tc.kind, got, tc.status, tc.reason)
 		}

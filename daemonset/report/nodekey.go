@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package agent
+package report
 
 import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 
 	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/network"
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
 )
@@ -34,13 +35,13 @@ const (
 	maxIssuer = 512
 )
 
-// statusPublisher is where reports go.
-type statusPublisher interface {
+// StatusPublisher is where reports go. *kube.Client is one.
+type StatusPublisher interface {
 	PublishStatus(ctx context.Context, node string, s v1alpha1.NodeKeyStatus) error
 }
 
-// finding is what a report is made of.
-type finding struct {
+// Finding is what the status of a NodeKey is made from.
+type Finding struct {
 	ready       bool
 	problems    []string
 	plaintext   bool
@@ -53,13 +54,13 @@ type finding struct {
 	statement   uint64 // sequence number of the newest one
 }
 
-// announcer reports in the status of this node's NodeKey what the node has
-// found. Each report is news to every watcher of NodeKeys, hence to every node,
-// so that reports are spread: see delay.
-type announcer struct {
+// NodeKey reports in the status of this node's NodeKey what the node has found.
+// Each report wakes every watcher of NodeKeys, hence every node, so reports are
+// spread over time: see delay.
+type NodeKey struct {
 	node  keymgr.NodeID
-	find  func() finding
-	to    statusPublisher
+	find  func() Finding
+	to    StatusPublisher
 	log   *slog.Logger
 	clock func() time.Time
 
@@ -69,8 +70,13 @@ type announcer struct {
 	differs   time.Time // since when last is not true any more; zero: it is
 }
 
-// run reports until ctx ends.
-func (a *announcer) run(ctx context.Context) error {
+// NewNodeKey returns a reporter that has reported nothing.
+func NewNodeKey(node keymgr.NodeID, find func() Finding, to StatusPublisher, log *slog.Logger) *NodeKey {
+	return &NodeKey{node: node, find: find, to: to, log: log, clock: time.Now}
+}
+
+// Run reports until ctx ends.
+func (n *NodeKey) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookPeriod)
 	defer tick.Stop()
 	for {
@@ -79,46 +85,46 @@ func (a *announcer) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		a.look(ctx)
+		n.look(ctx)
 	}
 }
 
 // look reports what has changed, if its time has come.
-func (a *announcer) look(ctx context.Context) {
-	f, now := a.find(), a.clock()
+func (n *NodeKey) look(ctx context.Context) {
+	f, now := n.find(), n.clock()
 	if f.statement == 0 {
 		return // there is no NodeKey yet
 	}
-	next := report(f, now)
-	same := a.last != nil && equality.Semantic.DeepEqual(timeless(*a.last), timeless(next))
-	if same && f.statement == a.statement && now.Sub(a.reported) < reportResync {
-		a.differs = time.Time{}
+	next := nodeKeyStatus(f, now)
+	same := n.last != nil && equality.Semantic.DeepEqual(timeless(*n.last), timeless(next))
+	if same && f.statement == n.statement && now.Sub(n.reported) < reportResync {
+		n.differs = time.Time{}
 		return
 	}
-	if a.differs.IsZero() {
-		a.differs = now
+	if n.differs.IsZero() {
+		n.differs = now
 	}
-	if now.Before(a.due(f, next)) {
+	if now.Before(n.due(f, next)) {
 		return
 	}
-	a.reported = now
-	err := a.to.PublishStatus(ctx, a.node.Name, next)
+	n.reported = now
+	err := n.to.PublishStatus(ctx, n.node.Name, next)
 	if err == nil {
-		a.last, a.statement, a.differs = &next, f.statement, time.Time{}
+		n.last, n.statement, n.differs = &next, f.statement, time.Time{}
 		return
 	}
 	if ctx.Err() == nil && !errors.Is(err, kube.ErrNotFound) {
-		a.log.Warn("status not reported, will be tried again", "error", err)
+		n.log.Warn("NodeKey status not updated; trying again", "error", err)
 	}
 }
 
 // due returns when a difference is to be reported.
-func (a *announcer) due(f finding, next v1alpha1.NodeKeyStatus) time.Time {
-	at := a.differs.Add(a.delay(f, next))
-	if a.last != nil && a.last.BundleHash != next.BundleHash {
+func (n *NodeKey) due(f Finding, next v1alpha1.NodeKeyStatus) time.Time {
+	at := n.differs.Add(n.delay(f, next))
+	if n.last != nil && n.last.BundleHash != next.BundleHash {
 		return at // a change of roots waits for it
 	}
-	if pause := a.reported.Add(reportPause); pause.After(at) {
+	if pause := n.reported.Add(reportPause); pause.After(at) {
 		return pause
 	}
 	return at
@@ -128,17 +134,17 @@ func (a *announcer) due(f finding, next v1alpha1.NodeKeyStatus) time.Time {
 // new bundle over N/5 seconds, and counts, which change with every node that
 // comes, over N seconds. With 5,000 nodes and watchers a report each second is
 // 15 MB/s for the API server.
-func (a *announcer) delay(f finding, next v1alpha1.NodeKeyStatus) time.Duration {
-	if a.last == nil {
+func (n *NodeKey) delay(f Finding, next v1alpha1.NodeKeyStatus) time.Duration {
+	if n.last == nil {
 		return 0
 	}
-	old := timeless(*a.last)
+	old := timeless(*n.last)
 	old.AcceptedPeers, old.Refused = next.AcceptedPeers, timeless(next).Refused
 	span := time.Duration(f.nodes) * time.Second
 	if !equality.Semantic.DeepEqual(old, timeless(next)) {
 		span /= 5
 	}
-	return keymgr.Draw(a.node.UID+next.BundleHash, span)
+	return keymgr.Draw(n.node.UID+next.BundleHash, span)
 }
 
 // timeless leaves out what is no change by itself.
@@ -150,8 +156,8 @@ func timeless(s v1alpha1.NodeKeyStatus) v1alpha1.NodeKeyStatus {
 	return out
 }
 
-// report puts a finding into the words of the API.
-func report(f finding, now time.Time) v1alpha1.NodeKeyStatus {
+// nodeKeyStatus puts a Finding into the words of the API.
+func nodeKeyStatus(f Finding, now time.Time) v1alpha1.NodeKeyStatus {
 	s := v1alpha1.NodeKeyStatus{
 		Lane: v1alpha1.LaneWireGuard, Generation: int64(f.generation), AcceptedPeers: int32(f.peers),
 		BundleHash: f.bundle, Conditions: conditions(f, now),
@@ -172,7 +178,7 @@ func report(f finding, now time.Time) v1alpha1.NodeKeyStatus {
 	return s
 }
 
-func conditions(f finding, now time.Time) []metav1.Condition {
+func conditions(f Finding, now time.Time) []metav1.Condition {
 	ready := condition(v1alpha1.ConditionReady, f.ready && len(f.problems) == 0, "Serving", "Problem")
 	if ready.Message = strings.Join(f.problems, "; "); !f.ready {
 		ready.Reason = "NotReady"
@@ -204,31 +210,25 @@ func condition(kind string, holds bool, yes, no string) metav1.Condition {
 	return c
 }
 
-// finding gathers what this node knows of itself; it asks neither kernel nor API
-// server.
-func (n *network) finding() finding {
-	f := finding{ready: n.state.isReady(), problems: n.state.reasons()}
-	if v := n.seen.Load(); v != nil {
-		f.nodes = len(v.peers)
-		for _, j := range v.peers {
-			if len(j.peer.Keys) > 0 {
+// NodeKeyFinding returns what this node knows of itself; it asks neither kernel nor
+// API server.
+func NodeKeyFinding(state *readiness.State, keys *network.Keys, v *network.View) Finding {
+	f := Finding{ready: state.Ready(), problems: state.Reasons()}
+	if v != nil {
+		f.nodes = len(v.Peers)
+		for _, p := range v.Peers {
+			if len(p.Peer.Keys) > 0 {
 				f.peers++
 			}
 		}
 	}
-	t := n.trust
-	f.refused = t.judge.refusedSoFar()
-	if hash, ok := t.verifier.Bundle(); ok {
-		f.bundle = hash.String()
+	facts := keys.Trust.Facts()
+	f.refused, f.bundle, f.certificate = facts.Refused, facts.BundleHash, facts.Certificate
+	if facts.Key != nil {
+		f.generation = facts.Key.Generation
 	}
-	if info, ok := t.identity.Certificate(); ok {
-		f.certificate = &info
-	}
-	f.generation = slices.Max(append(t.identity.WGKeys().Generations(), 0))
-	if signed, ok := t.identity.Last(); ok {
-		if s, err := keymgr.ParseStatement(signed.Payload); err == nil {
-			f.statement = s.Seq
-		}
+	if facts.Statement != nil {
+		f.statement = facts.Statement.Seq
 	}
 	return f
 }

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package network
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay"
+)
+
+// apply brings the plan of v to the host, and returns the names of the uplinks. The
+// order never leaves a lane without its programs:
+//
+//  1. the leak guard on the uplinks,
+//  2. tunnel devices that are missing, without peers,
+//  3. programs on all tunnel devices,
+//  4. the forwarding table,
+//  5. routes, rules and masquerade,
+//  6. the peers, by which packets begin to flow,
+//  7. removal of pins of devices that are gone.
+//
+// A step that fails ends it; all steps are idempotent, and the next pass begins at
+// the first.
+func (l *Loop) apply(ctx context.Context, v *View, host host) ([]string, error) {
+	plan := v.Plan
+	uplinks, err := l.guardUplinks(host, v.Self.Addresses)
+	if err != nil {
+		return nil, err
+	}
+	if staged, missing := withoutNewPeers(plan, host); missing {
+		if err := l.Lanes.Apply(ctx, staged); err != nil {
+			return uplinks, fmt.Errorf("make lanes: %w", err)
+		}
+		if host.links, err = l.Links.Links(); err != nil { // with the new devices
+			return uplinks, err
+		}
+	}
+	index, err := l.attachLanes(plan, host)
+	if err != nil {
+		return uplinks, err
+	}
+	if err := l.Datapath.SyncForwards(forwards(plan, index)); err != nil {
+		return uplinks, err
+	}
+	if err := l.Host.Apply(ctx, plan); err != nil {
+		return uplinks, fmt.Errorf("apply routes: %w", err)
+	}
+	if err := l.Lanes.Apply(ctx, plan); err != nil {
+		return uplinks, fmt.Errorf("apply lanes: %w", err)
+	}
+	return uplinks, l.Datapath.Keep(host.names())
+}
+
+// withoutNewPeers returns the plan with no peers on the devices that are not there
+// yet, and whether there is such a device.
+func withoutNewPeers(plan overlay.Plan, host host) (staged overlay.Plan, missing bool) {
+	plan.Lanes = slices.Clone(plan.Lanes)
+	for i, lane := range plan.Lanes {
+		if _, there := host.link(lane.Device); !there {
+			missing = true
+			plan.Lanes[i].Peers = nil
+		}
+	}
+	return plan, missing
+}
+
+// attachLanes puts the programs on all tunnel devices, and returns their indices by name.
+func (l *Loop) attachLanes(plan overlay.Plan, host host) (map[string]int, error) {
+	index := map[string]int{}
+	for _, lane := range plan.Lanes {
+		link, there := host.link(lane.Device)
+		if !there {
+			return nil, fmt.Errorf("find lane: device %s: %w", lane.Device, nl.ErrNotFound)
+		}
+		index[lane.Device] = link.Index
+		if err := l.Datapath.AttachLane(bpf.Device{Index: link.Index, Name: lane.Device}, encapsulation(plan.Kind)); err != nil {
+			return nil, err
+		}
+	}
+	return index, nil
+}
+
+func encapsulation(k overlay.Kind) bpf.Encapsulation {
+	if k == overlay.VXLAN {
+		return bpf.L2
+	}
+	return bpf.L3
+}
+
+// forwards is the plan's forwarding table as the data path has it. A test compares
+// the numbers of the kinds in both packages.
+func forwards(plan overlay.Plan, index map[string]int) []bpf.Forward {
+	var all []bpf.Forward
+	for _, f := range plan.Forward {
+		all = append(all, bpf.Forward{
+			Prefix: f.Prefix, Kind: bpf.ForwardKind(f.Kind), Index: index[f.Device],
+			Encapsulation: encapsulation(plan.Kind), Remote: f.Remote,
+		})
+	}
+	return all
+}

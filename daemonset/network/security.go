@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package network
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/rotate"
+	"github.com/sealane/sealane/daemonset/trust"
+	"github.com/sealane/sealane/keymgr/rotation"
+	"github.com/sealane/sealane/overlay"
+)
+
+// security is the part of a pass that depends on whether lanes are encrypted.
+type security interface {
+	// feeds returns what is to be waited for because of keys.
+	feeds() feeds
+	// step decides which peers the plan has. It fills in what v says of peers.
+	step(ctx context.Context, snap kube.Snapshot, v *View) (step, error)
+	// poll reports, between passes, whether lanes have to change, and otherwise how long
+	// they need not.
+	poll(ctx context.Context) (changed bool, next time.Duration)
+	// renew is poll, and brings new preshared keys to lanes that follow a plan already.
+	renew(ctx context.Context, applied overlay.Plan) (changed bool, next time.Duration)
+}
+
+// step is a decision on the peers of a plan.
+type step struct {
+	peers       []overlay.Peer
+	generations []uint64 // of this node's keys
+	next        time.Duration
+	// commit says that the host follows the plan. It reports whether the next pass
+	// should begin at once.
+	commit func() bool
+}
+
+// plaintext is for lanes without keys.
+type plaintext struct{ self string }
+
+func (plaintext) feeds() feeds { return feeds{} }
+
+func (plaintext) poll(context.Context) (bool, time.Duration) { return true, 0 }
+
+func (plaintext) renew(context.Context, overlay.Plan) (bool, time.Duration) { return true, 0 }
+
+func (p plaintext) step(_ context.Context, snap kube.Snapshot, v *View) (step, error) {
+	for _, node := range snap.Nodes {
+		if node.Name != p.self {
+			v.Peers = append(v.Peers, trust.Result{Node: node})
+		}
+	}
+	return step{peers: overlayPeers(v.Peers, v.Self, rotation.Decision{}), next: resync, commit: func() bool { return false }}, nil
+}
+
+// truster is what the encrypted lanes need of a trust.Keeper.
+type truster interface {
+	Learn(self kube.Node, snap kube.Snapshot) error
+	Follow(self kube.Node, snap kube.Snapshot) error
+	SetKeys(publish, revoke []uint64)
+}
+
+// encrypted is for WireGuard.
+type encrypted struct {
+	trust   *trust.Keeper
+	rotator *rotate.Rotator
+	lanes   overlay.Backend
+}
+
+func (e *encrypted) feeds() feeds {
+	return feeds{own: e.trust.Changed(), paired: e.rotator.Changed(), exchanged: e.rotator.Results(), take: e.rotator.Take}
+}
+
+func (e *encrypted) poll(ctx context.Context) (bool, time.Duration) {
+	lanes, err := e.lanes.Observe()
+	if err != nil {
+		return true, 0 // a pass says what is wrong
+	}
+	return e.rotator.Poll(ctx, lanes)
+}
+
+func (e *encrypted) renew(ctx context.Context, applied overlay.Plan) (bool, time.Duration) {
+	pass := e.rotator.Begin()
+	changed, next := e.poll(ctx)
+	if changed {
+		return true, 0
+	}
+	if err := e.lanes.Apply(ctx, applied); err != nil {
+		return true, 0 // a pass says what is wrong, and tries again
+	}
+	if pass.Commit() {
+		next = 0
+	}
+	return false, next
+}
+
+// learn takes over a snapshot. One from disk does not have what an operator asked for
+// last, so nothing is signed by it.
+func learn(t truster, snap kube.Snapshot, v *View) error {
+	if v.FromDisk {
+		return t.Learn(v.Self, snap)
+	}
+	return t.Follow(v.Self, snap)
+}
+
+// list has this node's statement list its keys, now that what peers then do works.
+func list(t truster, d rotation.Decision, v *View) {
+	if !v.FromDisk {
+		t.SetKeys(d.Publish, d.Revoke)
+	}
+}
+
+func (e *encrypted) step(ctx context.Context, snap kube.Snapshot, v *View) (step, error) {
+	if err := learn(e.trust, snap, v); err != nil {
+		return step{}, err
+	}
+	v.Revocations = e.trust.RevocationNumber()
+	v.Peers = e.trust.Verify(ctx, snap, v.Self.Name)
+	pass := e.rotator.Begin()
+	lanes, err := e.lanes.Observe()
+	if err != nil {
+		return step{}, fmt.Errorf("read lanes: %w", err)
+	}
+	d, err := pass.Step(ctx, rotate.Scene{
+		Published: snap.NodeKeys[v.Self.Name], Request: snap.Rotations[v.Self.Name], Peers: verified(v.Peers, v.Self),
+	}, lanes)
+	if err != nil {
+		return step{}, err
+	}
+	return step{
+		peers: overlayPeers(v.Peers, v.Self, d), generations: e.trust.Identity().WGKeys().Generations(), next: min(d.Next, resync),
+		commit: func() bool {
+			list(e.trust, d, v)
+			return pass.Commit()
+		},
+	}, nil
+}
