@@ -16,7 +16,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/sealane/sealane/daemonset/controller"
+	"github.com/sealane/sealane/controller"
 )
 
 // version is set by the build: -ldflags "-X main.version=v1.2.3".

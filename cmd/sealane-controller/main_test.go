@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sealane/sealane/daemonset/controller"
+	"github.com/sealane/sealane/controller"
 )
 
 func TestVersion(t *testing.T) {

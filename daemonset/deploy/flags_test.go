@@ -20,7 +20,7 @@ import (
 // flagSources lists the folders in which a program declares its flags.
 var flagSources = map[string][]string{
 	"sealaned":           {"cmd/sealaned", "daemonset/agent"},
-	"sealane-controller": {"cmd/sealane-controller", "daemonset/controller"},
+	"sealane-controller": {"cmd/sealane-controller", "controller"},
 	"sealane-wireguard":  {"cmd/sealane-wireguard"},
 }
 

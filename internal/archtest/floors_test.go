@@ -25,7 +25,7 @@ var floors = []struct {
 	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/picture", "daemonset/trust"}},
 	{"follow", []string{"daemonset/podserver", "daemonset/network"}},
 	{"report", []string{"daemonset/report"}},
-	{"run", []string{"daemonset/agent", "daemonset/controller", "perf", "perf/scale"}},
+	{"run", []string{"daemonset/agent", "controller", "perf", "perf/scale"}},
 	{"start", []string{
 		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",
 		"daemonset/deploy", "internal/archtest", "internal/imagebuild",
@@ -55,9 +55,9 @@ var doors = map[string][]string{
 var unlinked = map[string][]string{
 	"cmd/sealane-cni": {
 		"k8s.io/", "github.com/cilium/ebpf", "github.com/vishvananda/", "github.com/prometheus/", "golang.zx2c4.com/",
-		module + "daemonset", module + "overlay", module + "bpf", module + "internal/nl",
+		module + "daemonset", module + "controller", module + "overlay", module + "bpf", module + "internal/nl",
 	},
-	"cmd/sealane-wireguard":  {"k8s.io/", "github.com/cilium/ebpf", module + "daemonset", module + "bpf"},
+	"cmd/sealane-wireguard":  {"k8s.io/", "github.com/cilium/ebpf", module + "daemonset", module + "controller", module + "bpf"},
 	"cmd/sealane-controller": {"github.com/cilium/ebpf", "golang.zx2c4.com/", module + "overlay", module + "bpf", module + "internal/nl"},
 }
 
