@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/controller/authority"
+	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 	"github.com/sealane/sealane/keymgr"
@@ -102,7 +104,7 @@ func (c *cluster) controller(t *testing.T, cfg Config) (stop func()) {
 	cfg.Kubeconfig = c.Kubeconfig(t, c.Token(t, "sealane-controller", ""))
 	cfg.Namespace, cfg.MetricsAddress = kubetest.Namespace, "127.0.0.1:0"
 	cfg.CertificateLifetime, cfg.MaxPerHour = ca.DefaultLeafLifetime, 100
-	cfg.IntermediateLifetime, cfg.RootLifetime = ca.DefaultIntermediateLifetime, ca.DefaultRootLifetime
+	cfg.CA.IntermediateLifetime, cfg.CA.RootLifetime = ca.DefaultIntermediateLifetime, ca.DefaultRootLifetime
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil))) }()
@@ -120,7 +122,7 @@ func (c *cluster) controller(t *testing.T, cfg Config) (stop func()) {
 func TestRealAPIServer(t *testing.T) {
 	c := startCluster(t)
 	n1, n2 := c.addAgent(t, "n1", "10.244.1.0/24"), c.addAgent(t, "n2", "10.244.2.0/24")
-	stop := c.controller(t, Config{Identity: "a", CAMode: CASelf})
+	stop := c.controller(t, Config{Identity: "a", CA: authority.Config{Mode: authority.ModeSelf}})
 	t.Run("certificate", func(t *testing.T) { testCertificate(t, c, n1) })
 	t.Run("other node", func(t *testing.T) { testOtherNode(t, c, n1, n2) })
 	t.Run("other users", func(t *testing.T) { testOtherUsers(t, c, n1) })
@@ -128,7 +130,7 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("node is gone", func(t *testing.T) { testNodeIsGone(t, c) })
 	t.Run("revocation", func(t *testing.T) { testRevocation(t, c) })
 
-	c.controller(t, Config{Identity: "b", CAMode: CASelf})
+	c.controller(t, Config{Identity: "b", CA: authority.Config{Mode: authority.ModeSelf}})
 	stop()
 	t.Run("successor", func(t *testing.T) { testCertificate(t, c, n2) })
 }
@@ -167,7 +169,7 @@ func testOtherNode(t *testing.T, c *cluster, n1, n2 *agent) {
 	}
 	for {
 		events := c.Kubectl(t, "", "get", "events", "-A", "-o", "jsonpath={range .items[*]}{.reason} {.involvedObject.name} {.message}{\"\\n\"}{end}")
-		if strings.Contains(events, reasonDenied+" n1 ") && strings.Contains(events, denied.Request) {
+		if strings.Contains(events, "CertificateDenied n1 ") && strings.Contains(events, denied.Request) {
 			return
 		}
 		select {
@@ -274,7 +276,7 @@ func TestRealClusterCA(t *testing.T) {
 	c := startCluster(t)
 	n1 := c.addAgent(t, "n1", "10.244.1.0/24")
 	caCert, caKey := filepath.Join(c.ClusterCA, "ca.crt"), filepath.Join(c.ClusterCA, "ca.key")
-	c.controller(t, Config{Identity: "a", CAMode: CACluster, CACertificateFile: caCert, CAKeyFile: caKey})
+	c.controller(t, Config{Identity: "a", CA: authority.Config{Mode: authority.ModeCluster, CertificateFile: caCert, KeyFile: caKey}})
 	testCertificate(t, c, n1)
 
 	// The same CA, asked for a user's certificate: this is what a login looks like.
@@ -321,7 +323,7 @@ func userCertificate(t *testing.T, caCert, caKey string) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := newKey(t)
+	key := controllertest.NewKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(77), Subject: pkix.Name{CommonName: "somebody"},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
@@ -339,8 +341,8 @@ func userCertificate(t *testing.T, caCert, caKey string) tls.Certificate {
 func TestRealOperatorRoot(t *testing.T) {
 	c := startCluster(t)
 	n1 := c.addAgent(t, "n1", "10.244.1.0/24")
-	c.controller(t, Config{Identity: "a", CAMode: CASecret, CASecret: "operator-root"})
-	certificate, private := operatorRoot(t)
+	c.controller(t, Config{Identity: "a", CA: authority.Config{Mode: authority.ModeSecret, Secret: "operator-root"}})
+	certificate, private := controllertest.OperatorRoot(t)
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{"tls.crt": certificate, "tls.key": private} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {

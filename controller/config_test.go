@@ -9,6 +9,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/sealane/sealane/controller/authority"
 )
 
 func parse(args ...string) (Config, error) {
@@ -27,7 +29,7 @@ func TestConfigDefaultsAreValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.CAMode != CASelf || cfg.Identity == "" || cfg.Namespace != "sealane-system" {
+	if cfg.CA.Mode != authority.ModeSelf || cfg.Identity == "" || cfg.Namespace != "sealane-system" {
 		t.Errorf("got %+v", cfg)
 	}
 }

@@ -15,25 +15,25 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 )
 
-// stuckAfter is how long a leader's pass may take before the process is taken
-// for dead. Passes come at least once in maxPause.
+// stuckAfter is how long a leader may show no sign of life before its liveness
+// probe fails. It makes a pass at least once in maxPause.
 const stuckAfter = 10 * time.Minute
 
-// health is what probes ask for.
+// health answers the probes.
 type health struct {
 	clock func() time.Time
 
-	mu      sync.Mutex // guards what follows
-	problem string     // why it is not ready, empty if it is
+	mu      sync.Mutex // guards all below
+	problem string     // why the controller is not ready; empty if it is
 	leading bool
-	passed  time.Time // last sign of life of a leader
+	passed  time.Time // the last sign of life of a leader
 }
 
 func newHealth(clock func() time.Time) *health {
 	return &health{clock: clock, problem: "not connected to the api server yet"}
 }
 
-// report sets what is in the way of working; nil means nothing is.
+// report sets why the controller is not ready; nil means that it is.
 func (h *health) report(problem error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -49,13 +49,14 @@ func (h *health) setLeading(leading bool) {
 	h.leading, h.passed = leading, h.clock()
 }
 
+// pass records a sign of life.
 func (h *health) pass() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.passed = h.clock()
 }
 
-// ready returns why the controller is not ready, nil if it is.
+// ready returns why the controller is not ready, or nil if it is.
 func (h *health) ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,7 +66,7 @@ func (h *health) ready() error {
 	return nil
 }
 
-// alive returns why the controller should be restarted, nil if it should not.
+// alive returns why the controller should be restarted, or nil if it should not.
 func (h *health) alive() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -78,7 +79,8 @@ func (h *health) alive() error {
 // crlType is the media type of a CRL in DER (RFC 2585, 4.2).
 const crlType = "application/pkix-crl"
 
-// pages serves the same on every replica, whether it leads or not.
+// pages returns the HTTP handler, which serves the same on every replica, whether
+// it leads or not.
 func pages(h *health, registry prometheus.Gatherer, record func() kube.RevocationRecord) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
@@ -91,19 +93,19 @@ func pages(h *health, registry prometheus.Gatherer, record func() kube.Revocatio
 			return
 		}
 		w.Header().Set("Content-Type", crlType)
-		_, _ = w.Write(crl) // as below
+		_, _ = w.Write(crl) // see page
 	})
 	return mux
 }
 
-// page answers a probe.
+// page returns the handler of a probe.
 func page(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		// A client that has gone away need not be told.
+		// A failed write means that the client has gone away.
 		_, _ = fmt.Fprintln(w, "ok")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
 )
 
@@ -25,7 +26,12 @@ func TestPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.denied.WithLabelValues("Pod").Inc()
+	w := controllertest.NewWorld(t)
+	w.AddNode("n1", "u1", "10.244.1.0/24")
+	w.Request(w.Ask("n1", controllertest.NewKey(t))).Username = "admin"
+	l := newTestLoop(t, w)
+	l.signer.Metrics = m.signer
+	w.Settle(l.pass)
 	var record kube.RevocationRecord
 	handler := pages(h, registry, func() kube.RevocationRecord { return record })
 	get := func(path string) (int, string) {
@@ -53,7 +59,7 @@ func TestPages(t *testing.T) {
 	expect("/healthz", http.StatusServiceUnavailable, "stuck")
 	h.pass()
 	expect("/healthz", http.StatusOK, "ok")
-	expect("/metrics", http.StatusOK, `sealane_controller_requests_denied_total{reason="Pod"} 1`)
+	expect("/metrics", http.StatusOK, `sealane_controller_requests_denied_total{reason="Username"} 1`)
 
 	expect("/crl", http.StatusServiceUnavailable, "no CRL yet")
 	record.CRL = []byte("DER")

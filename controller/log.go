@@ -5,13 +5,6 @@ package controller
 
 // Keys of log attributes.
 const (
-	keyAnnotation = "annotation"
-	keyError      = "error"
-	keyMode       = "mode"
-	keyNode       = "node"
-	keyPhase      = "phase"
-	keyReason     = "reason"
-	keyRequest    = "request"
-	keySerial     = "serial"
-	keyUntil      = "until"
+	keyError = "error"
+	keyMode  = "mode"
 )

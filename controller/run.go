@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,28 +17,26 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/keymgr/ca"
 )
 
 const (
-	// retryPeriod is the time between tries to open the authority or to reach
-	// the API server.
-	retryPeriod = 5 * time.Second
-	// headerTimeout bounds how long a client of the pages may dawdle.
+	// retryPeriod is the time between attempts to open the authority or to reach
+	// the API server, and attemptTimeout bounds one attempt.
+	retryPeriod    = 5 * time.Second
+	attemptTimeout = 30 * time.Second
+	// headerTimeout bounds how long an HTTP client may take to send its headers.
 	headerTimeout = 5 * time.Second
 )
 
-// Run serves until ctx ends or something fails that a restart may mend. It ends
-// in order: the work first, then the leadership, so that the next leader starts
-// at once and alone.
+// Run runs the controller until ctx ends or something fails that a restart may
+// repair. It stops in order, first the work and then the leadership, so that the
+// next leader starts at once and alone.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	if cfg.CAMode == CACluster { // find a missing file now, not with the first term
-		if _, err := readRoot(cfg); err != nil {
-			return err
-		}
+	if err := cfg.CA.CheckFiles(); err != nil {
+		return err
 	}
 	client, err := kube.NewClient(kube.Config{
 		Kubeconfig: cfg.Kubeconfig, APIServer: cfg.APIServer, Namespace: cfg.Namespace,
@@ -53,7 +50,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics, err := newMetrics(registry)
 	if err != nil {
-		return fmt.Errorf("register metrics: %w", err)
+		return err
 	}
 	c := &controller{cfg: cfg, client: client, metrics: metrics, health: newHealth(time.Now), log: log}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.MetricsAddress)
@@ -80,93 +77,11 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	return nil
 }
 
-// controller stands for election and, when elected, works.
-type controller struct {
-	cfg     Config
-	client  *kube.Client
-	metrics *metrics
-	health  *health
-	log     *slog.Logger
-}
-
-func (c *controller) run(ctx context.Context) error {
-	trustDomain, err := retry(ctx, c, c.client.TrustDomain)
-	if err != nil {
-		return stopped(ctx, err)
-	}
-	election := kube.LeaderConfig{Name: leaseName, Identity: c.cfg.Identity}
-	return c.client.Lead(ctx, election, func(ctx context.Context) error {
-		c.metrics.leader.Set(1)
-		c.health.setLeading(true)
-		defer c.metrics.resign()
-		defer c.health.setLeading(false)
-		return stopped(ctx, c.term(ctx, trustDomain))
-	})
-}
-
-// term is one leadership: it ends with ctx.
-func (c *controller) term(ctx context.Context, trustDomain string) error {
-	secrets := func(name string) ca.Store { return c.client.SecretStore(name) }
-	authority, err := retry(ctx, c, func(ctx context.Context) (*ca.Authority, error) {
-		return openAuthority(ctx, c.cfg, trustDomain, secrets)
-	})
-	if err != nil {
-		return err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	requests, err := c.client.WatchRequests(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { stop(); requests.Wait() }()
-	cluster, err := c.client.Watch(ctx, kube.WatchConfig{Reports: true, Revocations: true})
-	if err != nil {
-		return err
-	}
-	defer func() { stop(); cluster.Wait() }()
-	c.log.Info("leader works", keyMode, c.cfg.CAMode)
-	r := c.revoker(authority, trustDomain)
-	r.requests, r.cluster = requests, cluster
-	requests.Notify(r.news)
-	cluster.Notify(r.news)
-	var work sync.WaitGroup
-	work.Go(func() { r.run(ctx) })
-	w := c.worker(authority, requests, cluster, trustDomain)
-	w.signer.revoked, w.collector.register = r.register, r.register
-	w.run(ctx)
-	work.Wait()
-	return ctx.Err()
-}
-
-func (c *controller) worker(a Authority, requests RequestFeed, cluster ClusterFeed, trustDomain string) *worker {
-	return &worker{
-		authority: a, requests: requests, cluster: cluster, publisher: c.client,
-		signer: &signer{
-			facts: c.client, desk: c.client, report: c.client, issuer: a, history: newHistory(),
-			policy: ca.Policy{
-				TrustDomain: trustDomain, Namespace: c.cfg.Namespace, ServiceAccount: kube.AgentServiceAccount,
-				MaxLifetime: c.cfg.CertificateLifetime, MaxPerHour: c.cfg.MaxPerHour,
-			},
-			metrics: c.metrics, log: c.log, clock: time.Now,
-		},
-		collector: &collector{registry: c.client, metrics: c.metrics, log: c.log},
-		queue:     newQueue(), ledger: &ledger{}, health: c.health, metrics: c.metrics, log: c.log, clock: time.Now, mode: c.cfg.CAMode,
-	}
-}
-
-func (c *controller) revoker(a *ca.Authority, trustDomain string) *revoker {
-	return &revoker{
-		registrar: a, vault: a, notice: c.client, report: c.client, register: newRegister(), news: make(chan struct{}, 1),
-		trustDomain: trustDomain, lifetime: c.cfg.CertificateLifetime, metrics: c.metrics, log: c.log, clock: time.Now,
-	}
-}
-
-// retry tries until it works or ctx ends. Meanwhile the controller is not ready
-// and says why.
+// retry repeats try until it succeeds or ctx ends. Until then the controller is not
+// ready, and its readiness probe says why.
 func retry[T any](ctx context.Context, c *controller, try func(context.Context) (T, error)) (T, error) {
 	for {
-		attempt, cancel := context.WithTimeout(ctx, callTimeout)
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		out, err := try(attempt)
 		cancel()
 		if ctx.Err() != nil {
@@ -177,7 +92,7 @@ func retry[T any](ctx context.Context, c *controller, try func(context.Context) 
 			return out, nil
 		}
 		c.health.pass()
-		c.log.Warn("cannot start yet", keyError, err)
+		c.log.Warn("cannot start yet; retrying", keyError, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryPeriod):
@@ -185,7 +100,7 @@ func retry[T any](ctx context.Context, c *controller, try func(context.Context) 
 	}
 }
 
-// stopped makes the end of ctx no error.
+// stopped returns err, or nil if ctx has ended.
 func stopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

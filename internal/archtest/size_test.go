@@ -39,7 +39,6 @@ var widePackages = map[string]struct {
 	"perf/scale":     {2000, "one simulation, whose parts know each other"},
 	"daemonset/kube": {3500, "the only door to client-go, one file for each thing asked of it"},
 	"cmd/sealane":    {2100, "one file for each command, and nobody else's"},
-	"controller":     {2500, "what one leader does, on watches that its parts share"},
 	"keymgr/ca":      {2500, "the private keys of the authority stay in one package, from their making to their end"},
 	"policy":         {2500, "the meaning of a NetworkPolicy is written down twice, and both say it in the same types"},
 	"keymgr":         {4600, "a PeerKey can be made here only, so whoever makes one has to live here"},

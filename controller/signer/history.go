@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package controller
+package signer
 
 import (
 	"time"
@@ -10,20 +10,21 @@ import (
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
-// window is how far back issued certificates count.
+// window is how long an issued certificate counts against the rate limit.
 const window = time.Hour
 
 // history remembers which certificates were issued in the last hour. A new
 // leader learns them from the answered requests, which agents cannot remove and
-// Kubernetes keeps for an hour; what this leader issues it knows before its
-// cache does.
+// Kubernetes keeps for an hour. What this leader issues is in the history before
+// it is in the cache.
 type history struct {
 	issued map[string]map[string]time.Time // by node UID, by request UID
 }
 
 func newHistory() *history { return &history{issued: map[string]map[string]time.Time{}} }
 
-// learn takes in what was answered before and forgets what is too old to count.
+// learn adds the answered requests and forgets certificates that are too old to
+// count.
 func (h *history) learn(requests []kube.Request, now time.Time) {
 	for _, r := range requests {
 		uid := r.Extra[ca.ExtraNodeUID]
@@ -53,9 +54,9 @@ func (h *history) add(nodeUID, requestUID string, t time.Time) {
 	h.issued[nodeUID][requestUID] = t
 }
 
-// times returns when certificates were issued to a node, but for the request
-// that is being judged: a try whose answer got lost must not count against the
-// next try of the same.
+// times returns when certificates were issued to a node. It leaves out the given
+// request, which is being judged: an attempt whose answer got lost must not count
+// against the next attempt at the same request.
 func (h *history) times(nodeUID, requestUID string) []time.Time {
 	var out []time.Time
 	for request, t := range h.issued[nodeUID] {

@@ -1,44 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package controller
+package authority
 
 import (
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/keymgr/ca"
 )
-
-// operatorRoot returns a root as an operator brings it: certificate and key.
-func operatorRoot(t *testing.T) (certificate, private []byte) {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "operator"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
-}
 
 // memory returns the Secrets of a namespace in which some are filled.
 func memory(t *testing.T, filled map[string]map[string][]byte) Secrets {
@@ -58,7 +32,7 @@ func memory(t *testing.T, filled map[string]map[string][]byte) Secrets {
 }
 
 func TestOpenAuthorityModes(t *testing.T) {
-	certificate, private := operatorRoot(t)
+	certificate, private := controllertest.OperatorRoot(t)
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
 	for path, data := range map[string][]byte{certFile: certificate, keyFile: private} {
@@ -71,12 +45,12 @@ func TestOpenAuthorityModes(t *testing.T) {
 		cfg    Config
 		shared bool
 	}{
-		{Config{CAMode: CASelf}, false},
-		{Config{CAMode: CASecret, CASecret: "mine"}, true},
-		{Config{CAMode: CACluster, CACertificateFile: certFile, CAKeyFile: keyFile}, true},
+		{Config{Mode: ModeSelf}, false},
+		{Config{Mode: ModeSecret, Secret: "mine"}, true},
+		{Config{Mode: ModeCluster, CertificateFile: certFile, KeyFile: keyFile}, true},
 	} {
-		t.Run(string(tc.cfg.CAMode), func(t *testing.T) {
-			a, err := openAuthority(t.Context(), tc.cfg, testDomain, secrets)
+		t.Run(string(tc.cfg.Mode), func(t *testing.T) {
+			a, err := Open(t.Context(), tc.cfg, controllertest.TrustDomain, secrets)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +58,7 @@ func TestOpenAuthorityModes(t *testing.T) {
 				t.Errorf("bundle is\n%s", a.Bundle())
 			}
 			// What is in the store is enough for the next leader.
-			again, err := openAuthority(t.Context(), tc.cfg, testDomain, secrets)
+			again, err := Open(t.Context(), tc.cfg, controllertest.TrustDomain, secrets)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,17 +81,17 @@ func TestOpenAuthorityModes(t *testing.T) {
 }
 
 func TestOpenAuthoritySaysWhatIsMissing(t *testing.T) {
-	certificate, _ := operatorRoot(t)
+	certificate, _ := controllertest.OperatorRoot(t)
 	secrets := memory(t, map[string]map[string][]byte{"public": {"tls.crt": certificate}})
-	_, err := openAuthority(t.Context(), Config{CAMode: CASecret, CASecret: "absent"}, testDomain, secrets)
+	_, err := Open(t.Context(), Config{Mode: ModeSecret, Secret: "absent"}, controllertest.TrustDomain, secrets)
 	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "--ca-secret=absent") {
 		t.Errorf("absent secret: got error %v", err)
 	}
-	_, err = openAuthority(t.Context(), Config{CAMode: CASecret, CASecret: "public"}, testDomain, secrets)
+	_, err = Open(t.Context(), Config{Mode: ModeSecret, Secret: "public"}, controllertest.TrustDomain, secrets)
 	if !errors.Is(err, ca.ErrRootOffline) {
 		t.Errorf("root without key or intermediate: got error %v", err)
 	}
-	_, err = openAuthority(t.Context(), Config{CAMode: CACluster, CACertificateFile: "/absent/ca.crt"}, testDomain, secrets)
+	_, err = Open(t.Context(), Config{Mode: ModeCluster, CertificateFile: "/absent/ca.crt"}, controllertest.TrustDomain, secrets)
 	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "--ca-cert") || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent file: got error %v", err)
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package controller
+package authority
 
 import (
 	"crypto/x509"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -21,7 +22,7 @@ import (
 
 // member is a node with what its agent has: a real identity, a real verifier.
 type member struct {
-	w        *world
+	w        *controllertest.World
 	live     keymgr.LiveNode
 	dir      string
 	identity *keymgr.Identity
@@ -33,14 +34,14 @@ type member struct {
 	durable  bool // its marks outlive a restart
 }
 
-func join(t *testing.T, w *world, i int) *member {
+func join(t *testing.T, w *controllertest.World, i int) *member {
 	t.Helper()
 	name := fmt.Sprintf("n%02d", i)
-	w.addNode(name, "uid-"+name, fmt.Sprintf("10.244.%d.0/24", i))
-	node := w.nodes[name]
+	w.AddNode(name, "uid-"+name, fmt.Sprintf("10.244.%d.0/24", i))
+	node := w.Nodes[name]
 	node.Ready = true
 	node.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
-	w.nodes[name] = node
+	w.Nodes[name] = node
 	m := &member{
 		w: w, dir: t.TempDir(),
 		live: keymgr.LiveNode{ID: keymgr.NodeID{Name: name, UID: node.UID}, PodCIDRs: node.PodCIDRs, Addresses: node.Addresses},
@@ -52,16 +53,16 @@ func join(t *testing.T, w *world, i int) *member {
 // start is what an agent does when it comes up, also after a reboot.
 func (m *member) start(t *testing.T) {
 	t.Helper()
-	clock := func() time.Time { return m.w.now }
+	clock := func() time.Time { return m.w.Now }
 	var err error
 	m.identity, err = keymgr.OpenIdentity(keymgr.IdentityConfig{
-		Dir: filepath.Join(m.dir, "keys"), Node: m.live.ID, TrustDomain: testDomain, Clock: clock,
+		Dir: filepath.Join(m.dir, "keys"), Node: m.live.ID, TrustDomain: controllertest.TrustDomain, Clock: clock,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := keymgr.VerifierConfig{
-		TrustDomain: testDomain, Self: m.live.ID, Clock: clock, Grace: keymgr.DefaultGrace, StrictContinuity: true,
+		TrustDomain: controllertest.TrustDomain, Self: m.live.ID, Clock: clock, Grace: keymgr.DefaultGrace, StrictContinuity: true,
 	}
 	if m.durable {
 		cfg.Marks = keymgr.NewFileMarks(filepath.Join(m.dir, "peers"))
@@ -91,14 +92,14 @@ func (m *member) turn(t *testing.T) {
 	m.report(t)
 	m.certify(t, s)
 	if m.identity.NeedsStatement(m.input) != "" {
-		if cert, ok := m.identity.Certificate(); ok && m.w.now.Before(cert.NotAfter) {
+		if cert, ok := m.identity.Certificate(); ok && m.w.Now.Before(cert.NotAfter) {
 			if _, err := m.identity.Sign(m.input); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	if signed, ok := m.identity.Last(); ok {
-		m.w.keys[m.live.ID.Name], m.w.claims[m.live.ID.Name] = signed, m.live.ID.UID
+		m.w.NodeKeys[m.live.ID.Name], m.w.Claims[m.live.ID.Name] = signed, m.live.ID.UID
 	}
 }
 
@@ -108,17 +109,17 @@ func (m *member) report(t *testing.T) {
 	if !ok {
 		t.Fatal("no bundle in use")
 	}
-	m.w.reports[m.live.ID.Name] = hash.String()
+	m.w.Reports[m.live.ID.Name] = hash.String()
 }
 
 // certify asks for a certificate if one is needed, and takes what was issued.
 func (m *member) certify(t *testing.T, s kube.Snapshot) {
 	t.Helper()
 	if m.request != "" {
-		if v := m.w.verdicts[m.request]; m.w.request(m.request).Denied {
+		if v := m.w.Verdicts[m.request]; m.w.Request(m.request).Denied {
 			t.Fatalf("%s is denied a certificate: %+v", m.live.ID.Name, v)
 		}
-		if r := m.w.request(m.request); len(r.Certificate) > 0 {
+		if r := m.w.Request(m.request); len(r.Certificate) > 0 {
 			chain, err := keymgr.DecodeChain(r.Certificate)
 			if err != nil {
 				t.Fatal(err)
@@ -141,7 +142,7 @@ func (m *member) certify(t *testing.T, s kube.Snapshot) {
 			window = &w
 		}
 		reason, at := m.identity.NeedsRoot(s.Bundle, window)
-		if reason == "" || m.w.now.Before(at) {
+		if reason == "" || m.w.Now.Before(at) {
 			return
 		}
 	}
@@ -149,15 +150,15 @@ func (m *member) certify(t *testing.T, s kube.Snapshot) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.request = m.w.ask(m.live.ID.Name, newKey(t))
-	r := m.w.request(m.request)
+	m.request = m.w.Ask(m.live.ID.Name, controllertest.NewKey(t))
+	r := m.w.Request(m.request)
 	r.CSR, r.Validity = csr, ca.DefaultLeafLifetime
 }
 
 // town is a cluster of members with its controller.
 type town struct {
 	t       *testing.T
-	w       *world
+	w       *controllertest.World
 	worker  *worker
 	members []*member
 	lost    int // pairs that stopped to believe each other
@@ -165,8 +166,8 @@ type town struct {
 
 func newTown(t *testing.T, n int) *town {
 	t.Helper()
-	w := newWorld(t)
-	w.reports = map[string]string{}
+	w := controllertest.NewWorld(t)
+	w.Reports = map[string]string{}
 	town := &town{t: t, w: w, worker: newTestWorker(t, w)}
 	for i := range n {
 		town.members = append(town.members, join(t, w, i))
@@ -177,20 +178,20 @@ func newTown(t *testing.T, n int) *town {
 // pass is a second in which the controller and all agents take their turns.
 func (c *town) pass(d time.Duration) {
 	c.t.Helper()
-	c.w.now = c.w.now.Add(d)
+	c.w.Now = c.w.Now.Add(d)
 	if err := c.worker.pass(c.t.Context()); err != nil {
 		c.t.Fatal(err)
 	}
 	for _, m := range c.members {
 		m.turn(c.t)
 	}
-	answered := c.w.requests[:0]
-	for _, r := range c.w.requests {
-		if len(r.Certificate) == 0 || c.w.now.Sub(r.Created) < time.Hour {
+	answered := c.w.AllRequests[:0]
+	for _, r := range c.w.AllRequests {
+		if len(r.Certificate) == 0 || c.w.Now.Sub(r.Created) < time.Hour {
 			answered = append(answered, r)
 		}
 	}
-	c.w.requests = answered
+	c.w.AllRequests = answered
 }
 
 // believe lets every node that is awake verify every other one's NodeKey.
@@ -241,31 +242,31 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 	sleeper.start(t)
 	c.pass(time.Second)
 	c.believe()
-	before := string(c.w.bundle)
+	before := string(c.w.Bundle)
 
-	c.w.now = c.w.now.Add(time.Hour)
+	c.w.Now = c.w.Now.Add(time.Hour)
 	sleeper.asleep = true
-	node := c.w.nodes[sleeper.live.ID.Name]
+	node := c.w.Nodes[sleeper.live.ID.Name]
 	node.Ready = false
-	c.w.nodes[sleeper.live.ID.Name] = node
-	c.w.trust.Request = c.w.now.UTC().Format(time.RFC3339)
+	c.w.Nodes[sleeper.live.ID.Name] = node
+	c.w.Trust.Request = c.w.Now.UTC().Format(time.RFC3339)
 
 	seen := map[ca.Phase]bool{}
-	start := c.w.now
-	for c.w.now.Sub(start) < 25*time.Second {
+	start := c.w.Now
+	for c.w.Now.Sub(start) < 25*time.Second {
 		c.pass(time.Second)
 		if phase := c.phase(); !seen[phase] {
 			seen[phase] = true
 			c.believe()
 		}
-		if c.w.now.Sub(start) == 10*time.Second { // in the middle of the window
+		if c.w.Now.Sub(start) == 10*time.Second { // in the middle of the window
 			c.believe()
 		}
 	}
 	if !seen[ca.PhaseAnnounced] || c.phase() != ca.PhaseSwitched {
 		t.Fatalf("phase %s after 25 s, seen %v", c.phase(), seen)
 	}
-	if n := testutil.ToFloat64(c.worker.metrics.waiting); n != 1 {
+	if n := testutil.ToFloat64(c.worker.Metrics.waiting); n != 1 {
 		t.Errorf("waits for %v nodes, want the sleeper alone", n)
 	}
 	status, err := c.worker.authority.Status()
@@ -283,16 +284,16 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 		c.pass(time.Second)
 	}
 	c.believe()
-	if c.phase() != ca.PhaseSteady || string(c.w.bundle) == before {
+	if c.phase() != ca.PhaseSteady || string(c.w.Bundle) == before {
 		t.Fatalf("phase %s", c.phase())
 	}
-	if roots, err := keymgr.ParseBundle(c.w.bundle); err != nil || len(roots) != 1 {
+	if roots, err := keymgr.ParseBundle(c.w.Bundle); err != nil || len(roots) != 1 {
 		t.Errorf("%d roots, %v", len(roots), err)
 	}
 	// It wakes up with an identity and marks of another age.
 	sleeper.start(t)
 	sleeper.asleep, node.Ready = false, true
-	c.w.nodes[sleeper.live.ID.Name] = node
+	c.w.Nodes[sleeper.live.ID.Name] = node
 	for range 6 {
 		c.pass(time.Second)
 	}
@@ -316,34 +317,5 @@ func wantRoot(t *testing.T, m *member, keyID string) {
 	}
 	if got := hex.EncodeToString(top.AuthorityKeyId); got != keyID {
 		t.Errorf("%s has a certificate below %s, want %s", m.live.ID.Name, got, keyID)
-	}
-}
-
-// A NodeKey that speaks for a node that is gone, or for its predecessor, holds
-// nothing up.
-func TestFleet(t *testing.T) {
-	w := newWorld(t)
-	w.addNode("n1", "u1", "10.244.1.0/24")
-	w.addNode("n2", "u2", "10.244.2.0/24")
-	w.addNode("joining", "u3", "10.244.3.0/24")
-	w.claims = map[string]string{"n1": "u1", "n2": "former", "gone": "u9"}
-	w.reports = map[string]string{"n1": "aa", "n2": "bb", "gone": "cc"}
-	s, _ := w.Snapshot()
-	f := fleet(s)
-	if len(f.Nodes) != 1 || f.Nodes[0].Name != "n1" || f.Nodes[0].BundleHash != "aa" {
-		t.Errorf("fleet %+v", f)
-	}
-}
-
-func TestRequestForARoot(t *testing.T) {
-	w := newWorld(t)
-	worker := newTestWorker(t, w)
-	if got := worker.request("2026-01-02T03:04:05Z"); got.IsZero() {
-		t.Error("a time was not read")
-	}
-	for _, text := range []string{"", "now", "now"} {
-		if got := worker.request(text); !got.IsZero() {
-			t.Errorf("%q is %v", text, got)
-		}
 	}
 }
