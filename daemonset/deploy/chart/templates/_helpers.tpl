@@ -21,7 +21,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   privileged: true
   readOnlyRootFilesystem: true
-# The folders above Sealane's own, so that these can go, too.
+# The parents of Sealane's own folders, so that the cleanup can remove those folders, too.
 volumeMounts:
 - {name: cni-bin, mountPath: /host/opt/cni/bin}
 - {name: cni-conf, mountPath: /host/etc/cni/net.d}
