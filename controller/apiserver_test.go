@@ -21,6 +21,9 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/controller/authority"
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
@@ -127,6 +130,7 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("other node", func(t *testing.T) { testOtherNode(t, c, n1, n2) })
 	t.Run("other users", func(t *testing.T) { testOtherUsers(t, c, n1) })
 	t.Run("stolen key", func(t *testing.T) { testStolenKey(t, c, n1, n2) })
+	t.Run("expires column", func(t *testing.T) { testExpiresColumn(t, c, n1) })
 	t.Run("node is gone", func(t *testing.T) { testNodeIsGone(t, c) })
 	t.Run("revocation", func(t *testing.T) { testRevocation(t, c) })
 
@@ -235,6 +239,28 @@ func testStolenKey(t *testing.T, c *cluster, n1, n2 *agent) {
 		if denied, ok := errors.AsType[*kube.DeniedError](err); !ok || denied.Reason != string(reason) {
 			t.Errorf("got error %v, want a refusal for %s", err, reason)
 		}
+	}
+}
+
+// testExpiresColumn wants kubectl to show the end of a certificate, which lies in
+// the future, as a time.
+func testExpiresColumn(t *testing.T, c *cluster, a *agent) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := a.client.PublishNodeKey(ctx, a.id, keymgr.Signed{
+		Payload: []byte(`{"seq": 1}`), Signature: []byte("signature"), Chain: [][]byte{[]byte("leaf")},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now().UTC().Truncate(time.Second)
+	end := begin.Add(7 * 24 * time.Hour)
+	if err := a.client.PublishStatus(ctx, a.id.Name, v1alpha1.NodeKeyStatus{Certificate: &v1alpha1.CertificateStatus{
+		Serial: "0a", NotBefore: metav1.NewTime(begin), NotAfter: metav1.NewTime(end),
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Kubectl(t, "", "get", "nodekeys"); !strings.Contains(got, end.Format(time.RFC3339)) || strings.Contains(got, "<invalid>") {
+		t.Errorf("want the time %s in\n%s", end.Format(time.RFC3339), got)
 	}
 }
 

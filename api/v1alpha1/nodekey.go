@@ -32,7 +32,7 @@ const MaxRefused = 32
 // +kubebuilder:printcolumn:name="Lane",type=string,JSONPath=`.status.lane`
 // +kubebuilder:printcolumn:name="Peers",type=integer,JSONPath=`.status.acceptedPeers`
 // +kubebuilder:printcolumn:name="Generation",type=integer,JSONPath=`.status.generation`
-// +kubebuilder:printcolumn:name="Expires",type=date,JSONPath=`.status.certificate.notAfter`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.certificate.notAfter`
 // +kubebuilder:printcolumn:name="Serial",type=string,JSONPath=`.status.certificate.serial`,priority=1
 // +kubebuilder:printcolumn:name="Sequence",type=integer,JSONPath=`.spec.sequence`,priority=1
 // +kubebuilder:printcolumn:name="Node UID",type=string,JSONPath=`.spec.nodeUID`,priority=1

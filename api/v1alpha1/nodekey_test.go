@@ -6,6 +6,8 @@ package v1alpha1
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,25 +45,37 @@ func (s openAPI) at(t *testing.T, path ...string) openAPI {
 	return s
 }
 
-func readSchema(t *testing.T) openAPI {
+// definition is the part of a CRD that the tests look at.
+type definition struct {
+	Spec struct {
+		Scope    string
+		Versions []struct {
+			Name                     string
+			Subresources             map[string]any
+			Schema                   struct{ OpenAPIV3Schema openAPI }
+			AdditionalPrinterColumns []column
+		}
+	}
+}
+
+type column struct{ Name, Type, JSONPath string }
+
+func readCRD(t *testing.T, file string) definition {
 	t.Helper()
-	text, err := os.ReadFile(crdFile)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var crd struct {
-		Spec struct {
-			Scope    string
-			Versions []struct {
-				Name         string
-				Subresources map[string]any
-				Schema       struct{ OpenAPIV3Schema openAPI }
-			}
-		}
-	}
+	var crd definition
 	if err := yaml.Unmarshal(text, &crd); err != nil {
 		t.Fatal(err)
 	}
+	return crd
+}
+
+func readSchema(t *testing.T) openAPI {
+	t.Helper()
+	crd := readCRD(t, crdFile)
 	if crd.Spec.Scope != "Cluster" || len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Name != Version {
 		t.Fatalf("CRD has scope %q and %d versions, want Cluster and only %s", crd.Spec.Scope, len(crd.Spec.Versions), Version)
 	}
@@ -86,7 +100,33 @@ func TestSchemaBoundsEveryListAndString(t *testing.T) {
 	}
 }
 
-// bounded tells whether what the schema allows has a largest size.
+// TestDateColumnsLieInThePast wants no printer column of type date for a time that may lie in the future: kubectl prints
+// such a column as an age, and a time in the future as <invalid>.
+func TestDateColumnsLieInThePast(t *testing.T) {
+	past := []string{".metadata.creationTimestamp"}
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(crdFile), "*.yaml"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("found CRDs %v, error %v", files, err)
+	}
+	expires := ""
+	for _, file := range files {
+		for _, version := range readCRD(t, file).Spec.Versions {
+			for _, c := range version.AdditionalPrinterColumns {
+				if c.Type == "date" && !slices.Contains(past, c.JSONPath) {
+					t.Errorf("%s: column %s has type date, but %s may lie in the future; use string", file, c.Name, c.JSONPath)
+				}
+				if c.JSONPath == ".status.certificate.notAfter" {
+					expires = c.Type
+				}
+			}
+		}
+	}
+	if expires != "string" {
+		t.Errorf("the column of the certificate's end has type %q, want string", expires)
+	}
+}
+
+// bounded reports whether the schema limits the size.
 func (s openAPI) bounded() bool {
 	switch s.Type {
 	case "integer":
