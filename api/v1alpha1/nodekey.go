@@ -7,23 +7,23 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // Types of the conditions in NodeKeyStatus.
 const (
-	// ConditionReady is true while the node's lanes, datapath and addresses
+	// ConditionReady is true while the node's lanes, data path and addresses
 	// serve pods.
 	ConditionReady = "Ready"
 	// ConditionCertified is true while the node holds a certificate that is
 	// valid and not overdue for renewal.
 	ConditionCertified = "Certified"
 	// ConditionEncrypted is true while every packet between this node's pods
-	// and other nodes is encrypted. It is false with lane kind vxlan.
+	// and other nodes is encrypted. It is false if lane.kind is vxlan.
 	ConditionEncrypted = "Encrypted"
 )
 
-// MaxRefused is the most entries status.refused may have; the API server
-// refuses more.
+// MaxRefused is the largest number of entries in status.refused that the API
+// server accepts.
 const MaxRefused = 32
 
-// NodeKey is one node's signed statement of its WireGuard keys. Its name is
-// the node's name. Only the agent on that node writes it.
+// NodeKey is one node's signed statement of its WireGuard keys. It has the
+// node's name. Only the agent on that node writes it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -43,96 +43,98 @@ type NodeKey struct {
 
 	// spec is the signed statement.
 	Spec NodeKeySpec `json:"spec"`
-	// status is what the node's agent reports. It is information for people
+	// status is the report of the node's agent. It is information for people
 	// and carries no authority.
 	// +optional
 	Status NodeKeyStatus `json:"status,omitempty"`
 }
 
-// NodeKeySpec is a statement, its signature and the certificates that vouch
-// for the signer.
+// NodeKeySpec is a statement, its signature and the certificates of the signer.
 type NodeKeySpec struct {
-	// payload is the statement, exactly the bytes that were signed.
+	// payload is the statement: exactly the bytes that the node signed.
 	// +kubebuilder:validation:MinLength=4
 	// +kubebuilder:validation:MaxLength=32768
 	Payload []byte `json:"payload"`
 	// signature is the node's ECDSA signature (ASN.1 DER) over the payload
-	// with the protocol's prefix.
+	// with the prefix of the protocol.
 	// +kubebuilder:validation:MinLength=8
 	// +kubebuilder:validation:MaxLength=256
 	Signature []byte `json:"signature"`
-	// certificateChain is the node's certificate and the intermediates up to,
-	// not including, the root; each DER, the node's own first.
+	// certificateChain holds the node's certificate first and then the
+	// intermediates, without the root. Each certificate is in DER.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=4
 	// +kubebuilder:validation:items:MinLength=4
 	// +kubebuilder:validation:items:MaxLength=16384
 	// +listType=atomic
 	CertificateChain [][]byte `json:"certificateChain"`
-	// continuity are the last handovers from the key of one certificate of the
-	// node to that of the next, oldest first; the last one leads to the present
-	// certificate.
+	// continuity holds the last handovers from the key of one certificate of
+	// the node to the key of the next, oldest first. The last handover leads to
+	// the current certificate. Empty means that the node's first certificate is
+	// the current one.
 	// +optional
 	// +kubebuilder:validation:MaxItems=4
 	// +listType=atomic
 	Continuity []ContinuityLink `json:"continuity,omitempty"`
-	// nodeUID is the UID of the Node object that the statement is about: a
-	// copy for people and for garbage collection. Readers believe the payload.
+	// nodeUID is the UID of the Node object that the statement is about. It is
+	// a copy for people and for garbage collection; readers use the payload.
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]{1,64}$`
 	NodeUID string `json:"nodeUID"`
-	// sequence is the statement's sequence number: a copy for people and for
-	// the writer itself. Readers believe the payload.
+	// sequence is the sequence number of the statement. It is a copy for people
+	// and for the writer itself; readers use the payload.
 	// +kubebuilder:validation:Minimum=1
 	Sequence int64 `json:"sequence"`
 }
 
-// ContinuityLink is the word of an earlier certificate's key for the next one's.
+// ContinuityLink is the signature of one certificate's key over the key of the
+// next certificate.
 type ContinuityLink struct {
-	// key is the earlier public key, a SubjectPublicKeyInfo in DER.
+	// key is the earlier public key: a SubjectPublicKeyInfo in DER.
 	// +kubebuilder:validation:MinLength=4
 	// +kubebuilder:validation:MaxLength=256
 	Key []byte `json:"key"`
-	// signature is by that key, over both keys and the node.
+	// signature is the signature of that key over both keys and the node.
 	// +kubebuilder:validation:MinLength=8
 	// +kubebuilder:validation:MaxLength=256
 	Signature []byte `json:"signature"`
 }
 
-// LaneKind is the kind of tunnel between nodes.
+// LaneKind is the encapsulation of packets between nodes.
 //
 // +kubebuilder:validation:Enum=wireguard;vxlan
 type LaneKind string
 
-// The kinds of lane.
+// The encapsulations.
 const (
-	// LaneWireGuard is the encrypted lane.
+	// LaneWireGuard encrypts.
 	LaneWireGuard LaneKind = "wireguard"
-	// LaneVXLAN is the lane in the clear, for clusters that asked for it.
+	// LaneVXLAN does not encrypt. A cluster must ask for it explicitly.
 	LaneVXLAN LaneKind = "vxlan"
 )
 
 // NodeKeyStatus is the agent's report on keys.
 type NodeKeyStatus struct {
-	// conditions are Ready, Certified and Encrypted.
+	// conditions has the types Ready, Certified and Encrypted.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=8
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// lane is the kind of lane the node uses.
+	// lane is the encapsulation that the node uses: wireguard or vxlan.
 	// +optional
 	Lane LaneKind `json:"lane,omitempty"`
-	// generation is the generation of the node's own WireGuard key.
+	// generation is the generation of the node's own WireGuard key. 0 means
+	// that the node has no key yet, or uses vxlan.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Generation int64 `json:"generation,omitempty"`
-	// acceptedPeers is the number of other nodes whose statements the node
-	// has verified and uses.
+	// acceptedPeers is the number of other nodes whose statements the node has
+	// verified and uses.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	AcceptedPeers int32 `json:"acceptedPeers"`
-	// refused are the statements of other nodes that the node does not
-	// accept, those refused most often first; at most 32.
+	// refused lists the statements of other nodes that the node does not
+	// accept, at most 32, beginning with those that it refused most often.
 	// +optional
 	// +listType=map
 	// +listMapKey=node
@@ -144,7 +146,8 @@ type NodeKeyStatus struct {
 	// +optional
 	// +kubebuilder:validation:Pattern=`^([0-9a-f]{64})?$`
 	BundleHash string `json:"bundleHash,omitempty"`
-	// certificate is the node's own certificate.
+	// certificate is the node's own certificate. It is missing until the node
+	// has one.
 	// +optional
 	Certificate *CertificateStatus `json:"certificate,omitempty"`
 }
@@ -155,19 +158,20 @@ type RefusedStatement struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Node string `json:"node"`
-	// reason is one word of a fixed list, the same as in metrics and events.
+	// reason is one word of a fixed list. Metrics and Events use the same words.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9_]{1,64}$`
 	Reason string `json:"reason"`
-	// count is the number of different statements refused since the agent started.
+	// count is the number of different statements refused since the agent
+	// started.
 	// +kubebuilder:validation:Minimum=1
 	Count int64 `json:"count"`
-	// lastTime is when it was last refused.
+	// lastTime is the time of the last refusal.
 	LastTime metav1.Time `json:"lastTime"`
 }
 
 // CertificateStatus identifies a certificate.
 type CertificateStatus struct {
-	// serial is the serial number, lower-case hex.
+	// serial is the serial number in lower-case hex.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{1,64}$`
 	Serial string `json:"serial"`
 	// issuer is the issuer's distinguished name.

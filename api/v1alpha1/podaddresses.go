@@ -5,16 +5,16 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// MaxPodAddresses is the most pods that a PodAddresses object may list; the API
-// server refuses more.
+// MaxPodAddresses is the largest number of pods in a PodAddresses object that the
+// API server accepts.
 const MaxPodAddresses = 256
 
-// PodAddresses are the addresses of pods that a node has just connected and whose
-// status does not tell them yet: the kubelet writes status.podIPs after it has
-// started the containers, and by then they may have sent to pods whose policies
-// ask who they are. Its name is the node's name. Only the agent on that node
-// writes it. Readers believe it about pods of that node and addresses in its
-// ranges, until the pod's own status says more.
+// PodAddresses lists the addresses of pods that a node has just connected and
+// whose status does not show them yet. The kubelet writes status.podIPs only after
+// it has started the containers; by then the pods may have sent packets to other
+// pods, whose policies need to know the sender. The object has the node's name.
+// Only the agent on that node writes it. Readers use it only for pods of that node
+// and for addresses in the node's ranges, until the pod's own status has addresses.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=podaddresses,singular=podaddresses,categories=sealane
@@ -24,7 +24,7 @@ type PodAddresses struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// pods are in no order.
+	// pods lists the pods in no particular order.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
@@ -33,20 +33,21 @@ type PodAddresses struct {
 
 // PodAddress is one pod and its addresses.
 type PodAddress struct {
-	// namespace is the pod's.
+	// namespace is the namespace of the pod.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
-	// name is the pod's.
+	// name is the name of the pod.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
-	// uid is the pod's as the container runtime tells it, which of a static pod is
-	// not that of its mirror in the API. Some runtimes tell none.
+	// uid is the UID of the pod as the container runtime reports it. The UID of a
+	// static pod differs from that of its mirror pod in the API. It is empty if the
+	// runtime reports none.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	UID string `json:"uid,omitempty"`
-	// ips are its addresses, one of each family.
+	// ips holds the addresses of the pod, one of each address family.
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=4

@@ -5,17 +5,17 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// ConditionListed is true in RevocationStatus once the signed list that every
-// node follows carries the revocation.
+// ConditionListed is true in RevocationStatus once the revocation is in the signed
+// list that every node reads.
 const ConditionListed = "Listed"
 
 // MaxRevoked is the most serial numbers and key hashes that the status of a
 // Revocation may have; the API server refuses more.
 const MaxRevoked = 64
 
-// Revocation takes one node's identity out of force: every other node cuts its
-// lanes, and it gets no certificate. Deleting the object readmits the node, with
-// a new key.
+// Revocation revokes the identity of one node: every other node removes its lanes
+// to it, and it gets no certificate. Deleting the object readmits the node, which
+// then needs a new key.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -30,22 +30,22 @@ type Revocation struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// spec says whose identity is revoked, and why.
-	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a revocation cannot be changed: delete it, which readmits the node, and make another"
+	// spec says which node is revoked, and why.
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a revocation cannot be changed: delete it, which readmits the node, and create another"
 	Spec RevocationSpec `json:"spec"`
-	// status is what the controller has made of it.
+	// status is the report of the controller.
 	// +optional
 	Status RevocationStatus `json:"status,omitempty"`
 }
 
-// RevocationReason is why a node is revoked: one of the reason codes of RFC 5280,
-// 5.3.1, that make sense for a node.
+// RevocationReason says why a node is revoked. The values are the reason codes of
+// RFC 5280, 5.3.1, that make sense for a node.
 //
 // +kubebuilder:validation:Enum=unspecified;keyCompromise;affiliationChanged;superseded;cessationOfOperation;privilegeWithdrawn
 type RevocationReason string
 
-// RevocationSpec names one life of a node: a Node object that is made anew under
-// the same name has another UID and is not revoked.
+// RevocationSpec identifies one Node object. A Node object that is created again
+// under the same name has another UID and is not revoked.
 type RevocationSpec struct {
 	// nodeName is the name of the Node object.
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
@@ -54,37 +54,38 @@ type RevocationSpec struct {
 	// nodeUID is the UID of the Node object.
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9][A-Za-z0-9-]{0,63}$`
 	NodeUID string `json:"nodeUID"`
-	// reason is why.
+	// reason says why the node is revoked.
 	// +kubebuilder:default=unspecified
 	// +optional
 	Reason RevocationReason `json:"reason,omitempty"`
-	// message is for people.
+	// message is a note for people. Empty means none.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	Message string `json:"message,omitempty"`
 }
 
-// RevocationStatus is the controller's report.
+// RevocationStatus is the report of the controller.
 type RevocationStatus struct {
-	// conditions is Listed.
+	// conditions has the type Listed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=8
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// number is the number of the first list that carries the revocation.
+	// number is the number of the first list that contains the revocation. 0
+	// means that no list contains it yet.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Number int64 `json:"number,omitempty"`
-	// revokedAt is when that list was made.
+	// revokedAt is the time at which that list was issued.
 	// +optional
 	RevokedAt *metav1.Time `json:"revokedAt,omitempty"`
-	// serials are the node's certificates that the controller knows of.
+	// serials identifies the node's certificates that the controller knows.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Serials []CertificateSerial `json:"serials,omitempty"`
-	// keyHashes are the SHA-256 (lower-case hex) of the public keys
+	// keyHashes holds the SHA-256 hashes, in lower-case hex, of the public keys
 	// (SubjectPublicKeyInfo) in those certificates.
 	// +optional
 	// +listType=set
@@ -93,12 +94,12 @@ type RevocationStatus struct {
 	KeyHashes []string `json:"keyHashes,omitempty"`
 }
 
-// CertificateSerial names a certificate: its issuer gave the number only once.
+// CertificateSerial identifies a certificate by its issuer and serial number.
 type CertificateSerial struct {
 	// issuer is the issuer's distinguished name (RFC 2253).
 	// +kubebuilder:validation:MaxLength=512
 	Issuer string `json:"issuer"`
-	// serial is the serial number, lower-case hex.
+	// serial is the serial number in lower-case hex.
 	// +kubebuilder:validation:Pattern=`^[0-9a-f]{1,64}$`
 	Serial string `json:"serial"`
 }
