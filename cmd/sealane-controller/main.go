@@ -2,7 +2,7 @@
 // Copyright The Sealane Authors
 
 // Command sealane-controller approves and signs the certificates of nodes. Run
-// more than one for availability: they elect which one works.
+// several for availability: they elect a leader, which does the work.
 package main
 
 import (

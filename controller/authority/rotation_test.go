@@ -276,7 +276,7 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 	for _, m := range c.members[:nodes-1] {
 		wantRoot(t, m, status.Roots[1].KeyID)
 	}
-	// Its certificate ends; the others renew theirs meanwhile.
+	// Its certificate ends; the others renew theirs in the meantime.
 	for range 8 * 2 {
 		c.pass(12 * time.Hour)
 		c.pass(time.Second)

@@ -98,7 +98,7 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// TestLaterListIsKept: another controller was leading meanwhile.
+// TestLaterListIsKept: another controller was the leader in the meantime.
 func TestLaterListIsKept(t *testing.T) {
 	w := controllertest.NewWorld(t)
 	w.AddNode("n1", "u1", "10.244.1.0/24")

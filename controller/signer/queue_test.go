@@ -71,7 +71,7 @@ func TestQueueGivesEachApplicantOneTurn(t *testing.T) {
 }
 
 // TestCrowd lets so many nodes join at once that agents take their requests back
-// before all can have been served, and ask anew.
+// before all can have been served, and ask again.
 func TestCrowd(t *testing.T) {
 	const nodes, perDecision = 200, time.Second // of which one makes two decisions
 	w := controllertest.NewWorld(t)
