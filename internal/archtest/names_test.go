@@ -163,7 +163,7 @@ func comment(name string, src []byte) string {
 		return "/* %s */\n"
 	case slices.Contains([]string{".go", ".c"}, path.Ext(name)):
 		return "// %s\n"
-	case path.Ext(name) == ".tpl":
+	case slices.Contains([]string{".tpl", ".patch"}, path.Ext(name)):
 		return "%s\n"
 	}
 	return ""
@@ -182,8 +182,11 @@ func TestLicence(t *testing.T) {
 			return nil
 		}
 		licence := "Apache-2.0"
-		if strings.HasPrefix(name, "bpf/src/") {
+		switch {
+		case strings.HasPrefix(name, "bpf/src/"):
 			licence = "(GPL-2.0-only OR BSD-2-Clause)"
+		case path.Ext(name) == ".patch": // of the kernel
+			licence = "GPL-2.0"
 		}
 		want := fmt.Sprintf(format+format, "SPDX-License-Identifier: "+licence, "Copyright The Sealane Authors")
 		if !bytes.Contains(head(src), []byte(want)) {
