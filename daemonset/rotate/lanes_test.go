@@ -56,7 +56,7 @@ func TestPrivilegedRotationLosesNothing(t *testing.T) {
 			a.dies(t, false)
 			a.dies(t, true)
 		}},
-		{"no processor", bothWays, func(t *testing.T) { a.waitsForProcessor(t) }},
+		{"no processor", bothWays, func(t *testing.T) { a.waitsForProcessor(t, b) }},
 		{"pairing blocked", bothWays, func(t *testing.T) { b.rotatesUnheard(t, a, c) }},
 	})
 }
@@ -118,25 +118,58 @@ func (n *labNode) dies(t *testing.T, after bool) {
 	n.lab.settled(marks)
 }
 
-// waitsForProcessor lets the process of WireGuard stand still, as on a busy machine:
-// what pods send meanwhile waits for it.
-func (n *labNode) waitsForProcessor(t *testing.T) {
+// waitsForProcessor lets a process of the node stand still, as on a busy machine: the
+// one that carries WireGuard or, where the kernel does, the daemon.
+func (n *labNode) waitsForProcessor(t *testing.T, other *labNode) {
 	t.Helper()
 	if n.carries == nil {
-		return // the kernel carries the lanes, and has its processors
+		n.daemonWaits(t, other)
+	} else {
+		n.lanesWait(t)
 	}
+}
+
+// lanesWait stops the process of WireGuard: what pods send meanwhile waits for it.
+func (n *labNode) lanesWait(t *testing.T) {
+	t.Helper()
 	queues := n.lab.watchQueues()
-	if err := n.carries.Signal(unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(700 * time.Millisecond) // this is what is tested: 1,400 packets
-	if err := n.carries.Signal(unix.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	during(t, n.carries, func() {
+		time.Sleep(700 * time.Millisecond) // this is what is tested: 1,400 packets
+	})
 	// Devices drop a few for other reasons, as what announces a router.
 	if full := queues.total(); full.devices > 100 {
 		t.Errorf("what was sent meanwhile did not wait: %v", full)
 	}
+}
+
+// daemonWaits stops the node's daemon while another node rotates its key: the old
+// lanes go on, and the rotation waits for the daemon.
+func (n *labNode) daemonWaits(t *testing.T, other *labNode) {
+	t.Helper()
+	marks := next(other)
+	during(t, n.daemon.Process, func() {
+		n.lab.request(other)
+		n.lab.await("a new key", func() bool { return other.shown().State == rotation.Published })
+		time.Sleep(3 * time.Second) // this is what is tested: a rotation takes no longer
+		if r := other.shown(); r.State != rotation.Published || len(r.Keys) != 2 || r.Overdue {
+			t.Errorf("while a daemon stands still: %+v, want its peer to wait", r)
+		}
+	})
+	n.lab.settled(marks)
+}
+
+// during stops a process while something happens.
+func during(t *testing.T, p *os.Process, happen func()) {
+	t.Helper()
+	if err := p.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Signal(unix.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}()
+	happen()
 }
 
 // rotatesUnheard rotates the node's key while nobody can agree on preshared keys
