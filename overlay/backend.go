@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // Backend makes the lanes of a Plan true. Apply may be called any number of times
@@ -27,7 +28,7 @@ type LaneState struct {
 	Device    string
 	Index     int
 	Kind      Kind
-	Mode      string           // "kernel" or "userspace"
+	Backend   backend.Type
 	Key       keymgr.PublicKey // this node's on it; zero for VXLAN
 	Port      uint16
 	MTU       int // bytes

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay/backend"
 	"github.com/sealane/sealane/overlay/wireguard/process"
 	"github.com/sealane/sealane/overlay/wireguard/userspace"
 )
@@ -101,10 +102,10 @@ func serve(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	server := &process.Server{Mode: process.Kernel, Logger: log}
+	server := &process.Server{Mode: backend.Kernel, Logger: log}
 	engine := userspace.New(h, log)
 	if !kernel {
-		server.Mode, server.Devices = process.Userspace, engine
+		server.Mode, server.Devices = backend.UserSpace, engine
 	}
 	log.Info("started", "mode", server.Mode, "socket", o.socket)
 	err = server.Serve(ctx, ln)

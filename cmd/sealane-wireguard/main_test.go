@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sealane/sealane/overlay/backend"
 	"github.com/sealane/sealane/overlay/wireguard/process"
 )
 
@@ -51,7 +52,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	s := &process.Server{Mode: process.Kernel, Logger: slog.New(slog.DiscardHandler)}
+	s := &process.Server{Mode: backend.Kernel, Logger: slog.New(slog.DiscardHandler)}
 	go func() { done <- s.Serve(t.Context(), ln) }()
 	if err := run(t.Context(), []string{"--check", "--socket", socket}, &out); err != nil || out.String() != "mode kernel\n" {
 		t.Errorf("check = %v, printed %q", err, out.String())

@@ -133,7 +133,7 @@ func (r *Reporter) lanes(n *status.Node, v *network.View) {
 		r.Logger.Error("lanes not read", "error", err)
 	}
 	for _, s := range states {
-		n.Lane.Backend = status.Backend(s.Mode)
+		n.Lane.Backend = s.Backend
 		n.Lane.Devices = append(n.Lane.Devices, status.Device{Name: s.Device, Port: s.Port})
 	}
 	live := r.livePaths(states)

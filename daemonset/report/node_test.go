@@ -24,6 +24,7 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // events keeps what would have been told to the operator.
@@ -91,7 +92,7 @@ func TestReportBeforeTheFirstPass(t *testing.T) {
 func TestReportOfLanes(t *testing.T) {
 	f := &fixture{
 		leak:   &bpf.Leak{Index: 2, Source: netip.MustParseAddr("10.244.1.5"), Destination: netip.MustParseAddr("10.244.2.5"), Reason: bpf.ReasonLeakEgress},
-		states: []overlay.LaneState{{Device: "sealane0", Port: 51871, Mode: "kernel"}},
+		states: []overlay.LaneState{{Device: "sealane0", Port: 51871, Backend: backend.Kernel}},
 		view: &network.View{
 			Self: kube.Node{Name: "n1", UID: "u1"}, Uplinks: []string{"eth0"}, Revocations: 7,
 			Plan:  overlay.Plan{MTU: 1420},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay/backend"
 	"github.com/sealane/sealane/overlay/wireguard/process"
 	"github.com/sealane/sealane/overlay/wireguard/userspace"
 )
@@ -58,5 +59,5 @@ func runLanes(ctx context.Context, socket string, log *slog.Logger) error {
 	}
 	engine := userspace.New(h, log)
 	defer engine.Close()
-	return (&process.Server{Mode: process.Userspace, Devices: engine, Logger: log}).Serve(ctx, l)
+	return (&process.Server{Mode: backend.UserSpace, Devices: engine, Logger: log}).Serve(ctx, l)
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // Port and Path are where each node's daemon serves its [Node] as JSON, with a
@@ -78,22 +80,13 @@ type Node struct {
 	Clear []string `json:"clear,omitempty"`
 }
 
-// Backend is what moves a node's lane packets.
-type Backend string
-
-// The backends of a lane.
-const (
-	Kernel    Backend = "kernel"
-	UserSpace Backend = "user-space"
-)
-
 // Lane is how a node's packets travel to its peers.
 type Lane struct {
-	Kind      string   `json:"kind"` // "wireguard" or "vxlan"
-	Backend   Backend  `json:"backend"`
-	Plaintext bool     `json:"plaintext"` // packets travel unencrypted
-	MTU       int      `json:"mtu"`       // of the pods' devices, bytes
-	Devices   []Device `json:"devices,omitempty"`
+	Kind      string       `json:"kind"`      // "wireguard" or "vxlan"
+	Backend   backend.Type `json:"backend"`   // empty: no tunnel yet
+	Plaintext bool         `json:"plaintext"` // packets travel unencrypted
+	MTU       int          `json:"mtu"`       // of the pods' devices, bytes
+	Devices   []Device     `json:"devices,omitempty"`
 }
 
 // Device is a network device that carries lanes.

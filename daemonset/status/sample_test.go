@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 var now = time.Date(2026, 8, 22, 12, 0, 0, 0, time.UTC)
@@ -25,7 +27,7 @@ func issued(i int) Certificate {
 func healthy(i, n int) Node {
 	node := Node{
 		Name: fmt.Sprint("n", i), UID: fmt.Sprint("uid-", i), Version: "v0.1.0", Time: now, Ready: true,
-		Lane:            Lane{Kind: "wireguard", Backend: UserSpace, MTU: 1420, Devices: []Device{{"sealane-wg11", 51874}}},
+		Lane:            Lane{Kind: "wireguard", Backend: backend.UserSpace, MTU: 1420, Devices: []Device{{"sealane-wg11", 51874}}},
 		Certificate:     issued(i),
 		BundleHash:      strings.Repeat("ab", 32),
 		Key:             Key{Generation: 1, PublicKey: publicKey(i), Since: now.Add(-2 * time.Hour)},
@@ -95,7 +97,7 @@ func plaintext(n int) Cluster {
 	c := cluster(n)
 	for i := range c.Nodes {
 		node := &c.Nodes[i]
-		node.Lane = Lane{Kind: "vxlan", Backend: Kernel, Plaintext: true, MTU: 1450, Devices: []Device{{"sealane-vx", 4789}}}
+		node.Lane = Lane{Kind: "vxlan", Backend: backend.Kernel, Plaintext: true, MTU: 1450, Devices: []Device{{"sealane-vx", 4789}}}
 		node.Certificate, node.Key, node.Statement = Certificate{}, Key{}, Statement{}
 		for k := range node.Peers {
 			p := &node.Peers[k]

@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // golden compares with testdata, or writes there if UPDATE_GOLDEN is set.
@@ -93,7 +95,7 @@ func zeros(t *testing.T, path string, v reflect.Value) {
 func TestTextShowsNoControlSequencesOfOthers(t *testing.T) {
 	evil := "\x1b]0;owned\a\n\u202e" + strings.Repeat("x", 1000)
 	n := full()
-	n.Name, n.UID, n.Version, n.Lane.Kind, n.Lane.Backend = evil, evil, evil, evil, Backend(evil)
+	n.Name, n.UID, n.Version, n.Lane.Kind, n.Lane.Backend = evil, evil, evil, evil, backend.Type(evil)
 	n.NotReadyReasons, n.Uplinks, n.Clear, n.Ready = []string{evil}, []string{evil}, []string{evil}, false
 	n.Certificate.Serial, n.Certificate.Issuer, n.Key.PublicKey, n.BundleHash = evil, evil, evil, evil
 	n.Peers[0] = Peer{Name: evil, State: PeerState(evil), Reason: evil, PublicKey: evil, Endpoint: evil, Certificate: n.Certificate}

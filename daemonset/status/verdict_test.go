@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 func TestJudge(t *testing.T) {
@@ -28,7 +30,7 @@ func TestJudge(t *testing.T) {
 			Verdict{State: Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate ends in 6d"},
 		},
 		{
-			"two backends", func(c *Cluster) { c.Nodes[0].Lane.Backend = Kernel },
+			"two backends", func(c *Cluster) { c.Nodes[0].Lane.Backend = backend.Kernel },
 			Verdict{State: Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (kernel) and wireguard (user-space), first certificate ends in 6d"},
 		},
 		{

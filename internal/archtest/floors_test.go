@@ -17,7 +17,7 @@ var floors = []struct {
 	verb     string
 	packages []string
 }{
-	{"stand on", []string{"internal/atomicfile", "internal/nl", "api/v1alpha1", "cni/hostport"}},
+	{"stand on", []string{"internal/atomicfile", "internal/nl", "overlay/backend", "api/v1alpha1", "cni/hostport"}},
 	{"know", []string{"keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},

@@ -11,11 +11,11 @@ import (
 
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 const (
 	kind  = "vxlan" // as the kernel calls it
-	mode  = "kernel"
 	alias = "sealane lane, NOT encrypted, managed by sealaned"
 )
 
@@ -73,7 +73,7 @@ func (b *Backend) Observe() ([]overlay.LaneState, error) {
 		return nil, err
 	}
 	return []overlay.LaneState{{
-		Device: l.Name, Index: l.Index, Kind: overlay.VXLAN, Mode: mode, Port: overlay.VXLANPort, MTU: l.MTU, Up: l.Up,
+		Device: l.Name, Index: l.Index, Kind: overlay.VXLAN, Backend: backend.Kernel, Port: overlay.VXLANPort, MTU: l.MTU, Up: l.Up,
 	}}, nil
 }
 

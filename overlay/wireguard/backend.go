@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/overlay/backend"
 	"github.com/sealane/sealane/overlay/wireguard/process"
 )
 
@@ -99,11 +100,11 @@ func New(o Options) (*Backend, error) {
 func (b *Backend) Close() error { return b.client.Close() }
 
 // Mode says who serves WireGuard on this node.
-func (b *Backend) Mode() process.Mode {
+func (b *Backend) Mode() backend.Type {
 	if b.kernel {
-		return process.Kernel
+		return backend.Kernel
 	}
-	return process.Userspace
+	return backend.UserSpace
 }
 
 // Watch reports when lanes have to be applied again because the process that

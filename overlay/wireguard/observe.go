@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/overlay/backend"
 	"github.com/sealane/sealane/overlay/wireguard/process"
 )
 
@@ -53,11 +54,11 @@ type state struct{ overlay.LaneState }
 
 func laneState(l nl.Link) *state {
 	s := &state{overlay.LaneState{
-		Device: l.Name, Index: l.Index, Kind: overlay.WireGuard, Mode: string(process.Kernel),
+		Device: l.Name, Index: l.Index, Kind: overlay.WireGuard, Backend: backend.Kernel,
 		MTU: l.MTU, Up: l.Up, Encrypted: true,
 	}}
 	if l.Kind != kernelKind {
-		s.Mode = string(process.Userspace)
+		s.Backend = backend.UserSpace
 	}
 	return s
 }

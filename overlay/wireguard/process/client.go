@@ -11,6 +11,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 const (
@@ -39,7 +41,7 @@ func (c Client) Delete(ctx context.Context, name string) error {
 }
 
 // List returns who serves WireGuard on this node, and the devices of the process.
-func (c Client) List(ctx context.Context) (Mode, []Device, error) {
+func (c Client) List(ctx context.Context) (backend.Type, []Device, error) {
 	r, err := c.call(ctx, Request{Op: opList})
 	return r.Mode, r.Devices, err
 }

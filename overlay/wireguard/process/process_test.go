@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // fakeDevices remembers; it refuses a device of MTU 9999.
@@ -50,7 +53,7 @@ func (f *fakeDevices) List() []Device {
 }
 
 // serve starts a server and returns how to end it.
-func serve(t *testing.T, socket string, mode Mode) (stop func()) {
+func serve(t *testing.T, socket string, mode backend.Type) (stop func()) {
 	t.Helper()
 	ln, err := Listen(socket)
 	if err != nil {
@@ -77,7 +80,7 @@ func serve(t *testing.T, socket string, mode Mode) (stop func()) {
 
 func TestRoundTrip(t *testing.T) {
 	c := Client{Socket: filepath.Join(t.TempDir(), "s")}
-	serve(t, c.Socket, Userspace)
+	serve(t, c.Socket, backend.UserSpace)
 	d := Device{Name: "sealane-wg01", MTU: 1420, Port: 51872}
 	for range 2 {
 		if err := c.Ensure(t.Context(), d); err != nil {
@@ -85,7 +88,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	mode, got, err := c.List(t.Context())
-	if diff := cmp.Diff([]Device{d}, got); err != nil || mode != Userspace || diff != "" {
+	if diff := cmp.Diff([]Device{d}, got); err != nil || mode != backend.UserSpace || diff != "" {
 		t.Errorf("list = %s, %v (-want +got):\n%s", mode, err, diff)
 	}
 	d.MTU = 9999
@@ -108,7 +111,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
-	serve(t, socket, Userspace)
+	serve(t, socket, backend.UserSpace)
 	for _, d := range []Device{
 		{Name: "eth0", MTU: 1420, Port: 1},
 		{Name: "sealane-wg02", MTU: 1420, Port: 1},
@@ -150,12 +153,42 @@ func raw(t *testing.T, socket string, request any) Response {
 
 func TestIdleWhereTheKernelServes(t *testing.T) {
 	c := Client{Socket: filepath.Join(t.TempDir(), "s")}
-	serve(t, c.Socket, Kernel)
-	if mode, _, err := c.List(t.Context()); err != nil || mode != Kernel {
+	serve(t, c.Socket, backend.Kernel)
+	if mode, _, err := c.List(t.Context()); err != nil || mode != backend.Kernel {
 		t.Errorf("list = %s, %v", mode, err)
 	}
 	if err := c.Ensure(t.Context(), Device{Name: "sealane-wg00", MTU: 1420, Port: 1}); !errors.Is(err, ErrRefused) {
 		t.Errorf("ensure = %v, want ErrRefused", err)
+	}
+}
+
+// TestOlderProcess lists the devices of a process that was started before its mode
+// was named "user-space": it outlives upgrades of the agent.
+func TestOlderProcess(t *testing.T) {
+	c := Client{Socket: filepath.Join(t.TempDir(), "s")}
+	ln, err := net.Listen("unix", c.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	done := make(chan error, 1)
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			done <- err
+			return
+		}
+		var r Request
+		err = json.NewDecoder(conn).Decode(&r)
+		_, written := io.WriteString(conn, `{"mode":"userspace","devices":[{"name":"sealane-wg00","mtu":1420,"port":51871}]}`+"\n")
+		done <- errors.Join(err, written, conn.Close())
+	}()
+	mode, devices, err := c.List(t.Context())
+	if err != nil || mode != backend.UserSpace || len(devices) != 1 {
+		t.Errorf("list = %q, %v, %v; want %q and one device", mode, devices, err, backend.UserSpace)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -164,7 +197,7 @@ func TestNobodyListens(t *testing.T) {
 	if _, _, err := c.List(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("no socket: %v, want ErrUnavailable", err)
 	}
-	stop := serve(t, c.Socket, Userspace)
+	stop := serve(t, c.Socket, backend.UserSpace)
 	if _, err := Listen(c.Socket); !errors.Is(err, ErrRequest) {
 		t.Errorf("second process: %v, want ErrRequest", err)
 	}
@@ -181,7 +214,7 @@ func TestNobodyListens(t *testing.T) {
 	if _, _, err := c.List(t.Context()); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("old socket: %v, want ErrUnavailable", err)
 	}
-	serve(t, c.Socket, Userspace)
+	serve(t, c.Socket, backend.UserSpace)
 	if _, _, err := c.List(t.Context()); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
@@ -210,7 +243,7 @@ func TestWatchReportsEachStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := c.Watch(ctx)
 	for i := range 3 {
-		stop := serve(t, c.Socket, Userspace)
+		stop := serve(t, c.Socket, backend.UserSpace)
 		select {
 		case <-started:
 		case <-time.After(5 * time.Second):

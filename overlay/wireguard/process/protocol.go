@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // DefaultSocket is where the process listens on a node.
@@ -19,15 +21,6 @@ var (
 	ErrRefused = errors.New("refused by sealane-wireguard")
 	// ErrRequest says that a request is malformed.
 	ErrRequest = errors.New("invalid request")
-)
-
-// Mode says who serves WireGuard on a node.
-type Mode string
-
-// The modes of a node.
-const (
-	Kernel    Mode = "kernel" // the process is idle
-	Userspace Mode = "userspace"
 )
 
 // The operations of a Request.
@@ -53,9 +46,9 @@ type Device struct {
 
 // Response is what the process answers.
 type Response struct {
-	Mode    Mode     `json:"mode"`
-	Devices []Device `json:"devices,omitempty"`
-	Error   string   `json:"error,omitempty"`
+	Mode    backend.Type `json:"mode"` // what serves WireGuard on the node; with Kernel the process is idle
+	Devices []Device     `json:"devices,omitempty"`
+	Error   string       `json:"error,omitempty"`
 }
 
 // validName accepts the lanes' names alone, so that the process, which is

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/sealane/sealane/overlay/backend"
 )
 
 // maxMessage bounds a request and a response, in bytes.
@@ -29,7 +31,7 @@ type Devices interface {
 
 // Server answers the daemon.
 type Server struct {
-	Mode    Mode
+	Mode    backend.Type
 	Devices Devices // not used if Mode is Kernel
 	Logger  *slog.Logger
 }
@@ -94,7 +96,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		err = s.do(r)
 	}
 	resp := Response{Mode: s.Mode}
-	if s.Mode == Userspace {
+	if s.Mode == backend.UserSpace {
 		resp.Devices = s.Devices.List()
 	}
 	if err != nil {
@@ -114,7 +116,7 @@ func (s *Server) do(r Request) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
-	if s.Mode == Kernel && (r.Op == opEnsure || r.Op == opDelete) {
+	if s.Mode == backend.Kernel && (r.Op == opEnsure || r.Op == opDelete) {
 		return fmt.Errorf("%w: the kernel serves WireGuard on this node, use it", ErrRequest)
 	}
 	switch r.Op {
