@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -70,7 +71,7 @@ func (api *fakeAPI) kubeconfig(t *testing.T) string {
 func (api *fakeAPI) sealane(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	err := run(t.Context(), terminal{out: &out}, append([]string{"sealane", "--kubeconfig", api.kubeconfig(t)}, args...))
+	err := run(t.Context(), cli.Terminal{Out: &out}, append([]string{"sealane", "--kubeconfig", api.kubeconfig(t)}, args...))
 	return out.String(), err
 }
 

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -14,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
@@ -52,8 +53,8 @@ func TestStatusAsJSON(t *testing.T) {
 	bad.Lane.Plaintext = true
 	api.serve(t, agentPath("n2"), bad)
 	out, err := api.sealane(t, "status", "-o", "json")
-	if !errors.Is(err, errBad) {
-		t.Errorf("error %v, want errBad", err)
+	if !errors.Is(err, cli.ErrBad) {
+		t.Errorf("error %v, want cli.ErrBad", err)
 	}
 	var got status.Report
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
@@ -78,8 +79,8 @@ func TestStatusOfABadCluster(t *testing.T) {
 	api.serve(t, agentPath("raves"), []string{"no", "report"})
 	api.answers[agentPath("refuses")] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 	out, err := api.sealane(t, "status", "--timeout", "300ms")
-	if !errors.Is(err, errBad) {
-		t.Errorf("error %v, want errBad", err)
+	if !errors.Is(err, cli.ErrBad) {
+		t.Errorf("error %v, want cli.ErrBad", err)
 	}
 	wantLines(t, out, "DEGRADED: 1 of 6 nodes ready, 5 of 30 lanes up\n",
 		"hangs: no report: no answer from pod agent-hangs within 300ms\n",
@@ -87,30 +88,6 @@ func TestStatusOfABadCluster(t *testing.T) {
 		"raves: no report: read answer of pod agent-raves: ",
 		"refuses: no report: get /status from pod sealane-system/agent-refuses: ",
 		"gone: no report: no agent pod on the node\n")
-}
-
-func TestStatusChoosesTheLivingAgent(t *testing.T) {
-	pod := func(name string, change func(*kube.Pod)) kube.Pod {
-		p := kube.Pod{Name: name, Node: "n1", Ready: true}
-		change(&p)
-		return p
-	}
-	all := []kube.Pod{
-		pod("elsewhere", func(p *kube.Pod) { p.Node = "n2" }),
-		pod("finished", func(p *kube.Pod) { p.Finished = true }),
-		pod("deleting", func(p *kube.Pod) { p.Deleting = true }),
-		pod("starting", func(p *kube.Pod) { p.Ready = false }),
-		pod("ready", func(*kube.Pod) {}),
-	}
-	for n, want := range map[int]string{5: "ready", 4: "starting", 3: "deleting", 2: ""} {
-		got := ""
-		if p := agentOn(all[:n], "n1"); p != nil {
-			got = p.Name
-		}
-		if got != want {
-			t.Errorf("of the first %d pods %q is asked, want %q", n, got, want)
-		}
-	}
 }
 
 func TestUsageErrors(t *testing.T) {
@@ -126,8 +103,23 @@ func TestUsageErrors(t *testing.T) {
 		"bad configuration":                         {"status", "--context", "none"},
 		"list nodes":                                {"status", "--kubeconfig", deadKubeconfig(t)},
 	} {
-		if _, err := api.sealane(t, args...); err == nil || errors.Is(err, errBad) || !strings.Contains(err.Error(), want) {
+		if _, err := api.sealane(t, args...); err == nil || errors.Is(err, cli.ErrBad) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: error %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestBadRevokeOptions(t *testing.T) {
+	for want, args := range map[string][]string{
+		"--reason=stolen: want one of unspecified, keyCompromise": {"revoke", "node", "n3", "--reason=stolen"},
+		"--message has 300 bytes: shorten it to 256":              {"revoke", "node", "n3", "--message=" + strings.Repeat("x", 300)},
+		"--wait=-1s: want 0 or more":                              {"revoke", "node", "n3", "--wait=-1s"},
+		"accepts 1 arg(s), received 0":                            {"revoke", "node"},
+		"unknown command":                                         {"revoke", "pod", "x"},
+	} {
+		err := run(t.Context(), cli.Terminal{Out: &bytes.Buffer{}}, append([]string{"sealane"}, args...))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}
 }
@@ -160,8 +152,8 @@ func TestCertificate(t *testing.T) {
 	foreign := keytest.NewCluster(t)
 	api.published(t, foreign, n)
 	out, err = api.sealane(t, "certificate", "n1")
-	if !errors.Is(err, errBad) {
-		t.Errorf("with a foreign bundle: error %v, want errBad", err)
+	if !errors.Is(err, cli.ErrBad) {
+		t.Errorf("with a foreign bundle: error %v, want cli.ErrBad", err)
 	}
 	wantLines(t, out, "NOT VERIFIED (chain): ")
 	if _, err = api.sealane(t, "certificate", "n1", "-o", "pem"); err == nil || !strings.Contains(err.Error(), "untrusted certificate chain") {
@@ -172,13 +164,13 @@ func TestCertificate(t *testing.T) {
 func TestNames(t *testing.T) {
 	for name, want := range map[string]string{"/usr/bin/sealane": "sealane status", "kubectl-sealane": "kubectl sealane status"} {
 		var out strings.Builder
-		if err := run(t.Context(), terminal{out: &out}, []string{name, "status", "--help"}); err != nil {
+		if err := run(t.Context(), cli.Terminal{Out: &out}, []string{name, "status", "--help"}); err != nil {
 			t.Fatal(err)
 		}
 		wantLines(t, out.String(), want+" [flags]")
 	}
 	var out strings.Builder
-	if err := run(t.Context(), terminal{out: &out}, []string{"sealane", "version"}); err != nil || out.String() != version+"\n" {
+	if err := run(t.Context(), cli.Terminal{Out: &out}, []string{"sealane", "version"}); err != nil || out.String() != version+"\n" {
 		t.Errorf("version %q, error %v", out.String(), err)
 	}
 }

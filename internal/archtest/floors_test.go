@@ -17,7 +17,7 @@ var floors = []struct {
 	verb     string
 	packages []string
 }{
-	{"stand on", []string{"internal/atomicfile", "internal/nl", "overlay/backend", "api/v1alpha1", "cni/hostport"}},
+	{"stand on", []string{"internal/atomicfile", "internal/nl", "overlay/backend", "daemonset/status/words", "api/v1alpha1", "cni/hostport"}},
 	{"know", []string{"keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},
@@ -27,9 +27,15 @@ var floors = []struct {
 	{"report", []string{"daemonset/report"}},
 	{"run", []string{"daemonset/agent", "controller", "perf", "perf/scale"}},
 	{"start", []string{
-		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",
+		"cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",
 		"daemonset/deploy", "internal/archtest", "internal/imagebuild",
 	}},
+	{"ask", []string{"cmd/sealane/internal/agents", "cmd/sealane/internal/cli", "daemonset/status/text"}},
+	{"answer", []string{
+		"cmd/sealane/internal/cacmd", "cmd/sealane/internal/policycmd", "cmd/sealane/internal/revoke",
+		"cmd/sealane/internal/rotate", "cmd/sealane/internal/statuscmd",
+	}},
+	{"offer", []string{"cmd/sealane"}},
 }
 
 // doors lists the libraries that only a few packages may touch, so that the
@@ -41,7 +47,7 @@ var doors = map[string][]string{
 	"golang.zx2c4.com/wireguard":               {"overlay/wireguard", "overlay/wireguard/userspace"},
 	"sigs.k8s.io/knftables":                    {"overlay/hostnet"},
 	"github.com/containernetworking/plugins":   {"cni/podnet", "internal/nl", "internal/nettest"},
-	"github.com/spf13/cobra":                   {"cmd/sealane"},
+	"github.com/spf13/cobra":                   {"cmd/sealane", "cmd/sealane/internal/cli", "cmd/sealane/internal/cacmd", "cmd/sealane/internal/policycmd", "cmd/sealane/internal/revoke", "cmd/sealane/internal/rotate", "cmd/sealane/internal/statuscmd"},
 	"github.com/google/go-containerregistry":   {"internal/imagebuild"},
 	"k8s.io/kubernetes":                        {},
 	"github.com/stretchr/testify":              {},

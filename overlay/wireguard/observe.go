@@ -19,7 +19,6 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/backend"
-	"github.com/sealane/sealane/overlay/wireguard/process"
 )
 
 // errConnRefused is what a socket file answers that nobody listens on.

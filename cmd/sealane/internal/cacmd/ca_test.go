@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package cacmd
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -112,11 +113,20 @@ func (r *registry) RequestRootRotation(_ context.Context, at time.Time) error {
 	return nil
 }
 
+func wantLines(t *testing.T, text string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			t.Errorf("the output lacks %q:\n%s", w, text)
+		}
+	}
+}
+
 func TestCARotate(t *testing.T) {
 	r := newRegistry(t)
 	var out bytes.Buffer
 	before := r.bundleHash()
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
+	if err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if r.bundleHash() == before {
@@ -126,27 +136,27 @@ func TestCARotate(t *testing.T) {
 
 	out.Reset()
 	r.stuck = true
-	err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: 1500 * time.Millisecond})
+	err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: 1500 * time.Millisecond})
 	if !errors.Is(err, errUnfinished) || !strings.Contains(err.Error(), `waits for 1 of 1 nodes: "n1", which has not reported a trust bundle`) {
 		t.Errorf("with a node that does not follow: error %v", err)
 	}
 	r.stuck = false
 	out.Reset()
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
+	if err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
 		t.Error(err)
 	}
 	wantLines(t, out.String(), "under way already", "the root is ")
 
 	r.idle = true
-	err = rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{timeout: time.Second})
+	err = rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: time.Second})
 	if !errors.Is(err, errUnfinished) || !strings.Contains(err.Error(), "is it running?") {
 		t.Errorf("without a controller: error %v", err)
 	}
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{noWait: true}); err != nil {
+	if err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{noWait: true}); err != nil {
 		t.Error(err)
 	}
 	r.mode = "secret"
-	if err := rotateRoot(t.Context(), r, terminal{out: &out}, rootRotateOptions{}); err == nil || !strings.Contains(err.Error(), "handed in") {
+	if err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{}); err == nil || !strings.Contains(err.Error(), "handed in") {
 		t.Errorf("an operator's root: error %v", err)
 	}
 }
@@ -171,7 +181,7 @@ func TestCAStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := showAuthority(terminal{out: &out}, report, "text"); err != nil {
+	if err := showAuthority(cli.Terminal{Out: &out}, report, "text"); err != nil {
 		t.Error(err)
 	}
 	wantLines(t, out.String(), `mode "self", root: its key is in the cluster`, `"issuing"`, "on 1 of 1 nodes", `change of roots: "steady"`)
@@ -184,7 +194,7 @@ func TestCAStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Reset()
-	if err := showAuthority(terminal{out: &out}, report, "json"); err != nil {
+	if err := showAuthority(cli.Terminal{Out: &out}, report, "json"); err != nil {
 		t.Error(err)
 	}
 	var back caReport
@@ -193,11 +203,11 @@ func TestCAStatus(t *testing.T) {
 	}
 	out.Reset()
 	report.RootWanted, report.RootOnline = true, false
-	if err := showAuthority(terminal{out: &out}, report, "text"); !errors.Is(err, errBad) {
-		t.Errorf("error %v, want errBad", err)
+	if err := showAuthority(cli.Terminal{Out: &out}, report, "text"); !errors.Is(err, cli.ErrBad) {
+		t.Errorf("error %v, want cli.ErrBad", err)
 	}
 	wantLines(t, out.String(), "offline", "THE ROOT IS WANTED", `waits for node "n1", which has not reported`)
-	if err := showAuthority(terminal{out: &out}, report, "yaml"); err == nil {
+	if err := showAuthority(cli.Terminal{Out: &out}, report, "yaml"); err == nil {
 		t.Error("--output=yaml was taken")
 	}
 }
@@ -207,15 +217,15 @@ func TestExportAndImportRoot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "root.pem")
 	var out bytes.Buffer
 	for _, bad := range []exportOptions{{}, {out: "-"}, {out: "/nowhere/root.pem"}} {
-		if err := exportRoot(ctx, r.roots, terminal{out: &out}, bad); err == nil {
+		if err := exportRoot(ctx, r.roots, cli.Terminal{Out: &out}, bad); err == nil {
 			t.Errorf("%+v was taken", bad)
 		}
 	}
-	if err := exportRoot(ctx, r.roots, terminal{out: &out}, exportOptions{out: "-", keep: true}); err != nil || !strings.Contains(out.String(), "PRIVATE KEY") {
+	if err := exportRoot(ctx, r.roots, cli.Terminal{Out: &out}, exportOptions{out: "-", keep: true}); err != nil || !strings.Contains(out.String(), "PRIVATE KEY") {
 		t.Errorf("to standard output: %v, %q", err, out.String())
 	}
 	out.Reset()
-	if err := exportRoot(ctx, r.roots, terminal{out: &out}, exportOptions{out: path}); err != nil {
+	if err := exportRoot(ctx, r.roots, cli.Terminal{Out: &out}, exportOptions{out: path}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(out.String(), "PRIVATE KEY") {
@@ -229,19 +239,19 @@ func TestExportAndImportRoot(t *testing.T) {
 	if err != nil || len(stored.Files[ca.FileRootKey]) > 0 {
 		t.Errorf("the key is in the cluster still (%v)", err)
 	}
-	if err := exportRoot(ctx, r.roots, terminal{out: &out}, exportOptions{out: path}); !errors.Is(err, ca.ErrRootOffline) {
+	if err := exportRoot(ctx, r.roots, cli.Terminal{Out: &out}, exportOptions{out: path}); !errors.Is(err, ca.ErrRootOffline) {
 		t.Errorf("exported twice: %v", err)
 	}
-	if err := importRoot(ctx, r.roots, terminal{out: &out}, path); err != nil {
+	if err := importRoot(ctx, r.roots, cli.Terminal{Out: &out}, path); err != nil {
 		t.Fatal(err)
 	}
-	if err := exportRoot(ctx, r.roots, terminal{out: &out}, exportOptions{out: path}); !errors.Is(err, os.ErrExist) {
+	if err := exportRoot(ctx, r.roots, cli.Terminal{Out: &out}, exportOptions{out: path}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a file was overwritten: %v", err)
 	}
 	if stored, err = r.roots.Load(ctx); err != nil || len(stored.Files[ca.FileRootKey]) == 0 {
 		t.Errorf("the key was removed without a file (%v)", err)
 	}
-	if err := importRoot(ctx, r.roots, terminal{out: &out}, filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if err := importRoot(ctx, r.roots, cli.Terminal{Out: &out}, filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 }

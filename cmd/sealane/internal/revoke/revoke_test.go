@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package revoke
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
@@ -121,7 +122,7 @@ func order(c *fakeCluster, name string, o revokeOptions) (string, error) {
 	if o.reason == "" {
 		o.reason = "keyCompromise"
 	}
-	err := revokeNode(context.Background(), c, terminal{out: &out}, target{name: name, options: o})
+	err := revokeNode(context.Background(), c, cli.Terminal{Out: &out}, target{name: name, options: o})
 	return out.String(), err
 }
 
@@ -142,21 +143,6 @@ func TestRevokeNode(t *testing.T) {
 	}
 	if _, err := order(c, "n9", revokeOptions{}); err == nil || !strings.Contains(err.Error(), "node n9: no such node") {
 		t.Errorf("unknown node: %v", err)
-	}
-}
-
-func TestBadRevokeOptions(t *testing.T) {
-	for want, args := range map[string][]string{
-		"--reason=stolen: want one of unspecified, keyCompromise": {"revoke", "node", "n3", "--reason=stolen"},
-		"--message has 300 bytes: shorten it to 256":              {"revoke", "node", "n3", "--message=" + strings.Repeat("x", 300)},
-		"--wait=-1s: want 0 or more":                              {"revoke", "node", "n3", "--wait=-1s"},
-		"accepts 1 arg(s), received 0":                            {"revoke", "node"},
-		"unknown command":                                         {"revoke", "pod", "x"},
-	} {
-		err := run(t.Context(), terminal{out: &bytes.Buffer{}}, append([]string{"sealane"}, args...))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v, want %q", args, err, want)
-		}
 	}
 }
 
@@ -206,7 +192,7 @@ func TestRevokeWaitsInVain(t *testing.T) {
 func TestReadmit(t *testing.T) {
 	c := newFakeCluster()
 	var out bytes.Buffer
-	if err := readmit(t.Context(), c, terminal{out: &out}, "n3"); err == nil || !strings.Contains(err.Error(), "node n3: it is not revoked") {
+	if err := readmit(t.Context(), c, cli.Terminal{Out: &out}, "n3"); err == nil || !strings.Contains(err.Error(), "node n3: it is not revoked") {
 		t.Errorf("not revoked: %v", err)
 	}
 	c.given = []kube.Revocation{
@@ -214,7 +200,7 @@ func TestReadmit(t *testing.T) {
 		{Name: "old", Node: keymgr.NodeID{Name: "n3", UID: "old"}},
 		{Name: "u-n2", Node: keymgr.NodeID{Name: "n2", UID: "u-n2"}},
 	}
-	if err := readmit(t.Context(), c, terminal{out: &out}, "n3"); err != nil || len(c.given) != 1 || !strings.Contains(out.String(), "new key") {
+	if err := readmit(t.Context(), c, cli.Terminal{Out: &out}, "n3"); err != nil || len(c.given) != 1 || !strings.Contains(out.String(), "new key") {
 		t.Errorf("%v, left %v: %s", err, c.given, out.String())
 	}
 }
@@ -223,7 +209,7 @@ func TestRevocations(t *testing.T) {
 	c := newFakeCluster()
 	show := func(output string) (string, error) {
 		var out bytes.Buffer
-		err := showRevocations(t.Context(), c, terminal{out: &out}, output)
+		err := showRevocations(t.Context(), c, cli.Terminal{Out: &out}, output)
 		return out.String(), err
 	}
 	if out, err := show("text"); err != nil || out != "no list is published yet\n" {

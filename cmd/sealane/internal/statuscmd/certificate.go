@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package statuscmd
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
@@ -24,7 +25,8 @@ type keys interface {
 	NodeKey(ctx context.Context, name string) (keymgr.Signed, error)
 }
 
-func newCertificate(t terminal, c *connection) *cobra.Command {
+// NewCertificate returns the command "certificate".
+func NewCertificate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "certificate NODE",
@@ -32,7 +34,7 @@ func newCertificate(t terminal, c *connection) *cobra.Command {
 		Long: "Reads what the node has published and verifies it against the trust bundle as every\n" +
 			"other node does. Exits with 0 if the key is vouched for and with 1 if it is not.",
 		Args: cobra.ExactArgs(1),
-		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			e, err := evidence(ctx, client, args[0])
 			if err != nil {
 				return err
@@ -64,25 +66,25 @@ func evidence(ctx context.Context, from keys, name string) (status.Evidence, err
 	return e, err
 }
 
-func showCertificate(t terminal, e status.Evidence, output string) error {
+func showCertificate(t cli.Terminal, e status.Evidence, output string) error {
 	voucher := status.Vouch(e)
 	var text string
 	switch output {
 	case "text":
-		text = status.Text{Color: t.color}.Voucher(voucher)
+		text = status.Text{Color: t.Color}.Voucher(voucher)
 	case "pem":
 		text = string(keymgr.EncodeChain(e.Signed.Chain))
 	default:
 		return fmt.Errorf("--output=%s: want text or pem", output)
 	}
-	if _, err := io.WriteString(t.out, text); err != nil {
+	if _, err := io.WriteString(t.Out, text); err != nil {
 		return fmt.Errorf("print certificate: %w", err)
 	}
 	switch {
 	case voucher.Err == nil:
 		return nil
 	case output == "text":
-		return errBad // it says why
+		return cli.ErrBad // it says why
 	}
 	return voucher.Err
 }

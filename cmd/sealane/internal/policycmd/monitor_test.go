@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package policycmd
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/observe"
 )
@@ -109,7 +110,7 @@ func TestMonitorMerges(t *testing.T) {
 		asked[cmd.Pod]++
 		times := asked[cmd.Pod]
 		mu.Unlock()
-		if diff := cmp.Diff([]string{agentProgram, "monitor", "--until-eof", "--verdict=denied"}, cmd.Args); diff != "" || cmd.Container != agentContainer {
+		if diff := cmp.Diff([]string{agents.Program, "monitor", "--until-eof", "--verdict=denied"}, cmd.Args); diff != "" || cmd.Container != agents.Container {
 			t.Errorf("runs %+v", cmd)
 		}
 		switch {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package rotate
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/agents"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 )
@@ -23,14 +25,15 @@ type rotateOptions struct {
 	compromised bool
 	noWait      bool
 	wait        time.Duration
-	asking      statusOptions
+	asking      agents.Question
 }
 
 // look is how often rotate asks the agents how far they are.
 const look = time.Second
 
-func newRotate(t terminal, c *connection) *cobra.Command {
-	o := rotateOptions{asking: statusOptions{port: status.Port, timeout: 10 * time.Second}}
+// New returns the command "rotate".
+func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
+	o := rotateOptions{asking: agents.Question{Port: status.Port, Timeout: 10 * time.Second}}
 	cmd := &cobra.Command{
 		Use:   "rotate NODE... | --all",
 		Short: "Replaces the WireGuard keys of nodes, without a lost packet",
@@ -43,7 +46,7 @@ func newRotate(t terminal, c *connection) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return rotate(ctx, client, t, o, args)
 		}),
 	}
@@ -51,17 +54,17 @@ func newRotate(t terminal, c *connection) *cobra.Command {
 	cmd.Flags().BoolVar(&o.compromised, "compromised", false, "somebody else may have the old key: drop it at once, whatever that costs")
 	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "do not wait for the end")
 	cmd.Flags().DurationVar(&o.wait, "timeout", 10*time.Minute, "how long to wait for the end")
-	cmd.Flags().Uint16Var(&o.asking.port, "agent-port", o.asking.port, "port of the agents (chart value agent.metricsPort)")
+	cmd.Flags().Uint16Var(&o.asking.Port, "agent-port", o.asking.Port, "port of the agents (chart value agent.metricsPort)")
 	return cmd
 }
 
 // rotating is what rotate needs of the cluster.
 type rotating interface {
-	nodes
+	agents.Cluster
 	RequestRotation(ctx context.Context, node string, r kube.RotationRequest) error
 }
 
-func rotate(ctx context.Context, client rotating, t terminal, o rotateOptions, names []string) error {
+func rotate(ctx context.Context, client rotating, t cli.Terminal, o rotateOptions, names []string) error {
 	all, err := client.Nodes(ctx)
 	if err != nil {
 		return err
@@ -79,7 +82,7 @@ func rotate(ctx context.Context, client rotating, t terminal, o rotateOptions, n
 			return err
 		}
 	}
-	fmt.Fprintf(t.out, "asked %s for new keys\n", strings.Join(names, ", "))
+	fmt.Fprintf(t.Out, "asked %s for new keys\n", strings.Join(names, ", "))
 	if o.noWait {
 		return nil
 	}
@@ -111,12 +114,12 @@ type waitFor struct {
 	since time.Time
 }
 
-func awaitRotation(ctx context.Context, client nodes, t terminal, o rotateOptions, w waitFor) error {
+func awaitRotation(ctx context.Context, client agents.Cluster, t cli.Terminal, o rotateOptions, w waitFor) error {
 	shown := map[string]string{}
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
-		answers, err := ask(ctx, client, o.asking)
+		answers, err := agents.Ask(ctx, client, o.asking)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -131,7 +134,7 @@ func awaitRotation(ctx context.Context, client nodes, t terminal, o rotateOption
 			}
 			if shown[a.Name] != text {
 				shown[a.Name] = text
-				fmt.Fprintf(t.out, "%s: %s\n", a.Name, text)
+				fmt.Fprintf(t.Out, "%s: %s\n", a.Name, text)
 			}
 		}
 		if open == 0 && err == nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package policycmd
 
 import (
 	"bytes"
@@ -19,20 +19,19 @@ import (
 	"github.com/spf13/cobra"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/agents"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/policy"
 )
 
-// errDisagree says that the data path and the policies of the API, both printed,
-// decide differently.
-var errDisagree = errors.New("the tables decide otherwise than the policies")
-
 // settle is how long a change of policies may take to get to the nodes, before
 // a difference counts.
 const settle = time.Second
 
-func newPolicy(t terminal, c *connection) *cobra.Command {
+// NewPolicy returns the command "policy".
+func NewPolicy(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "Explains what NetworkPolicies allow"}
 	cmd.AddCommand(newPolicyExplain(t, c))
 	return cmd
@@ -45,7 +44,7 @@ type explainOptions struct {
 	settle  time.Duration
 }
 
-func newPolicyExplain(t terminal, c *connection) *cobra.Command {
+func newPolicyExplain(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := explainOptions{settle: settle}
 	cmd := &cobra.Command{
 		Use:   "explain FROM TO:PORT[/PROTOCOL]",
@@ -57,7 +56,7 @@ func newPolicyExplain(t terminal, c *connection) *cobra.Command {
 			"Exits with 0 if both agree, whatever they say, with 2 if they differ, and with 1 if a node could\n" +
 			"not be asked. Needs the right to run commands (pods/exec) in the agents' pods.",
 		Args: cobra.ExactArgs(2),
-		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return explain(ctx, client, t, asked{explainOptions: o, from: args[0], to: args[1]})
 		}),
 	}
@@ -88,7 +87,7 @@ type explaining interface {
 	Exec(ctx context.Context, cmd kube.Command) error
 }
 
-func explain(ctx context.Context, from explaining, t terminal, a asked) error {
+func explain(ctx context.Context, from explaining, t cli.Terminal, a asked) error {
 	if a.output != "text" && a.output != "json" {
 		return fmt.Errorf("--output=%s: want text or json", a.output)
 	}
@@ -113,18 +112,18 @@ func explain(ctx context.Context, from explaining, t terminal, a asked) error {
 	}
 	switch {
 	case slices.ContainsFunc(all, observe.Explanation.Disagrees):
-		return errDisagree
+		return cli.ErrDisagree
 	case slices.ContainsFunc(all, observe.Explanation.Incomplete):
-		return errBad
+		return cli.ErrBad
 	}
 	return nil
 }
 
-func printExplanations(t terminal, all []observe.Explanation, output string) error {
+func printExplanations(t cli.Terminal, all []observe.Explanation, output string) error {
 	var out string
 	var err error
 	if output == "json" {
-		out, err = asJSON(all)
+		out, err = cli.JSON(all)
 	} else {
 		for _, e := range all {
 			out += e.Text()
@@ -133,7 +132,7 @@ func printExplanations(t terminal, all []observe.Explanation, output string) err
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(t.out, out); err != nil {
+	if _, err := io.WriteString(t.Out, out); err != nil {
 		return fmt.Errorf("print explanation: %w", err)
 	}
 	return nil
@@ -248,7 +247,7 @@ func explainOnce(ctx context.Context, from explaining, a asked, to destination) 
 	if err != nil {
 		return nil, err
 	}
-	agents, err := from.AgentPods(ctx)
+	pods, err := from.AgentPods(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +261,7 @@ func explainOnce(ctx context.Context, from explaining, a asked, to destination) 
 			e := observe.NewExplanation(policy.Decide(f.cluster, x))
 			e.Egress.Node, e.Ingress.Node = f.nodeOf(e.Egress.Pod), f.nodeOf(e.Ingress.Pod)
 			limited, cancel := context.WithTimeout(ctx, a.timeout)
-			askTables(limited, from, agents, tablesOf{x, &e})
+			askTables(limited, from, pods, tablesOf{x, &e})
 			cancel()
 			all = append(all, e)
 		}
@@ -280,7 +279,7 @@ type tablesOf struct {
 }
 
 // askTables asks each node for its own direction.
-func askTables(ctx context.Context, from explaining, agents []kube.Pod, t tablesOf) {
+func askTables(ctx context.Context, from explaining, pods []kube.Pod, t tablesOf) {
 	type reply struct {
 		observe.Answer
 		err error
@@ -292,7 +291,7 @@ func askTables(ctx context.Context, from explaining, agents []kube.Pod, t tables
 		}
 		answer, known := replies[d.Node]
 		if !known {
-			answer.Answer, answer.err = askTable(ctx, from, agentOn(agents, d.Node), t.x)
+			answer.Answer, answer.err = askTable(ctx, from, agents.On(pods, d.Node), t.x)
 			replies[d.Node] = answer
 		}
 		found := answer.Ingress
@@ -312,18 +311,18 @@ func askTables(ctx context.Context, from explaining, agents []kube.Pod, t tables
 
 func askTable(ctx context.Context, from explaining, agent *kube.Pod, x policy.Traffic) (observe.Answer, error) {
 	if agent == nil {
-		return observe.Answer{}, errNoAgent
+		return observe.Answer{}, agents.ErrNoAgent
 	}
 	var out, complaints bytes.Buffer
 	err := from.Exec(ctx, kube.Command{
-		Namespace: agent.Namespace, Pod: agent.Name, Container: agentContainer, Stdout: &out, Stderr: &complaints,
+		Namespace: agent.Namespace, Pod: agent.Name, Container: agents.Container, Stdout: &out, Stderr: &complaints,
 		Args: []string{
-			agentProgram, "explain", "--from=" + x.From.String(), "--to=" + x.To.String(),
+			agents.Program, "explain", "--from=" + x.From.String(), "--to=" + x.To.String(),
 			fmt.Sprintf("--protocol=%d", x.Protocol), fmt.Sprintf("--port=%d", x.Port),
 		},
 	})
 	if err != nil {
-		return observe.Answer{}, withComplaints(err, &complaints)
+		return observe.Answer{}, agents.WithStderr(err, &complaints)
 	}
 	var answer observe.Answer
 	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {

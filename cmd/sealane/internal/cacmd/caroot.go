@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package cacmd
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr/ca"
 )
@@ -25,7 +26,7 @@ type exportOptions struct {
 	keep bool
 }
 
-func newCAExport(t terminal, c *connection) *cobra.Command {
+func newCAExport(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
 		Use:   "export-root --out FILE",
@@ -34,7 +35,7 @@ func newCAExport(t terminal, c *connection) *cobra.Command {
 			"file with mode 0600, reads it back, and then removes the key from the Secret " + kube.RootSecret + ". The\n" +
 			"intermediate goes on issuing; when it is due, \"sealane ca status\" asks for the root.",
 		Args: cobra.NoArgs,
-		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return exportRoot(ctx, client.SecretStore(kube.RootSecret), t, o)
 		}),
 	}
@@ -43,7 +44,7 @@ func newCAExport(t terminal, c *connection) *cobra.Command {
 	return cmd
 }
 
-func exportRoot(ctx context.Context, roots ca.Store, t terminal, o exportOptions) error {
+func exportRoot(ctx context.Context, roots ca.Store, t cli.Terminal, o exportOptions) error {
 	switch {
 	case o.out == "":
 		return errors.New("--out: name the file to write")
@@ -55,7 +56,7 @@ func exportRoot(ctx context.Context, roots ca.Store, t terminal, o exportOptions
 		return err
 	}
 	if o.out == standardOutput {
-		_, err := t.out.Write(export)
+		_, err := t.Out.Write(export)
 		return err
 	}
 	if err := writeNew(o.out, export); err != nil {
@@ -69,14 +70,14 @@ func exportRoot(ctx context.Context, roots ca.Store, t terminal, o exportOptions
 	if err != nil || !bytes.Equal(back, export) {
 		return fmt.Errorf("read back %s: it is not what was written (%w); the key stays in the cluster", o.out, err)
 	}
-	fmt.Fprintf(t.out, "root %s written to %s and read back\n", root.SerialNumber.Text(16), o.out)
+	fmt.Fprintf(t.Out, "root %s written to %s and read back\n", root.SerialNumber.Text(16), o.out)
 	if o.keep {
 		return nil
 	}
 	if err := ca.RemoveRootKey(ctx, roots, export); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "its key is removed from the cluster: this file is the only one. Backups of etcd may hold it still")
+	fmt.Fprintln(t.Out, "its key is removed from the cluster: this file is the only one. Backups of etcd may hold it still")
 	return nil
 }
 
@@ -94,18 +95,18 @@ func writeNew(path string, data []byte) (err error) {
 	return f.Sync()
 }
 
-func newCAImport(t terminal, c *connection) *cobra.Command {
+func newCAImport(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import-root FILE",
 		Short: "Brings an exported root's key back, so that the controller can renew the intermediate",
 		Args:  cobra.ExactArgs(1),
-		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return importRoot(ctx, client.SecretStore(kube.RootSecret), t, args[0])
 		}),
 	}
 }
 
-func importRoot(ctx context.Context, roots ca.Store, t terminal, path string) error {
+func importRoot(ctx context.Context, roots ca.Store, t cli.Terminal, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -119,7 +120,7 @@ func importRoot(ctx context.Context, roots ca.Store, t terminal, path string) er
 	if err := ca.ImportRoot(ctx, roots, export); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "the root's key is in the cluster; what is due is renewed within two minutes (sealane ca status).\n"+
+	fmt.Fprintln(t.Out, "the root's key is in the cluster; what is due is renewed within two minutes (sealane ca status).\n"+
 		"Take it away again with sealane ca export-root")
 	return nil
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package policycmd
 
 import (
 	"bytes"
@@ -18,6 +18,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/policy"
@@ -121,7 +122,7 @@ func (s *fakeShop) answer(_ context.Context, cmd kube.Command) error {
 func explained(t *testing.T, s *fakeShop, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	err := explain(t.Context(), s, terminal{out: &out}, asked{
+	err := explain(t.Context(), s, cli.Terminal{Out: &out}, asked{
 		explainOptions: explainOptions{output: "text", timeout: time.Minute, settle: time.Millisecond}, from: args[0], to: args[1],
 	})
 	return out.String(), err
@@ -153,7 +154,7 @@ func TestExplainDisagrees(t *testing.T) {
 	s := newShop(t)
 	s.tables = policy.Tables{}
 	out, err := explained(t, s, "shop/web", "shop/db:5432")
-	if !errors.Is(err, errDisagree) || exitStatus(err) != 2 || !strings.Contains(out, "THEY DISAGREE: the pod has no guard there") {
+	if !errors.Is(err, cli.ErrDisagree) || cli.ExitStatus(err) != 2 || !strings.Contains(out, "THEY DISAGREE: the pod has no guard there") {
 		t.Errorf("error %v\n%s", err, out)
 	}
 
@@ -176,7 +177,7 @@ func TestExplainWithoutAgent(t *testing.T) {
 	s := newShop(t)
 	s.agents = agentsOn("n1")
 	out, err := explained(t, s, "shop/web", "shop/db:5432")
-	if !errors.Is(err, errBad) || exitStatus(err) != 1 || !strings.Contains(out, "tables of node n2: not known: no agent pod on the node\n") {
+	if !errors.Is(err, cli.ErrBad) || cli.ExitStatus(err) != 1 || !strings.Contains(out, "tables of node n2: not known: no agent pod on the node\n") {
 		t.Errorf("error %v\n%s", err, out)
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package revoke
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/agents"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
@@ -26,7 +28,7 @@ const (
 	askAgain = 200 * time.Millisecond
 )
 
-// orders is what revoke needs of the cluster, besides nodes.
+// orders is what revoke needs of the cluster, besides its agents.
 type orders interface {
 	Node(ctx context.Context, name string) (kube.Node, error)
 	CreateRevocation(ctx context.Context, r kube.Revocation) (kube.Revocation, error)
@@ -41,7 +43,8 @@ type revokeOptions struct {
 	port    uint16
 }
 
-func newRevoke(t terminal, c *connection) *cobra.Command {
+// New returns the command "revoke".
+func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke",
 		Short: "Takes an identity out of force",
@@ -52,7 +55,7 @@ func newRevoke(t terminal, c *connection) *cobra.Command {
 	return cmd
 }
 
-func newRevokeNode(t terminal, c *connection) *cobra.Command {
+func newRevokeNode(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := revokeOptions{port: status.Port}
 	cmd := &cobra.Command{
 		Use:   "node NAME",
@@ -62,7 +65,7 @@ func newRevokeNode(t terminal, c *connection) *cobra.Command {
 			"delete the node to move them. sealane readmit takes the revocation back.",
 		Args:    cobra.ExactArgs(1),
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return revokeNode(ctx, client, t, target{name: args[0], options: o})
 		}),
 	}
@@ -102,10 +105,10 @@ type target struct {
 // cluster is all that revoke needs.
 type cluster interface {
 	orders
-	nodes
+	agents.Cluster
 }
 
-func revokeNode(ctx context.Context, c cluster, t terminal, v target) error {
+func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error {
 	node, err := c.Node(ctx, v.name)
 	if errors.Is(err, kube.ErrNotFound) {
 		return fmt.Errorf("node %s: no such node; one that was deleted is revoked by that already", v.name)
@@ -123,7 +126,7 @@ func revokeNode(ctx context.Context, c cluster, t terminal, v target) error {
 	} else if err != nil {
 		return err
 	}
-	if err := say(t, "node %s (UID %s) %s\n", node.Name, node.UID, said); err != nil || v.options.wait == 0 {
+	if err := t.Say("node %s (UID %s) %s\n", node.Name, node.UID, said); err != nil || v.options.wait == 0 {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.options.wait)
@@ -132,20 +135,20 @@ func revokeNode(ctx context.Context, c cluster, t terminal, v target) error {
 	if err != nil {
 		return fmt.Errorf("--wait=%s: %w; is the controller running?", v.options.wait, err)
 	}
-	count, err := awaitCut(ctx, c, listed, statusOptions{port: v.options.port, timeout: v.options.wait})
+	count, err := awaitCut(ctx, c, listed, agents.Question{Port: v.options.port, Timeout: v.options.wait})
 	if err != nil {
 		return fmt.Errorf("--wait=%s: %w", v.options.wait, err)
 	}
-	return say(t, "list %d carries it, and all %d other ready nodes have cut their lanes, after %s\n",
+	return t.Say("list %d carries it, and all %d other ready nodes have cut their lanes, after %s\n",
 		listed.Status.Number, count, time.Since(start).Round(time.Millisecond))
 }
 
 // awaitCut asks the agents of all other ready nodes until each has cut its lanes,
 // and counts them.
-func awaitCut(ctx context.Context, c nodes, r kube.Revocation, o statusOptions) (int, error) {
+func awaitCut(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents.Question) (int, error) {
 	var last error
 	for {
-		count, open, err := lanesLeft(ctx, c, r, o)
+		count, open, err := lanesLeft(ctx, c, r, q)
 		switch {
 		case ctx.Err() != nil && last != nil:
 			return 0, last // the answers of this round were cut short
@@ -165,12 +168,12 @@ func awaitCut(ctx context.Context, c nodes, r kube.Revocation, o statusOptions) 
 
 // lanesLeft counts the other ready nodes, and says of each that may still have a
 // lane why.
-func lanesLeft(ctx context.Context, c nodes, r kube.Revocation, o statusOptions) (count int, open []string, err error) {
+func lanesLeft(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents.Question) (count int, open []string, err error) {
 	all, err := c.Nodes(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
-	answers, err := ask(ctx, c, o)
+	answers, err := agents.Ask(ctx, c, q)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -200,12 +203,4 @@ func uncut(a status.Answer, r kube.Revocation) string {
 		}
 	}
 	return ""
-}
-
-// say prints a line for people.
-func say(t terminal, format string, args ...any) error {
-	if _, err := fmt.Fprintf(t.out, format, args...); err != nil {
-		return fmt.Errorf("print answer: %w", err)
-	}
-	return nil
 }

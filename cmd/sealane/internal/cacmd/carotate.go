@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package cacmd
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr/ca"
 )
@@ -30,7 +31,7 @@ type rootRotateOptions struct {
 	timeout time.Duration
 }
 
-func newCARotate(t terminal, c *connection) *cobra.Command {
+func newCARotate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var o rootRotateOptions
 	cmd := &cobra.Command{
 		Use:   "rotate",
@@ -39,7 +40,7 @@ func newCARotate(t terminal, c *connection) *cobra.Command {
 			"dropped when nothing leads to it any more. No node is cut off, also one that sleeps meanwhile.\n" +
 			"Without --no-wait, it ends when the old root is gone; it can be interrupted at any time, the change goes on.",
 		Args: cobra.NoArgs,
-		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return rotateRoot(ctx, client, t, o)
 		}),
 	}
@@ -48,7 +49,7 @@ func newCARotate(t terminal, c *connection) *cobra.Command {
 	return cmd
 }
 
-func rotateRoot(ctx context.Context, from authority, t terminal, o rootRotateOptions) error {
+func rotateRoot(ctx context.Context, from authority, t cli.Terminal, o rootRotateOptions) error {
 	before, err := readAuthority(ctx, from)
 	if err != nil {
 		return err
@@ -61,9 +62,9 @@ func rotateRoot(ctx context.Context, from authority, t terminal, o rootRotateOpt
 		if err := from.RequestRootRotation(ctx, requestTime(before, old)); err != nil {
 			return err
 		}
-		fmt.Fprintf(t.out, "asked for a new root in place of %s\n", old.Serial)
+		fmt.Fprintf(t.Out, "asked for a new root in place of %s\n", old.Serial)
 	} else {
-		fmt.Fprintln(t.out, "a change of roots is under way already")
+		fmt.Fprintln(t.Out, "a change of roots is under way already")
 	}
 	if o.noWait {
 		return nil
@@ -102,7 +103,7 @@ type rootProgress struct {
 
 var errUnfinished = errors.New("the change of roots is not finished; it goes on without this command")
 
-func awaitRoot(ctx context.Context, from authority, t terminal, p rootProgress) error {
+func awaitRoot(ctx context.Context, from authority, t cli.Terminal, p rootProgress) error {
 	limited, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	tick := time.NewTicker(pollPeriod)
@@ -124,7 +125,7 @@ func awaitRoot(ctx context.Context, from authority, t terminal, p rootProgress) 
 }
 
 // tell prints what is new, and tells whether it is done.
-func (p *rootProgress) tell(t terminal, r caReport) bool {
+func (p *rootProgress) tell(t cli.Terminal, r caReport) bool {
 	if r.Phase != ca.PhaseSteady {
 		p.begun = true
 	}
@@ -135,11 +136,11 @@ func (p *rootProgress) tell(t terminal, r caReport) bool {
 	now := issuing(r)
 	done := r.Phase == ca.PhaseSteady && (now.KeyID != p.old || p.begun)
 	if text != p.told && p.begun {
-		fmt.Fprintf(t.out, "%s %s\n", time.Now().UTC().Format(time.TimeOnly), text)
+		fmt.Fprintf(t.Out, "%s %s\n", time.Now().UTC().Format(time.TimeOnly), text)
 	}
 	p.told = text
 	if done {
-		fmt.Fprintf(t.out, "the root is %s, until %s\n", now.Serial, day(now.NotAfter))
+		fmt.Fprintf(t.Out, "the root is %s, until %s\n", now.Serial, day(now.NotAfter))
 	}
 	return done
 }

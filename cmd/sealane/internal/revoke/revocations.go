@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package revoke
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
@@ -24,20 +25,21 @@ type pardons interface {
 	DeleteRevocation(ctx context.Context, name string) error
 }
 
-func newReadmit(t terminal, c *connection) *cobra.Command {
+// NewReadmit returns the command "readmit".
+func NewReadmit(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "readmit NAME",
 		Short: "Takes the revocation of a node back; the node comes back with a new key",
 		Long: "Deletes the revocation. The node's agent makes a new key, asks for a certificate and\n" +
 			"publishes anew. The keys that the node had before stay revoked.",
 		Args: cobra.ExactArgs(1),
-		RunE: c.with(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return readmit(ctx, client, t, args[0])
 		}),
 	}
 }
 
-func readmit(ctx context.Context, c pardons, t terminal, name string) error {
+func readmit(ctx context.Context, c pardons, t cli.Terminal, name string) error {
 	all, err := c.Revocations(ctx)
 	if err != nil {
 		return err
@@ -50,7 +52,7 @@ func readmit(ctx context.Context, c pardons, t terminal, name string) error {
 		if err := c.DeleteRevocation(ctx, r.Name); err != nil && !errors.Is(err, kube.ErrNotFound) {
 			return err
 		}
-		if err := say(t, "node %s (UID %s) is readmitted; it comes back with a new key\n", name, r.Node.UID); err != nil {
+		if err := t.Say("node %s (UID %s) is readmitted; it comes back with a new key\n", name, r.Node.UID); err != nil {
 			return err
 		}
 	}
@@ -65,7 +67,8 @@ type published interface {
 	TrustDomain(ctx context.Context) (string, error)
 }
 
-func newRevocations(t terminal, c *connection) *cobra.Command {
+// NewRevocations returns the command "revocations".
+func NewRevocations(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "revocations",
@@ -73,7 +76,7 @@ func newRevocations(t terminal, c *connection) *cobra.Command {
 		Long: "Reads the signed list that every node follows, verifies it, and adds revocations that it\n" +
 			"does not carry yet.",
 		Args: cobra.NoArgs,
-		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return showRevocations(ctx, client, t, output)
 		}),
 	}
@@ -81,12 +84,12 @@ func newRevocations(t terminal, c *connection) *cobra.Command {
 	return cmd
 }
 
-func showRevocations(ctx context.Context, from published, t terminal, output string) error {
+func showRevocations(ctx context.Context, from published, t cli.Terminal, output string) error {
 	now := time.Now()
 	render := map[string]func(status.RevocationReport) (string, error){
-		"json": asJSON[status.RevocationReport],
+		"json": cli.JSON[status.RevocationReport],
 		"text": func(r status.RevocationReport) (string, error) {
-			return status.Text{Color: t.color}.Revocations(r, now), nil
+			return status.Text{Color: t.Color}.Revocations(r, now), nil
 		},
 	}[output]
 	if render == nil {
@@ -104,7 +107,7 @@ func showRevocations(ctx context.Context, from published, t terminal, output str
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(t.out, text); err != nil {
+	if _, err := io.WriteString(t.Out, text); err != nil {
 		return fmt.Errorf("print revocations: %w", err)
 	}
 	return nil

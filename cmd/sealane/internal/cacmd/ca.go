@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package cacmd
 
 import (
 	"context"
@@ -15,12 +15,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
-func newCA(t terminal, c *connection) *cobra.Command {
+// New returns the command "ca".
+func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Looks after the certificate authority that vouches for all nodes",
@@ -108,7 +110,7 @@ func nodeReports(ctx context.Context, from authority) ([]ca.NodeReport, error) {
 	return out, nil
 }
 
-func newCAStatus(t terminal, c *connection) *cobra.Command {
+func newCAStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -116,7 +118,7 @@ func newCAStatus(t terminal, c *connection) *cobra.Command {
 		Long: "Shows what the controller has published about its authority, and which nodes the next step of a\n" +
 			"change of roots waits for. Exits with 1 if an offline root is wanted.",
 		Args: cobra.NoArgs,
-		RunE: c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			r, err := readAuthority(ctx, client)
 			if err != nil {
 				return err
@@ -128,13 +130,13 @@ func newCAStatus(t terminal, c *connection) *cobra.Command {
 	return cmd
 }
 
-func showAuthority(t terminal, r caReport, output string) error {
+func showAuthority(t cli.Terminal, r caReport, output string) error {
 	var err error
 	switch output {
 	case "text":
-		err = r.write(t.out)
+		err = r.write(t.Out)
 	case "json":
-		encoder := json.NewEncoder(t.out)
+		encoder := json.NewEncoder(t.Out)
 		encoder.SetIndent("", "  ")
 		err = encoder.Encode(r)
 	default:
@@ -144,7 +146,7 @@ func showAuthority(t terminal, r caReport, output string) error {
 		return fmt.Errorf("print status: %w", err)
 	}
 	if r.RootWanted {
-		return errBad
+		return cli.ErrBad
 	}
 	return nil
 }

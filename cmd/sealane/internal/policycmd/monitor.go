@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+package policycmd
 
 import (
 	"bytes"
@@ -17,14 +17,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sealane/sealane/cmd/sealane/internal/agents"
+	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/observe"
-)
-
-// Where and how to run the agent's own commands.
-const (
-	agentContainer = "sealaned"
-	agentProgram   = "/usr/bin/sealaned"
 )
 
 // again is how soon a node is tried again that cannot be watched.
@@ -45,7 +41,8 @@ type watched interface {
 	Exec(ctx context.Context, cmd kube.Command) error
 }
 
-func newMonitor(t terminal, c *connection) *cobra.Command {
+// NewMonitor returns the command "monitor".
+func NewMonitor(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := monitorOptions{again: again}
 	cmd := &cobra.Command{
 		Use:   "monitor",
@@ -58,8 +55,8 @@ func newMonitor(t terminal, c *connection) *cobra.Command {
 			"whoever has it master of the nodes.",
 		Args: cobra.NoArgs,
 	}
-	cmd.RunE = c.with(func(ctx context.Context, client *kube.Client, _ []string) error {
-		return monitor(ctx, client, screen{out: t.out, warnings: cmd.ErrOrStderr()}, o)
+	cmd.RunE = c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+		return monitor(ctx, client, screen{out: t.Out, warnings: cmd.ErrOrStderr()}, o)
 	})
 	filters := flag.NewFlagSet("", flag.ContinueOnError)
 	o.filter.Register(filters)
@@ -82,7 +79,7 @@ func monitor(ctx context.Context, from watched, s screen, o monitorOptions) erro
 		return err
 	}
 	if o.node != "" {
-		if all, err = only(all, o.node); err != nil {
+		if all, err = agents.Only(all, o.node); err != nil {
 			return err
 		}
 	}
@@ -129,33 +126,17 @@ func watchOnce(ctx context.Context, from watched, s screen, w watch) error {
 	if err != nil {
 		return err
 	}
-	pod := agentOn(pods, w.name)
+	pod := agents.On(pods, w.name)
 	if pod == nil {
-		return errNoAgent
+		return agents.ErrNoAgent
 	}
 	var complaints bytes.Buffer
 	err = from.Exec(ctx, kube.Command{
-		Namespace: pod.Namespace, Pod: pod.Name, Container: agentContainer,
-		Args:   append([]string{agentProgram, "monitor", "--until-eof"}, w.filter.Args()...),
+		Namespace: pod.Namespace, Pod: pod.Name, Container: agents.Container,
+		Args:   append([]string{agents.Program, "monitor", "--until-eof"}, w.filter.Args()...),
 		Stdout: &lines{show: s.show}, Stderr: &complaints,
 	})
-	return withComplaints(err, &complaints)
-}
-
-// errNoAgent is a node where nobody can be asked.
-var errNoAgent = errors.New("no agent pod on the node")
-
-// withComplaints adds what a command said of its failure.
-func withComplaints(err error, complaints *bytes.Buffer) error {
-	text := bytes.TrimSpace(complaints.Bytes())
-	var exit *kube.ExitError
-	switch {
-	case errors.As(err, &exit) && len(text) > 0:
-		return errors.New(string(text))
-	case err == nil:
-		return io.ErrUnexpectedEOF
-	}
-	return err
+	return agents.WithStderr(err, &complaints)
 }
 
 // screen is where the records of all nodes go.
@@ -164,9 +145,6 @@ type screen struct {
 	json          bool
 	mu            *sync.Mutex // guards the two writers
 }
-
-// errPrint is an output that takes nothing any more.
-var errPrint = errors.New("print record")
 
 func (s screen) show(line []byte) error {
 	var r observe.Record
