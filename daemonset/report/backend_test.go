@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/text"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/backend"
 )
@@ -38,7 +39,7 @@ func TestBackendReachesReaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		report := status.NewReport(status.Cluster{Nodes: []status.Node{read}})
-		for name, shown := range map[string]string{"table": status.Text{}.Cluster(report), "page": status.Text{}.Node(report)} {
+		for name, shown := range map[string]string{"table": text.Renderer{}.Cluster(report), "page": text.Renderer{}.Node(report)} {
 			if !strings.Contains(shown, want[1]) {
 				t.Errorf("the %s lacks %q:\n%s", name, want[1], shown)
 			}

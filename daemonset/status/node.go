@@ -5,6 +5,7 @@ package status
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -242,4 +243,17 @@ type Leak struct {
 	Destination netip.Addr `json:"destination"`
 	Device      string     `json:"device"`
 	Reason      string     `json:"reason"` // "leak_egress" or "leak_ingress"
+}
+
+// String gives kind and backend, "wireguard (kernel)".
+func (l Lane) String() string {
+	if l.Backend == "" {
+		return l.Kind
+	}
+	return l.Kind + " (" + string(l.Backend) + ")"
+}
+
+// String gives addresses and device.
+func (l Leak) String() string {
+	return fmt.Sprintf("%s > %s on %s", l.Source, l.Destination, l.Device)
 }

@@ -3,10 +3,7 @@
 
 package status
 
-import (
-	"strconv"
-	"time"
-)
+import "time"
 
 // RevocationState says how far a revocation has got.
 type RevocationState string
@@ -44,20 +41,4 @@ type RevocationReport struct {
 	Number      uint64       `json:"number"`
 	IssuedAt    time.Time    `json:"issuedAt,omitzero"`
 	Revocations []Revocation `json:"revocations"`
-}
-
-// Revocations renders a report, with ages as of now.
-func (t Text) Revocations(r RevocationReport, now time.Time) string {
-	summary := "no list is published yet"
-	if r.Number > 0 {
-		summary = "list " + strconv.FormatUint(r.Number, 10) + ", issued " + Ago(now, r.IssuedAt)
-	}
-	tb := table{head: []string{"NODE", "STATE", "REASON", "SINCE", "OLD KEYS EXPIRE", "KEYS", "CERTIFICATES", "UID", "MESSAGE"}}
-	for _, v := range r.Revocations {
-		row := cells(v.Node, string(v.State), v.Reason, Ago(now, v.At), Ago(now, v.Expires),
-			strconv.Itoa(len(v.Keys)), strconv.Itoa(len(v.Serials)), v.UID, orDash(v.Message))
-		row[1].tone = map[RevocationState]tone{Ordered: dubious, InForce: bad}[v.State]
-		tb.rows = append(tb.rows, row)
-	}
-	return t.sections(summary+"\n", t.render(tb))
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/daemonset/status/words"
 )
 
 // State is the answer to "is it encrypted?" in a word.
@@ -92,11 +94,11 @@ func newJudge(c Cluster) *judge {
 }
 
 func (j *judge) problem(format string, args ...any) {
-	j.problems = append(j.problems, printable(fmt.Sprintf(format, args...)))
+	j.problems = append(j.problems, words.Printable(fmt.Sprintf(format, args...)))
 }
 
 func (j *judge) warn(format string, args ...any) {
-	j.warned = append(j.warned, printable(fmt.Sprintf(format, args...)))
+	j.warned = append(j.warned, words.Printable(fmt.Sprintf(format, args...)))
 }
 
 // node looks at what a node says of itself.
@@ -104,7 +106,7 @@ func (j *judge) node(n Node) {
 	if n.Ready {
 		j.ready++
 	} else {
-		j.problem("%s: not ready: %s", n.Name, reasons(n.NotReadyReasons))
+		j.problem("%s: not ready: %s", n.Name, n.WhyNotReady())
 	}
 	if n.Revocations.Revoked != "" {
 		j.problem("%s: is revoked: %s", n.Name, n.Revocations.Revoked)
@@ -121,8 +123,8 @@ func (j *judge) node(n Node) {
 	} else {
 		j.certificate(n)
 	}
-	if ended(n.Time, n.Statement.NotAfter) {
-		j.problem("%s: its key statement ended %s", n.Name, Ago(n.Time, n.Statement.NotAfter))
+	if words.Past(n.Time, n.Statement.NotAfter) {
+		j.problem("%s: its key statement ended %s", n.Name, words.Ago(n.Time, n.Statement.NotAfter))
 	}
 }
 
@@ -132,20 +134,19 @@ func (j *judge) certificate(n Node) {
 		j.first, j.certified = left, true
 	}
 	switch {
-	case ended(n.Time, c.NotAfter):
-		j.problem("%s: its certificate ended %s", n.Name, Ago(n.Time, c.NotAfter))
-	case ended(n.Time, c.RenewAt) && n.Time.Sub(c.RenewAt) > overdue:
-		j.warn("%s: its certificate should have been renewed %s", n.Name, Ago(n.Time, c.RenewAt))
+	case words.Past(n.Time, c.NotAfter):
+		j.problem("%s: its certificate ended %s", n.Name, words.Ago(n.Time, c.NotAfter))
+	case words.Past(n.Time, c.RenewAt) && n.Time.Sub(c.RenewAt) > overdue:
+		j.warn("%s: its certificate should have been renewed %s", n.Name, words.Ago(n.Time, c.RenewAt))
 	}
 }
 
-func ended(now, end time.Time) bool { return !end.IsZero() && end.Before(now) }
-
-func reasons(rs []string) string {
-	if len(rs) == 0 {
+// WhyNotReady returns what is still missing, in words.
+func (n Node) WhyNotReady() string {
+	if len(n.NotReadyReasons) == 0 {
 		return "no reason given"
 	}
-	return strings.Join(rs, "; ")
+	return strings.Join(n.NotReadyReasons, "; ")
 }
 
 // lanes looks at a node's lanes to all nodes that anybody knows of.
@@ -170,7 +171,7 @@ func (j *judge) lane(n Node, p Peer) {
 	if p.State == Connected {
 		j.up++
 	} else {
-		j.problem("%s to %s: %s%s", n.Name, p.Name, words(p.State), suffix(p.Reason))
+		j.problem("%s to %s: %s%s", n.Name, p.Name, p.State.Words(), suffix(p.Reason))
 	}
 	if p.Grace {
 		j.problem("%s to %s: what vouches for the peer's key has ended; the lane lives on for the time of grace only", n.Name, p.Name)
@@ -182,7 +183,8 @@ func (j *judge) lane(n Node, p Peer) {
 	}
 }
 
-func words(s PeerState) string { return strings.ReplaceAll(string(s), "_", " ") }
+// Words returns the state as people read it.
+func (s PeerState) Words() string { return strings.ReplaceAll(string(s), "_", " ") }
 
 func suffix(reason string) string {
 	if reason == "" {
@@ -194,18 +196,18 @@ func suffix(reason string) string {
 func (j *judge) warnings(n Node) {
 	for _, r := range n.Refused {
 		j.warn("%s refused %s of %s (%s), last %s: %s",
-			n.Name, plural(r.Count, "statement"), r.Node, r.Reason, Ago(n.Time, r.Last), r.Message)
+			n.Name, words.Plural(r.Count, "statement"), r.Node, r.Reason, words.Ago(n.Time, r.Last), r.Message)
 	}
 	for _, d := range n.Discontinuities {
 		j.warn("%s accepted a certificate key of %s that its former one does not vouch for, last %s: %s",
-			n.Name, d.Node, Ago(n.Time, d.Last), d.Message)
+			n.Name, d.Node, words.Ago(n.Time, d.Last), d.Message)
 	}
 	if r := n.Rotation; r.Overdue {
 		j.warn("%s: its key rotation went on without %s", n.Name, strings.Join(r.Waiting, ", "))
 	}
 	for _, p := range n.Pairings {
 		if p.Result == "downgrade" || p.Result == "certificate" || p.Result == "protocol" {
-			j.warn("%s: %s of preshared keys failed as %s: %s", n.Name, plural(p.Count, "exchange"), p.Role, p.Result)
+			j.warn("%s: %s of preshared keys failed as %s: %s", n.Name, words.Plural(p.Count, "exchange"), p.Role, p.Result)
 		}
 	}
 	if n.PostQuantum != "" && n.PostQuantum != "required" && !n.Lane.Plaintext {
@@ -213,7 +215,7 @@ func (j *judge) warnings(n Node) {
 	}
 	for _, d := range n.Drops {
 		if strings.HasPrefix(d.Reason, "leak_") && d.Packets > 0 {
-			j.warn("%s: the leak guard stopped %s (%s)%s", n.Name, plural(d.Packets, "packet"), d.Reason, lastLeak(n, d.Reason))
+			j.warn("%s: the leak guard stopped %s (%s)%s", n.Name, words.Plural(d.Packets, "packet"), d.Reason, lastLeak(n, d.Reason))
 		}
 	}
 }
@@ -288,5 +290,5 @@ func (j *judge) means() string {
 		kinds = append(kinds, kind)
 	}
 	slices.Sort(kinds)
-	return fmt.Sprintf(", %s, first certificate ends in %s", strings.Join(kinds, " and "), Duration(j.first))
+	return fmt.Sprintf(", %s, first certificate ends in %s", strings.Join(kinds, " and "), words.Duration(j.first))
 }

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package status
+package text
 
 import (
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/words"
 )
 
 // detailTable tells all of one node but its peers and drops, a line for each thing.
-func detailTable(n Node) table {
+func detailTable(n status.Node) table {
 	var tb table
 	add := func(name, value string, how tone) {
 		if value != "" {
@@ -23,7 +26,7 @@ func detailTable(n Node) table {
 	if n.Ready {
 		add("ready", "yes", plain)
 	} else {
-		add("ready", "NO: "+reasons(n.NotReadyReasons), bad)
+		add("ready", "NO: "+n.WhyNotReady(), bad)
 	}
 	if n.Lane.Plaintext {
 		add("lane", lane(n.Lane), bad)
@@ -52,7 +55,7 @@ func detailTable(n Node) table {
 	return tb
 }
 
-func lane(l Lane) string {
+func lane(l status.Lane) string {
 	s := l.String()
 	if l.Plaintext {
 		s += ", PLAINTEXT"
@@ -64,28 +67,28 @@ func lane(l Lane) string {
 	return s
 }
 
-func certificate(n Node) string {
+func certificate(n status.Node) string {
 	c := n.Certificate
 	if c.Serial == "" {
 		return ""
 	}
 	return fmt.Sprintf("serial %s, issuer %s, issued %s, ends %s, renewal %s",
-		c.Serial, c.Issuer, Ago(n.Time, c.NotBefore), Ago(n.Time, c.NotAfter), Ago(n.Time, c.RenewAt))
+		c.Serial, c.Issuer, words.Ago(n.Time, c.NotBefore), words.Ago(n.Time, c.NotAfter), words.Ago(n.Time, c.RenewAt))
 }
 
-func ownKey(n Node) string {
+func ownKey(n status.Node) string {
 	if n.Key.PublicKey == "" {
 		return ""
 	}
-	return fmt.Sprintf("generation %d, %s, made %s", n.Key.Generation, n.Key.PublicKey, Ago(n.Time, n.Key.Since))
+	return fmt.Sprintf("generation %d, %s, made %s", n.Key.Generation, n.Key.PublicKey, words.Ago(n.Time, n.Key.Since))
 }
 
-func rotation(n Node) string {
+func rotation(n status.Node) string {
 	r := n.Rotation
 	if r.State == "" {
 		return ""
 	}
-	s := fmt.Sprintf("%s since %s", r.State, Ago(n.Time, r.Since))
+	s := fmt.Sprintf("%s since %s", r.State, words.Ago(n.Time, r.Since))
 	if r.Reason != "" {
 		s += ", newest key: " + strings.ReplaceAll(r.Reason, "_", " ")
 	}
@@ -95,7 +98,7 @@ func rotation(n Node) string {
 	return s
 }
 
-func postQuantum(n Node) string {
+func postQuantum(n status.Node) string {
 	if n.PostQuantum == "" {
 		return ""
 	}
@@ -108,20 +111,20 @@ func postQuantum(n Node) string {
 	return fmt.Sprintf("%s, %d of %d lanes with a preshared key", n.PostQuantum, preshared, len(n.Peers))
 }
 
-func statement(n Node) string {
+func statement(n status.Node) string {
 	s := n.Statement
 	if s.Sequence == 0 {
 		return ""
 	}
-	return fmt.Sprintf("sequence %d, issued %s, ends %s", s.Sequence, Ago(n.Time, s.IssuedAt), Ago(n.Time, s.NotAfter))
+	return fmt.Sprintf("sequence %d, issued %s, ends %s", s.Sequence, words.Ago(n.Time, s.IssuedAt), words.Ago(n.Time, s.NotAfter))
 }
 
-func revocations(n Node) string {
+func revocations(n status.Node) string {
 	r := n.Revocations
 	if r.Number == 0 {
 		return ""
 	}
-	return fmt.Sprintf("list %d, newest issued %s", r.Number, Ago(n.Time, r.IssuedAt))
+	return fmt.Sprintf("list %d, newest issued %s", r.Number, words.Ago(n.Time, r.IssuedAt))
 }
 
 func prefixes(all []netip.Prefix) string {
@@ -132,16 +135,16 @@ func prefixes(all []netip.Prefix) string {
 	return strings.Join(parts, ", ")
 }
 
-func traffic(paths []Traffic) string {
+func traffic(paths []status.Traffic) string {
 	parts := make([]string, len(paths))
 	for i, p := range paths {
-		parts[i] = fmt.Sprintf("%s %s (%s)", strings.ReplaceAll(p.Path, "_", " "), plural(p.Packets, "packet"), Bytes(p.Bytes))
+		parts[i] = fmt.Sprintf("%s %s (%s)", strings.ReplaceAll(p.Path, "_", " "), words.Plural(p.Packets, "packet"), words.Bytes(p.Bytes))
 	}
 	return strings.Join(parts, ", ")
 }
 
 // peerCertificateTable tells what vouches for each peer's key.
-func peerCertificateTable(nodes []Node) table {
+func peerCertificateTable(nodes []status.Node) table {
 	tb := table{head: []string{"NODE", "PEER", "VOUCHED BY CERTIFICATE", "ISSUER", "ENDS", "STATEMENT ENDS"}}
 	for _, n := range nodes {
 		for _, p := range n.Peers {
@@ -149,7 +152,7 @@ func peerCertificateTable(nodes []Node) table {
 				continue
 			}
 			tb.rows = append(tb.rows, cells(n.Name, p.Name, p.Certificate.Serial, p.Certificate.Issuer,
-				Ago(n.Time, p.Certificate.NotAfter), Ago(n.Time, p.StatementNotAfter)))
+				words.Ago(n.Time, p.Certificate.NotAfter), words.Ago(n.Time, p.StatementNotAfter)))
 		}
 	}
 	return tb

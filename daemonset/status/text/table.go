@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package status
+package text
 
 import (
 	"strings"
 	"unicode/utf8"
+
+	"github.com/sealane/sealane/daemonset/status/words"
 )
 
 // tone is how a cell or line feels; it becomes a colour on a terminal only.
@@ -20,7 +22,7 @@ const (
 )
 
 // paint puts the escape sequence of a tone (ECMA-48, SGR) around a text.
-func (t Text) paint(s string, how tone) string {
+func (t Renderer) paint(s string, how tone) string {
 	code := map[tone]string{bad: "1;31", dubious: "33", good: "32", heading: "1"}[how]
 	if !t.Color || code == "" || s == "" {
 		return s
@@ -50,7 +52,7 @@ type table struct {
 const gap = "  "
 
 // render gives the table, or nothing at all if it has no row.
-func (t Text) render(tb table) string {
+func (t Renderer) render(tb table) string {
 	if len(tb.rows) == 0 {
 		return ""
 	}
@@ -78,16 +80,16 @@ func widths(rows [][]cell) []int {
 			if i == len(out) {
 				out = append(out, 0)
 			}
-			out[i] = max(out[i], utf8.RuneCountInString(printable(c.text)))
+			out[i] = max(out[i], utf8.RuneCountInString(words.Printable(c.text)))
 		}
 	}
 	return out
 }
 
-func (t Text) line(row []cell, widths []int) string {
+func (t Renderer) line(row []cell, widths []int) string {
 	var b strings.Builder
 	for i, c := range row {
-		text := printable(c.text)
+		text := words.Printable(c.text)
 		b.WriteString(t.paint(text, c.tone))
 		if i < len(row)-1 { // nothing is padded at the end of a line
 			b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)) + gap)

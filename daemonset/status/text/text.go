@@ -1,32 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package status
+package text
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/words"
 )
 
 // shownLines bounds the list of problems, since one dead node of a large cluster
 // is a problem of every other one. The JSON form has them all.
 const shownLines = 20
 
-// Text renders reports for people.
-type Text struct {
+// Renderer renders reports for people.
+type Renderer struct {
 	Color bool // red for plaintext and problems; for terminals only
 }
 
 // Cluster renders the verdict and tables over all nodes.
-func (t Text) Cluster(r Report) string {
+func (t Renderer) Cluster(r status.Report) string {
 	return t.sections(t.verdict(r.Verdict),
 		t.render(nodeTable(r.Cluster)), t.render(certificateTable(r.Nodes)), t.render(peerTable(r.Nodes)),
 		t.render(refusalTable(r.Nodes)), t.render(dropTable(r.Nodes)), clearLine(r.Nodes))
 }
 
 // Node renders the verdict and all that is known of the node, or nodes, of r.
-func (t Text) Node(r Report) string {
+func (t Renderer) Node(r status.Report) string {
 	parts := []string{t.verdict(r.Verdict)}
 	for _, n := range r.Nodes {
 		parts = append(parts, t.render(detailTable(n)))
@@ -37,7 +40,7 @@ func (t Text) Node(r Report) string {
 }
 
 // sections joins what is not empty by blank lines.
-func (t Text) sections(parts ...string) string {
+func (t Renderer) sections(parts ...string) string {
 	var kept []string
 	for _, p := range parts {
 		if p != "" {
@@ -47,26 +50,26 @@ func (t Text) sections(parts ...string) string {
 	return strings.Join(kept, "\n")
 }
 
-func (t Text) verdict(v Verdict) string {
-	how := map[State]tone{Encrypted: good, Degraded: bad, NotEncrypted: bad, Unknown: bad}[v.State]
+func (t Renderer) verdict(v status.Verdict) string {
+	how := map[status.State]tone{status.Encrypted: good, status.Degraded: bad, status.NotEncrypted: bad, status.Unknown: bad}[v.State]
 	var b strings.Builder
-	b.WriteString(t.paint(printable(v.Summary), how) + "\n")
+	b.WriteString(t.paint(words.Printable(v.Summary), how) + "\n")
 	t.list(&b, v.Problems, bad)
 	t.list(&b, v.Warnings, dubious)
 	return b.String()
 }
 
-func (t Text) list(b *strings.Builder, lines []string, how tone) {
+func (t Renderer) list(b *strings.Builder, lines []string, how tone) {
 	for i, line := range lines {
 		if i == shownLines {
 			fmt.Fprintf(b, "  … and %d more (-o json has all)\n", len(lines)-i)
 			return
 		}
-		b.WriteString("  " + t.paint(map[tone]string{bad: "✗", dubious: "!"}[how], how) + " " + printable(line) + "\n")
+		b.WriteString("  " + t.paint(map[tone]string{bad: "✗", dubious: "!"}[how], how) + " " + words.Printable(line) + "\n")
 	}
 }
 
-func nodeTable(c Cluster) table {
+func nodeTable(c status.Cluster) table {
 	tb := table{head: []string{"NODE", "READY", "LANES", "KIND", "KEY", "SINCE", "PODS", "ADDRESSES", "VERSION"}}
 	for _, n := range c.Nodes {
 		ready, lanes, kind := cell{"yes", plain}, cell{connected(n), plain}, cell{n.Lane.String(), plain}
@@ -88,14 +91,14 @@ func nodeTable(c Cluster) table {
 	return tb
 }
 
-func connected(n Node) string {
+func connected(n status.Node) string {
 	up, all := count(n.Peers)
 	return fmt.Sprintf("%d/%d", up, all)
 }
 
-func count(peers []Peer) (up, all int) {
+func count(peers []status.Peer) (up, all int) {
 	for _, p := range peers {
-		if p.State == Connected {
+		if p.State == status.Connected {
 			up++
 		}
 	}
@@ -110,14 +113,14 @@ func key(generation uint64, public string) string {
 	return fmt.Sprintf("%d %s", generation, public)
 }
 
-func since(n Node) string {
+func since(n status.Node) string {
 	if n.Key.Since.IsZero() {
 		return "-"
 	}
-	return Ago(n.Time, n.Key.Since)
+	return words.Ago(n.Time, n.Key.Since)
 }
 
-func addresses(n Node) string {
+func addresses(n status.Node) string {
 	parts := make([]string, 0, len(n.Addresses))
 	for _, a := range n.Addresses {
 		size := "many"
@@ -136,21 +139,21 @@ func orDash(s string) string {
 	return s
 }
 
-func certificateTable(nodes []Node) table {
+func certificateTable(nodes []status.Node) table {
 	tb := table{head: []string{"NODE", "CERTIFICATE", "ISSUER", "ISSUED", "ENDS", "RENEWAL", "STATEMENT", "ENDS"}}
 	for _, n := range nodes {
 		if n.Certificate.Serial == "" {
 			continue
 		}
 		c, s := n.Certificate, n.Statement
-		ends, statementEnds := cell{Ago(n.Time, c.NotAfter), plain}, cell{Ago(n.Time, s.NotAfter), plain}
-		if ended(n.Time, c.NotAfter) {
+		ends, statementEnds := cell{words.Ago(n.Time, c.NotAfter), plain}, cell{words.Ago(n.Time, s.NotAfter), plain}
+		if words.Past(n.Time, c.NotAfter) {
 			ends.tone = bad
 		}
-		if ended(n.Time, s.NotAfter) {
+		if words.Past(n.Time, s.NotAfter) {
 			statementEnds.tone = bad
 		}
-		row := append(cells(n.Name, c.Serial, c.Issuer, Ago(n.Time, c.NotBefore)), ends, cell{Ago(n.Time, c.RenewAt), plain})
+		row := append(cells(n.Name, c.Serial, c.Issuer, words.Ago(n.Time, c.NotBefore)), ends, cell{words.Ago(n.Time, c.RenewAt), plain})
 		if s.Sequence != 0 {
 			row = append(row, cell{strconv.FormatUint(s.Sequence, 10), plain}, statementEnds)
 		}
@@ -159,13 +162,13 @@ func certificateTable(nodes []Node) table {
 	return tb
 }
 
-func peerTable(nodes []Node) table {
+func peerTable(nodes []status.Node) table {
 	tb := table{head: []string{"NODE", "PEER", "STATE", "HANDSHAKE", "RECEIVED", "SENT", "ENDPOINT", "KEY"}}
 	for _, n := range nodes {
 		for _, p := range n.Peers {
-			state := cell{words(p.State), plain}
+			state := cell{p.State.Words(), plain}
 			switch {
-			case p.State != Connected:
+			case p.State != status.Connected:
 				state.tone = bad
 			case n.Lane.Plaintext:
 				state = cell{"in clear", bad}
@@ -173,24 +176,24 @@ func peerTable(nodes []Node) table {
 				state = cell{"in grace", bad}
 			}
 			tb.rows = append(tb.rows, append([]cell{{n.Name, plain}, {p.Name, plain}, state}, cells(
-				handshake(n, p), Bytes(p.RxBytes), Bytes(p.TxBytes), orDash(p.Endpoint), key(p.Generation, p.PublicKey))...))
+				handshake(n, p), words.Bytes(p.RxBytes), words.Bytes(p.TxBytes), orDash(p.Endpoint), key(p.Generation, p.PublicKey))...))
 		}
 	}
 	return tb
 }
 
-func handshake(n Node, p Peer) string {
+func handshake(n status.Node, p status.Peer) string {
 	if p.LastHandshake.IsZero() && n.Lane.Plaintext {
 		return "-"
 	}
-	return Ago(n.Time, p.LastHandshake)
+	return words.Ago(n.Time, p.LastHandshake)
 }
 
-func refusalTable(nodes []Node) table {
+func refusalTable(nodes []status.Node) table {
 	tb := table{head: []string{"NODE", "REFUSED", "REASON", "TIMES", "LAST", "MESSAGE"}}
 	for _, n := range nodes {
 		for _, r := range n.Refused {
-			row := cells(n.Name, r.Node, r.Reason, strconv.FormatUint(r.Count, 10), Ago(n.Time, r.Last), r.Message)
+			row := cells(n.Name, r.Node, r.Reason, strconv.FormatUint(r.Count, 10), words.Ago(n.Time, r.Last), r.Message)
 			row[2].tone = dubious
 			tb.rows = append(tb.rows, row)
 		}
@@ -198,12 +201,12 @@ func refusalTable(nodes []Node) table {
 	return tb
 }
 
-func dropTable(nodes []Node) table {
+func dropTable(nodes []status.Node) table {
 	tb := table{head: []string{"NODE", "DROPPED", "PACKETS", "BYTES"}}
 	for _, n := range nodes {
 		for _, d := range n.Drops {
 			if d.Packets > 0 {
-				tb.rows = append(tb.rows, cells(n.Name, d.Reason, strconv.FormatUint(d.Packets, 10), Bytes(d.Bytes)))
+				tb.rows = append(tb.rows, cells(n.Name, d.Reason, strconv.FormatUint(d.Packets, 10), words.Bytes(d.Bytes)))
 			}
 		}
 	}
@@ -211,13 +214,13 @@ func dropTable(nodes []Node) table {
 }
 
 // clearLine tells once what no node encrypts, by design.
-func clearLine(nodes []Node) string {
+func clearLine(nodes []status.Node) string {
 	var all []string
 	seen := map[string]bool{}
 	for _, n := range nodes {
 		for _, c := range n.Clear {
 			if !seen[c] {
-				all = append(all, printable(c))
+				all = append(all, words.Printable(c))
 			}
 			seen[c] = true
 		}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package status
+package text
 
 import (
 	"errors"
@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
-func evidence(c *keytest.Cluster, n *keytest.Node) Evidence {
-	return Evidence{
+func evidence(c *keytest.Cluster, n *keytest.Node) status.Evidence {
+	return status.Evidence{
 		TrustDomain: keytest.TrustDomain, Bundle: c.Authority.Bundle(), Live: n.Live, Signed: n.Sign(), Now: c.Clock.Now(),
 	}
 }
@@ -25,7 +27,7 @@ func TestVouchForAGoodKey(t *testing.T) {
 	n := c.Node("n1", "10.244.1.0/24", "fd44:0:0:1::/64")
 	e := evidence(c, n)
 	e.Now = e.Now.Add(2 * time.Hour)
-	v := Vouch(e)
+	v := status.Vouch(e)
 	if v.Err != nil {
 		t.Fatal(v.Err)
 	}
@@ -34,7 +36,7 @@ func TestVouchForAGoodKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := v.Statement.Keys[0].Key.String()
-	text := Text{}.Voucher(v)
+	text := Renderer{}.Voucher(v)
 	for _, want := range []string{
 		"verified: key " + key + " of node n1, generation 1, is vouched for by certificate " + info.Serial + "\n",
 		"generation 1, " + key + ", UDP ports 51873 and 51874",
@@ -55,31 +57,31 @@ func TestVouchForNothing(t *testing.T) {
 	n := c.Node("n1", "10.244.1.0/24")
 	for _, tc := range []struct {
 		name   string
-		change func(*Evidence)
+		change func(*status.Evidence)
 		want   error
 	}{
-		{"foreign bundle", func(e *Evidence) { e.Bundle = foreign.Authority.Bundle() }, keymgr.ErrChain},
-		{"no bundle", func(e *Evidence) { e.Bundle = nil }, keymgr.ErrBundle},
-		{"other node", func(e *Evidence) { e.Live.ID = keytest.ID("n2") }, keymgr.ErrIdentity},
-		{"other cluster", func(e *Evidence) { e.TrustDomain = "other" }, keymgr.ErrTrustDomain},
-		{"ended", func(e *Evidence) { e.Now = e.Now.Add(30 * day) }, keymgr.ErrExpired},
-		{"payload changed", func(e *Evidence) {
+		{"foreign bundle", func(e *status.Evidence) { e.Bundle = foreign.Authority.Bundle() }, keymgr.ErrChain},
+		{"no bundle", func(e *status.Evidence) { e.Bundle = nil }, keymgr.ErrBundle},
+		{"other node", func(e *status.Evidence) { e.Live.ID = keytest.ID("n2") }, keymgr.ErrIdentity},
+		{"other cluster", func(e *status.Evidence) { e.TrustDomain = "other" }, keymgr.ErrTrustDomain},
+		{"ended", func(e *status.Evidence) { e.Now = e.Now.Add(30 * words.Day) }, keymgr.ErrExpired},
+		{"payload changed", func(e *status.Evidence) {
 			e.Signed.Payload = []byte(strings.Replace(string(e.Signed.Payload), "51874", "51875", 1))
 		}, keymgr.ErrSignature},
-		{"payload of no form", func(e *Evidence) { e.Signed.Payload = []byte("\x1b[2J") }, keymgr.ErrFormat},
-		{"chain of no form", func(e *Evidence) { e.Signed.Chain = [][]byte{[]byte("\x1b[2J")} }, keymgr.ErrChain},
-		{"no chain", func(e *Evidence) { e.Signed.Chain = nil }, keymgr.ErrTooLarge},
-		{"nothing published", func(e *Evidence) { e.Signed = keymgr.Signed{} }, keymgr.ErrFormat},
+		{"payload of no form", func(e *status.Evidence) { e.Signed.Payload = []byte("\x1b[2J") }, keymgr.ErrFormat},
+		{"chain of no form", func(e *status.Evidence) { e.Signed.Chain = [][]byte{[]byte("\x1b[2J")} }, keymgr.ErrChain},
+		{"no chain", func(e *status.Evidence) { e.Signed.Chain = nil }, keymgr.ErrTooLarge},
+		{"nothing published", func(e *status.Evidence) { e.Signed = keymgr.Signed{} }, keymgr.ErrFormat},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e := evidence(c, n)
 			e.Signed.Chain = slices.Clone(e.Signed.Chain)
 			tc.change(&e)
-			v := Vouch(e)
+			v := status.Vouch(e)
 			if !errors.Is(v.Err, tc.want) {
 				t.Errorf("error %v, want %v", v.Err, tc.want)
 			}
-			text := Text{}.Voucher(v)
+			text := Renderer{}.Voucher(v)
 			if !strings.HasPrefix(text, "NOT VERIFIED ("+keymgr.RejectReason(tc.want)+"): ") || strings.Contains(text, "\x1b") {
 				t.Errorf("text %q", text)
 			}

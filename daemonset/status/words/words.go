@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package status
+package words
 
 import (
 	"fmt"
@@ -11,10 +11,11 @@ import (
 	"unicode"
 )
 
-const day = 24 * time.Hour
+// Day is 24 hours.
+const Day = 24 * time.Hour
 
-// Duration gives a length of time as people say it: one unit, and large enough
-// for two figures where possible. The sign is left out.
+// Duration returns a length of time as people say it: in one unit, large enough for
+// two figures where possible, without sign.
 func Duration(d time.Duration) string {
 	d = d.Abs()
 	switch {
@@ -22,15 +23,15 @@ func Duration(d time.Duration) string {
 		return strconv.Itoa(int(d/time.Second)) + "s"
 	case d < 2*time.Hour:
 		return strconv.Itoa(int(d/time.Minute)) + "m"
-	case d < 2*day:
+	case d < 2*Day:
 		return strconv.Itoa(int(d/time.Hour)) + "h"
-	case d < 2*365*day:
-		return strconv.Itoa(int(d/day)) + "d"
+	case d < 2*365*Day:
+		return strconv.Itoa(int(d/Day)) + "d"
 	}
-	return strconv.Itoa(int(d/(365*day))) + "y"
+	return strconv.Itoa(int(d/(365*Day))) + "y"
 }
 
-// Ago gives t as seen from now: "12s ago", "in 6d", "never" for the zero time.
+// Ago returns t as seen from now: "12s ago", "in 6d", "never" for the zero time.
 func Ago(now, t time.Time) string {
 	switch {
 	case t.IsZero():
@@ -43,7 +44,7 @@ func Ago(now, t time.Time) string {
 	return Duration(now.Sub(t)) + " ago"
 }
 
-// Bytes gives an amount of data in binary units (IEC 80000-13).
+// Bytes returns an amount of data in binary units (IEC 80000-13).
 func Bytes(n uint64) string {
 	const unit = 1024
 	if n < unit {
@@ -56,19 +57,20 @@ func Bytes(n uint64) string {
 	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[i])
 }
 
-func plural(n uint64, noun string) string {
+// Plural returns a number with its noun: "1 packet", "2 packets".
+func Plural(n uint64, noun string) string {
 	if n != 1 {
 		noun += "s"
 	}
 	return strconv.FormatUint(n, 10) + " " + noun
 }
 
-// longest is how much of a text from elsewhere is shown, in characters.
+// longest is the length, in characters, at which Printable cuts a text.
 const longest = 400
 
-// printable makes a text that came from elsewhere fit for a terminal: one line,
-// no control sequences, not endless.
-func printable(s string) string {
+// Printable makes a text from elsewhere safe for a terminal: one line, without
+// control sequences, of limited length. Characters that cannot be printed become "?".
+func Printable(s string) string {
 	runes := []rune(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
@@ -81,15 +83,5 @@ func printable(s string) string {
 	return string(runes)
 }
 
-// String gives kind and backend, "wireguard (kernel)".
-func (l Lane) String() string {
-	if l.Backend == "" {
-		return l.Kind
-	}
-	return l.Kind + " (" + string(l.Backend) + ")"
-}
-
-// String gives addresses and device.
-func (l Leak) String() string {
-	return fmt.Sprintf("%s > %s on %s", l.Source, l.Destination, l.Device)
-}
+// Past reports whether t is set and before now.
+func Past(now, t time.Time) bool { return !t.IsZero() && t.Before(now) }

@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/text"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -89,7 +90,7 @@ func showRevocations(ctx context.Context, from published, t cli.Terminal, output
 	render := map[string]func(status.RevocationReport) (string, error){
 		"json": cli.JSON[status.RevocationReport],
 		"text": func(r status.RevocationReport) (string, error) {
-			return status.Text{Color: t.Color}.Revocations(r, now), nil
+			return text.Renderer{Color: t.Color}.Revocations(r, now), nil
 		},
 	}[output]
 	if render == nil {
@@ -103,11 +104,11 @@ func showRevocations(ctx context.Context, from published, t cli.Terminal, output
 	if err != nil {
 		return err
 	}
-	text, err := render(revocationReport(list, given))
+	out, err := render(revocationReport(list, given))
 	if err != nil {
 		return err
 	}
-	if _, err := io.WriteString(t.Out, text); err != nil {
+	if _, err := io.WriteString(t.Out, out); err != nil {
 		return fmt.Errorf("print revocations: %w", err)
 	}
 	return nil

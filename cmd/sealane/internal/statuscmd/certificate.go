@@ -14,6 +14,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/text"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -68,16 +69,16 @@ func evidence(ctx context.Context, from keys, name string) (status.Evidence, err
 
 func showCertificate(t cli.Terminal, e status.Evidence, output string) error {
 	voucher := status.Vouch(e)
-	var text string
+	var out string
 	switch output {
 	case "text":
-		text = status.Text{Color: t.Color}.Voucher(voucher)
+		out = text.Renderer{Color: t.Color}.Voucher(voucher)
 	case "pem":
-		text = string(keymgr.EncodeChain(e.Signed.Chain))
+		out = string(keymgr.EncodeChain(e.Signed.Chain))
 	default:
 		return fmt.Errorf("--output=%s: want text or pem", output)
 	}
-	if _, err := io.WriteString(t.Out, text); err != nil {
+	if _, err := io.WriteString(t.Out, out); err != nil {
 		return fmt.Errorf("print certificate: %w", err)
 	}
 	switch {

@@ -15,6 +15,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
+	"github.com/sealane/sealane/daemonset/status/text"
 )
 
 // statusOptions are the flags of sealane status.
@@ -44,14 +45,14 @@ func NewStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 }
 
 func showStatus(ctx context.Context, from agents.Cluster, t cli.Terminal, o statusOptions) error {
-	text := status.Text{Color: t.Color}
+	renderer := text.Renderer{Color: t.Color}
 	render := map[string]func(status.Report) (string, error){
 		"json": cli.JSON[status.Report],
 		"text": func(r status.Report) (string, error) {
 			if o.Node != "" {
-				return text.Node(r), nil
+				return renderer.Node(r), nil
 			}
-			return text.Cluster(r), nil
+			return renderer.Cluster(r), nil
 		},
 	}[o.output]
 	if render == nil {
