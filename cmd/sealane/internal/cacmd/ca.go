@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 )
@@ -151,29 +152,31 @@ func showAuthority(t cli.Terminal, r caReport, output string) error {
 	return nil
 }
 
-// write prints the report for people. What it prints comes from the API, which is
-// not trusted with a terminal: hence the %q of what is free text.
+// write prints the report for people. Texts in it come from the API, which could
+// send control sequences: words.Printable makes them safe for a terminal.
 func (r caReport) write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	place := "its key is offline"
 	if r.RootOnline {
 		place = "its key is in the cluster"
 	}
-	fmt.Fprintf(w, "mode %q, root: %s\n\nROOT\tSTATE\tENDS\tKEY ID\n", r.Mode, place)
+	fmt.Fprintf(w, "mode %s, root: %s\n\nROOT\tSTATE\tENDS\tKEY ID\n", words.Printable(r.Mode), place)
 	for _, root := range r.Roots {
-		fmt.Fprintf(w, "%q\t%q\t%s\t%q\n", root.Serial, root.State, day(root.NotAfter), root.KeyID)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", words.Printable(root.Serial), words.Printable(string(root.State)),
+			day(root.NotAfter), words.Printable(root.KeyID))
 	}
-	fmt.Fprintf(w, "\nintermediate %q ends %s, is renewed from %s on\n", r.Issuer.Serial, day(r.Issuer.NotAfter), day(r.Issuer.RenewAt))
+	fmt.Fprintf(w, "\nintermediate %s ends %s, renewal from %s\n",
+		words.Printable(r.Issuer.Serial), day(r.Issuer.NotAfter), day(r.Issuer.RenewAt))
 	if r.RootWanted {
-		fmt.Fprintln(w, "THE ROOT IS WANTED: the intermediate is due. sealane ca import-root FILE")
+		fmt.Fprintln(w, "THE ROOT IS WANTED: the intermediate is due for renewal. Run: sealane ca import-root FILE")
 	}
 	fmt.Fprintf(w, "trust bundle %.12s on %d of %d nodes\n", r.BundleHash, r.Informed, r.Nodes)
-	fmt.Fprintf(w, "change of roots: %q%s\n", r.Phase, since(r.Since))
+	fmt.Fprintf(w, "root rotation: %s%s\n", words.Printable(string(r.Phase)), since(r.Since))
 	if r.Window != nil {
 		fmt.Fprintf(w, "nodes renew from %s to %s\n", stamp(r.Window.From), stamp(r.Window.To))
 	}
 	for _, h := range r.Waits {
-		fmt.Fprintf(w, "waits for node %q, which %s\n", h.Node, h.Reason)
+		fmt.Fprintf(w, "waiting for node %s, which %s\n", words.Printable(h.Node), words.Printable(h.Reason))
 	}
 	return w.Flush()
 }

@@ -132,12 +132,12 @@ func TestCARotate(t *testing.T) {
 	if r.bundleHash() == before {
 		t.Error("the root is the old one")
 	}
-	wantLines(t, out.String(), "asked for a new root in place of ", `phase "switched"`, "the root is ")
+	wantLines(t, out.String(), "asked for a new root in place of ", "phase switched", "the root is ")
 
 	out.Reset()
 	r.stuck = true
 	err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: 1500 * time.Millisecond})
-	if !errors.Is(err, errUnfinished) || !strings.Contains(err.Error(), `waits for 1 of 1 nodes: "n1", which has not reported a trust bundle`) {
+	if !errors.Is(err, errUnfinished) || !strings.Contains(err.Error(), "waiting for 1 of 1 nodes: n1, which has not reported a trust bundle") {
 		t.Errorf("with a node that does not follow: error %v", err)
 	}
 	r.stuck = false
@@ -184,7 +184,10 @@ func TestCAStatus(t *testing.T) {
 	if err := showAuthority(cli.Terminal{Out: &out}, report, "text"); err != nil {
 		t.Error(err)
 	}
-	wantLines(t, out.String(), `mode "self", root: its key is in the cluster`, `"issuing"`, "on 1 of 1 nodes", `change of roots: "steady"`)
+	wantLines(t, out.String(), "mode self, root: its key is in the cluster", "issuing", "on 1 of 1 nodes", "root rotation: steady")
+	if strings.Contains(out.String(), `"`) {
+		t.Errorf("words are quoted:\n%s", out.String())
+	}
 
 	r.stuck = true
 	if err := r.RequestRootRotation(t.Context(), time.Now().Add(time.Minute)); err != nil {
@@ -206,9 +209,24 @@ func TestCAStatus(t *testing.T) {
 	if err := showAuthority(cli.Terminal{Out: &out}, report, "text"); !errors.Is(err, cli.ErrBad) {
 		t.Errorf("error %v, want cli.ErrBad", err)
 	}
-	wantLines(t, out.String(), "offline", "THE ROOT IS WANTED", `waits for node "n1", which has not reported`)
+	wantLines(t, out.String(), "offline", "THE ROOT IS WANTED", "waiting for node n1, which has not reported")
 	if err := showAuthority(cli.Terminal{Out: &out}, report, "yaml"); err == nil {
 		t.Error("--output=yaml was taken")
+	}
+}
+
+// The report comes from the API: it must not control the terminal.
+func TestCAStatusIsSafeForATerminal(t *testing.T) {
+	const evil = "\x1b[2J\tx\n"
+	r := caReport{Waits: []ca.Holdup{{Node: evil, Reason: evil}}}
+	r.Mode, r.Phase, r.Issuer.Serial = evil, evil, evil
+	r.Roots = []ca.RootStatus{{Serial: evil, State: evil, KeyID: evil}}
+	var out bytes.Buffer
+	if err := r.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out.String(), "\x1b") || strings.Contains(out.String(), "\tx") {
+		t.Errorf("control characters reach the terminal: %q", out.String())
 	}
 }
 

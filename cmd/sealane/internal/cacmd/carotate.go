@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -55,7 +56,8 @@ func rotateRoot(ctx context.Context, from authority, t cli.Terminal, o rootRotat
 		return err
 	}
 	if before.Mode != "self" {
-		return fmt.Errorf("ca.mode is %q: this root was handed in, and is replaced where it comes from; see docs/operations.md", before.Mode)
+		return fmt.Errorf("ca.mode is %s: this root was handed in; replace it where it comes from, see docs/operations.md",
+			words.Printable(before.Mode))
 	}
 	old := issuing(before)
 	if before.Phase == ca.PhaseSteady {
@@ -129,9 +131,10 @@ func (p *rootProgress) tell(t cli.Terminal, r caReport) bool {
 	if r.Phase != ca.PhaseSteady {
 		p.begun = true
 	}
-	text := fmt.Sprintf("phase %q", r.Phase)
+	text := "phase " + words.Printable(string(r.Phase))
 	if n := len(r.Waits); n > 0 {
-		text += fmt.Sprintf(", waits for %d of %d nodes: %q, which %s", n, r.Nodes, r.Waits[0].Node, r.Waits[0].Reason)
+		text += fmt.Sprintf(", waiting for %d of %d nodes: %s, which %s",
+			n, r.Nodes, words.Printable(r.Waits[0].Node), words.Printable(r.Waits[0].Reason))
 	}
 	now := issuing(r)
 	done := r.Phase == ca.PhaseSteady && (now.KeyID != p.old || p.begun)

@@ -102,7 +102,7 @@ func chosen(all []kube.Node, names []string) ([]string, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("node %q: no such node; there are %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("node %s: no such node; there are %s", name, strings.Join(known, ", "))
 		}
 	}
 	return names, nil
