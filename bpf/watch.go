@@ -35,7 +35,7 @@ func (k VerdictKind) String() string {
 	case VerdictDenied:
 		return "denied"
 	case VerdictTrial:
-		return "would_deny"
+		return "dry_run_denied"
 	}
 	return "unknown"
 }

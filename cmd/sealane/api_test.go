@@ -122,7 +122,7 @@ func sampleReport(t *testing.T) status.Node {
 	if err := json.Unmarshal(raw, &n); err != nil {
 		t.Fatal(err)
 	}
-	n.Lane.Plaintext, n.Refused, n.Drops, n.LastLeak = false, nil, nil, nil
+	n.Encapsulation.Plaintext, n.Refused, n.Drops, n.LastLeak = false, nil, nil, nil
 	n.Revocations.Revoked = ""
 	return n
 }

@@ -43,14 +43,14 @@ func TestStatusOfAGoodCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantLines(t, out, "encrypted: 1 of 1 nodes ready, 2 of 2 lanes up", "node          n2")
+	wantLines(t, out, "encrypted: 1 of 1 nodes ready, 2 of 2 lanes up", "node           n2")
 }
 
 func TestStatusAsJSON(t *testing.T) {
 	api := newAPI(t)
 	reports := api.cluster(t, "n1", "n2")
 	bad := reports["n2"]
-	bad.Lane.Plaintext = true
+	bad.Encapsulation.Plaintext = true
 	api.serve(t, agentPath("n2"), bad)
 	out, err := api.sealane(t, "status", "-o", "json")
 	if !errors.Is(err, cli.ErrBad) {
@@ -84,7 +84,7 @@ func TestStatusOfABadCluster(t *testing.T) {
 	}
 	wantLines(t, out, "DEGRADED: 1 of 6 nodes ready, 5 of 30 lanes up\n",
 		"hangs: no report: no answer from pod agent-hangs within 300ms\n",
-		`lies: no report: answered in the name of "good"`,
+		"lies: no report: answered in the name of good\n",
 		"raves: no report: read answer of pod agent-raves: ",
 		"refuses: no report: get /status from pod sealane-system/agent-refuses: ",
 		"gone: no report: no agent pod on the node\n")

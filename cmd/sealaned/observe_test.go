@@ -65,11 +65,11 @@ func TestExplain(t *testing.T) {
 		if got := r.URL.RawQuery; got != "from=10.0.0.1&port=53&protocol=17&to=fd00%3A%3A1" {
 			t.Errorf("asked %s", got)
 		}
-		fmt.Fprint(w, `{"node":"n1","ingress":{"allowed":true,"trialAllowed":false}}`)
+		fmt.Fprint(w, `{"node":"n1","ingress":{"allowed":true,"dryRunAllowed":false}}`)
 	})
 	var out bytes.Buffer
 	err := explain(t.Context(), []string{"--socket", socket, "--from=10.0.0.1", "--to=fd00::1", "--protocol=UDP", "--port=53"}, &out)
-	if want := `{"node":"n1","ingress":{"allowed":true,"trialAllowed":false}}` + "\n"; err != nil || out.String() != want {
+	if want := `{"node":"n1","ingress":{"allowed":true,"dryRunAllowed":false}}` + "\n"; err != nil || out.String() != want {
 		t.Errorf("printed %s, error %v", out.String(), err)
 	}
 }

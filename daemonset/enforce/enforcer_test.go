@@ -270,7 +270,7 @@ func TestAttachBeforeTheClusterIsSeen(t *testing.T) {
 		wantDone(t, done)
 		r.wantGuard(addrA, true, true)
 		r.wantGuard(addrB, true, true)
-		if s := r.Status(); r.dp.syncs != 1 || r.dp.applies != 0 || !s.Enforcing || s.Guards != 2 || s.Identities != 2 {
+		if s := r.Status(); r.dp.syncs != 1 || r.dp.applies != 0 || !s.Enforcing || s.EndpointPolicies != 2 || s.Identities != 2 {
 			t.Errorf("%d syncs, %d applies, status %+v", r.dp.syncs, r.dp.applies, s)
 		}
 	})
@@ -378,7 +378,7 @@ func TestAddressIsReused(t *testing.T) {
 		r.api.deletePod("shop", "a")
 		r.api.deletePod("shop", "b")
 		synctest.Wait()
-		if s := r.Status(); s.Guards+s.Identities+s.Sets+s.Rules != 0 {
+		if s := r.Status(); s.EndpointPolicies+s.Identities+s.Sets+s.Rules != 0 {
 			t.Errorf("after the last pod there is still %+v", s)
 		}
 	})

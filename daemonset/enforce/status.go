@@ -38,7 +38,7 @@ func (e *Enforcer) show(since, began time.Time) {
 	defer e.mu.Unlock()
 	s := &e.shown
 	s.Enforcing, s.Problem = true, e.problem
-	s.Identities, s.Blocks, s.Guards = len(e.tables.Identities), len(e.tables.Blocks), len(e.tables.Guards)
+	s.Identities, s.Blocks, s.EndpointPolicies = len(e.tables.Identities), len(e.tables.Blocks), len(e.tables.Guards)
 	s.Sets, s.Rules, s.PortSets = len(e.tables.Sets), len(e.tables.Rules), len(e.tables.Ports)
 	s.Frontends, s.Backends = len(e.services.all), e.services.backends
 	s.Waiting, s.RefusedPods = len(e.waiting)+len(e.unsure), refused

@@ -17,7 +17,7 @@ type Collector struct {
 	metrics []metric
 }
 
-// New returns a Collector that calls report at each scrape, maybe from several
+// New returns a Collector that calls report at each scrape, possibly from several
 // goroutines at once.
 func New(report func() status.Node) *Collector {
 	return &Collector{report: report, metrics: all()}
@@ -49,47 +49,49 @@ func all() []metric {
 func nodeMetrics() []metric {
 	return []metric{
 		{
-			name: "sealane_build_info", help: "Always 1; the label tells the daemon's version.", labels: []string{"version"},
+			name: "sealane_build_info", help: "Always 1; the label is the daemon's version.", labels: []string{"version"},
 			samples: func(n status.Node) []sample { return []sample{*labelled(1, n.Version)} },
 		},
-		gauge("sealane_ready", "Whether the node serves pods (1) or something is missing still (0).",
+		gauge("sealane_ready", "1 if the node serves pods; 0 if it is not ready.",
 			func(n status.Node) float64 { return truth(n.Ready) }),
-		gauge("sealane_cluster_from_disk", "Whether the daemon has started without the API server and follows what it last saw of the cluster (1).",
+		gauge("sealane_cluster_from_disk", "1 if the daemon started without the API server and works from the last known cluster state on disk.",
 			func(n status.Node) float64 { return truth(n.FromDisk) }),
-		gauge("sealane_lane_plaintext", "Whether packets to other nodes travel unencrypted (1), which only --insecure-plaintext brings about.",
-			func(n status.Node) float64 { return truth(n.Lane.Plaintext) }),
+		gauge("sealane_lane_plaintext", "1 if packets to other nodes travel unencrypted, which only --insecure-plaintext allows.",
+			func(n status.Node) float64 { return truth(n.Encapsulation.Plaintext) }),
 		{
-			name: "sealane_lane_info", help: "Always 1; the labels tell what carries packets to other nodes.", labels: []string{"kind", "backend"},
-			samples: func(n status.Node) []sample { return []sample{*labelled(1, n.Lane.Kind, string(n.Lane.Backend))} },
+			name: "sealane_lane_info", help: "Always 1; the labels are the encapsulation (kind) and what carries it (backend: kernel or user-space).", labels: []string{"kind", "backend"},
+			samples: func(n status.Node) []sample {
+				return []sample{*labelled(1, n.Encapsulation.Kind, string(n.Encapsulation.Backend))}
+			},
 		},
-		gauge("sealane_guarded_uplinks", "Devices that the leak guard watches.",
+		gauge("sealane_guarded_uplinks", "Number of devices that the leak guard watches.",
 			func(n status.Node) float64 { return float64(len(n.Uplinks)) }),
 	}
 }
 
 func keyMetrics() []metric {
 	return []metric{
-		moment("sealane_certificate_expiry_timestamp_seconds", "When the node's certificate ends, in Unix time.",
+		moment("sealane_certificate_expiry_timestamp_seconds", "When the node's certificate expires, in Unix time.",
 			func(n status.Node) time.Time { return n.Certificate.NotAfter }),
-		moment("sealane_certificate_renewal_timestamp_seconds", "When the node asks for its next certificate, in Unix time.",
+		moment("sealane_certificate_renewal_timestamp_seconds", "When the node will request its next certificate, in Unix time.",
 			func(n status.Node) time.Time { return n.Certificate.RenewAt }),
-		moment("sealane_statement_expiry_timestamp_seconds", "When the node's newest key statement ends, in Unix time.",
+		moment("sealane_statement_expiry_timestamp_seconds", "When the node's newest key statement expires, in Unix time.",
 			func(n status.Node) time.Time { return n.Statement.NotAfter }),
-		moment("sealane_peers_certificate_expiry_timestamp_seconds", "When the first certificate of an accepted peer ends, in Unix time.", firstPeerExpiry),
+		moment("sealane_peers_certificate_expiry_timestamp_seconds", "When the first of the accepted peers' certificates expires, in Unix time.", firstPeerExpiry),
 		{
 			name:    "sealane_continuity_broken_total",
-			help:    "Accepted statements of known nodes whose certificate key the former one does not vouch for.",
-			counter: true, samples: func(n status.Node) []sample { return []sample{{value: discontinuities(n)}} },
+			help:    "Continuity warnings: accepted statements whose certificate key the node's previous key does not vouch for.",
+			counter: true, samples: func(n status.Node) []sample { return []sample{{value: continuityWarnings(n)}} },
 		},
-		gauge("sealane_key_generation", "Generation of the node's own WireGuard key; 0: none.",
+		gauge("sealane_key_generation", "Generation of the node's WireGuard key; 0 if it has none.",
 			func(n status.Node) float64 { return float64(n.Key.Generation) }),
-		gauge("sealane_revocation_list_number", "Number of the revocation list that the node's lanes follow; 0: none.",
+		gauge("sealane_revocation_list_number", "Number of the revocation list that the node enforces; 0 if it has none.",
 			func(n status.Node) float64 { return float64(n.Revocations.Number) }),
-		gauge("sealane_node_revoked", "Whether this very node is revoked (1).",
+		gauge("sealane_node_revoked", "1 if this node is revoked.",
 			func(n status.Node) float64 { return truth(n.Revocations.Revoked != "") }),
-		gauge("sealane_peers_revoked", "Nodes that have no lane because they are revoked.", revokedPeers),
+		gauge("sealane_peers_revoked", "Number of peers that have no lane because they are revoked.", revokedPeers),
 		{
-			name: "sealane_rotation_state_seconds", help: "How long the rotation of the node's key has been in the state it is in.", labels: []string{"state"},
+			name: "sealane_rotation_state_seconds", help: "How long the rotation of the node's key has been in its current state.", labels: []string{"state"},
 			samples: func(n status.Node) []sample {
 				if n.Rotation.State == "" {
 					return nil
@@ -97,19 +99,19 @@ func keyMetrics() []metric {
 				return []sample{*labelled(max(0, n.Time.Sub(n.Rotation.Since).Seconds()), n.Rotation.State)}
 			},
 		},
-		gauge("sealane_rotation_waiting_peers", "Peers that have not moved to the node's new key yet.",
+		gauge("sealane_rotation_waiting_peers", "Number of peers that have not moved to the node's new key.",
 			func(n status.Node) float64 { return float64(len(n.Rotation.Waiting)) }),
 		{
-			name: "sealane_pairings_total", help: "Preshared keys agreed on with peers, by role (client or server).", labels: []string{"role"}, counter: true,
+			name: "sealane_pairings_total", help: "Preshared keys agreed on with peers, by this node's role (client or server).", labels: []string{"role"}, counter: true,
 			samples: func(n status.Node) []sample { return pairings(n, true) },
 		},
 		{
-			name: "sealane_pairing_failures_total", help: "Exchanges of preshared keys that failed, by role and reason.", labels: []string{"role", "reason"}, counter: true,
+			name: "sealane_pairing_failures_total", help: "Failed exchanges of preshared keys, by this node's role and the reason.", labels: []string{"role", "reason"}, counter: true,
 			samples: func(n status.Node) []sample { return pairings(n, false) },
 		},
 		{
 			name:   "sealane_statements_refused_total",
-			help:   "Statements of other nodes that were refused, by reason.",
+			help:   "Key statements of other nodes that this node refused, by reason.",
 			labels: []string{"reason"}, counter: true, samples: refused,
 		},
 	}
@@ -125,15 +127,15 @@ func firstPeerExpiry(n status.Node) time.Time {
 	return first
 }
 
-func discontinuities(n status.Node) float64 {
+func continuityWarnings(n status.Node) float64 {
 	var sum uint64
-	for _, d := range n.Discontinuities {
+	for _, d := range n.ContinuityWarnings {
 		sum += d.Count
 	}
 	return float64(sum)
 }
 
-// pairings gives the exchanges that led to a key, or the others.
+// pairings returns the exchanges that agreed on a key, or those that failed.
 func pairings(n status.Node, agreed bool) []sample {
 	var out []sample
 	for _, p := range n.Pairings {
@@ -155,7 +157,7 @@ func revokedPeers(n status.Node) float64 {
 	return sum
 }
 
-// moment is a point in time; no sample while there is none.
+// moment is a point in time. It has no sample while the time is zero.
 func moment(name, help string, when func(status.Node) time.Time) metric {
 	return metric{name: name, help: help, samples: func(n status.Node) []sample {
 		if t := when(n); !t.IsZero() {
@@ -165,7 +167,7 @@ func moment(name, help string, when func(status.Node) time.Time) metric {
 	}}
 }
 
-// refused sums over nodes: their number is not bounded, that of the reasons is.
+// refused sums over nodes, whose number has no bound; the reasons are a fixed list.
 func refused(n status.Node) []sample {
 	var reasons []string
 	sums := map[string]float64{}
@@ -184,11 +186,11 @@ func refused(n status.Node) []sample {
 
 func addressMetrics() []metric {
 	return []metric{
-		gauge("sealane_pods", "Pods on the node that have addresses.", func(n status.Node) float64 { return float64(n.Pods) }),
-		gauge("sealane_queued_dels", "Ends of pods that could not be carried out and are tried again each minute.",
+		gauge("sealane_pods", "Number of pods on the node that have an address.", func(n status.Node) float64 { return float64(n.Pods) }),
+		gauge("sealane_queued_dels", "CNI DEL requests that have failed so far; the daemon retries them every minute.",
 			func(n status.Node) float64 { return float64(n.QueuedDels) }),
 		{
-			name: "sealane_ipam_addresses", help: "Pod addresses of the node, by family and by whether a pod has them (state used or free).",
+			name: "sealane_ipam_addresses", help: "Pod addresses of the node, by family and state (used or free).",
 			labels: []string{"family", "state"},
 			samples: func(n status.Node) []sample {
 				var out []sample
@@ -204,28 +206,28 @@ func addressMetrics() []metric {
 
 func trafficMetrics() []metric {
 	drops := func(n status.Node) []status.Drop { return n.Drops }
-	trials := func(n status.Node) []status.Drop { return n.Trials }
+	dryRun := func(n status.Node) []status.Drop { return n.DryRunDrops }
 	paths := func(n status.Node) []status.Traffic { return n.Paths }
 	return []metric{
 		{
-			name: "sealane_drops_packets_total", help: "Packets that the data path dropped, by reason.", labels: []string{"reason"}, counter: true,
+			name: "sealane_drops_packets_total", help: "Packets dropped by the data path, by reason.", labels: []string{"reason"}, counter: true,
 			samples: each(drops, func(_ status.Node, d status.Drop) *sample { return labelled(float64(d.Packets), d.Reason) }),
 		},
 		{
-			name: "sealane_drops_bytes_total", help: "Bytes of the packets that the data path dropped, by reason.", labels: []string{"reason"}, counter: true,
+			name: "sealane_drops_bytes_total", help: "Bytes of packets dropped by the data path, by reason.", labels: []string{"reason"}, counter: true,
 			samples: each(drops, func(_ status.Node, d status.Drop) *sample { return labelled(float64(d.Bytes), d.Reason) }),
 		},
 		{
-			name: "sealane_policy_trial_packets_total", help: "Packets that began a flow, or went on with one after a change of policies, and that policies in dry run would have dropped, by reason.",
+			name: "sealane_policy_dry_run_packets_total", help: "Packets that policies in dry run would have dropped, by reason. Counts packets that start a flow, or continue one after policies changed.",
 			labels: []string{"reason"}, counter: true,
-			samples: each(trials, func(_ status.Node, d status.Drop) *sample { return labelled(float64(d.Packets), d.Reason) }),
+			samples: each(dryRun, func(_ status.Node, d status.Drop) *sample { return labelled(float64(d.Packets), d.Reason) }),
 		},
 		{
-			name: "sealane_paths_packets_total", help: "Packets of pods, by the way that they took through the node.", labels: []string{"path"}, counter: true,
+			name: "sealane_paths_packets_total", help: "Packets of pods, by their path through the node.", labels: []string{"path"}, counter: true,
 			samples: each(paths, func(_ status.Node, p status.Traffic) *sample { return labelled(float64(p.Packets), p.Path) }),
 		},
 		{
-			name: "sealane_paths_bytes_total", help: "Bytes of the packets of pods, by the way that they took through the node.", labels: []string{"path"}, counter: true,
+			name: "sealane_paths_bytes_total", help: "Bytes of pods' packets, by their path through the node.", labels: []string{"path"}, counter: true,
 			samples: each(paths, func(_ status.Node, p status.Traffic) *sample { return labelled(float64(p.Bytes), p.Path) }),
 		},
 	}
@@ -238,23 +240,23 @@ func peerMetrics() []metric {
 	}
 	counter := func(m metric) metric { m.counter = true; return m }
 	return []metric{
-		byPeer("sealane_peer_connected", "Whether packets can go to the peer (1) or are refused (0).",
+		byPeer("sealane_peer_connected", "1 if packets can reach the peer; 0 if this node refuses to send them.",
 			func(_ status.Node, p status.Peer) *sample {
 				return labelled(truth(p.State == status.Connected), p.Name)
 			}),
-		byPeer("sealane_peer_handshake_age_seconds", "Time since the last handshake with the peer. An idle lane makes none.", handshakeAge),
-		counter(byPeer("sealane_peer_receive_bytes_total", "Bytes received from the peer through its lanes.",
+		byPeer("sealane_peer_handshake_age_seconds", "Time since the last handshake with the peer, in seconds. An idle lane does not handshake.", handshakeAge),
+		counter(byPeer("sealane_peer_receive_bytes_total", "Bytes received from the peer through its lane.",
 			func(_ status.Node, p status.Peer) *sample { return labelled(float64(p.RxBytes), p.Name) })),
-		counter(byPeer("sealane_peer_transmit_bytes_total", "Bytes sent to the peer through its lanes.",
+		counter(byPeer("sealane_peer_transmit_bytes_total", "Bytes sent to the peer through its lane.",
 			func(_ status.Node, p status.Peer) *sample { return labelled(float64(p.TxBytes), p.Name) })),
-		byPeer("sealane_peer_statement_expiry_timestamp_seconds", "When the peer's key statement ends, in Unix time.",
+		byPeer("sealane_peer_statement_expiry_timestamp_seconds", "When the peer's key statement expires, in Unix time.",
 			func(_ status.Node, p status.Peer) *sample {
 				if p.StatementNotAfter.IsZero() {
 					return nil
 				}
 				return labelled(float64(p.StatementNotAfter.Unix()), p.Name)
 			}),
-		byPeer("sealane_peer_grace", "Whether what vouches for the peer's key has ended and its lane lives on for the time of grace (1).",
+		byPeer("sealane_peer_grace", "1 if the peer's certificate or statement has expired and its lane lives on in the grace period.",
 			func(_ status.Node, p status.Peer) *sample { return labelled(truth(p.Grace), p.Name) }),
 	}
 }

@@ -102,7 +102,7 @@ func TestAwkwardReports(t *testing.T) {
 		})
 	}
 	const want = `
-		# HELP sealane_statements_refused_total Statements of other nodes that were refused, by reason.
+		# HELP sealane_statements_refused_total Key statements of other nodes that this node refused, by reason.
 		# TYPE sealane_statements_refused_total counter
 		sealane_statements_refused_total{reason="signature"} 7
 	`
@@ -110,7 +110,7 @@ func TestAwkwardReports(t *testing.T) {
 		t.Error(err)
 	}
 	const free = `
-		# HELP sealane_ipam_addresses Pod addresses of the node, by family and by whether a pod has them (state used or free).
+		# HELP sealane_ipam_addresses Pod addresses of the node, by family and state (used or free).
 		# TYPE sealane_ipam_addresses gauge
 		sealane_ipam_addresses{family="ipv4",state="free"} 0
 		sealane_ipam_addresses{family="ipv4",state="used"} 258

@@ -15,26 +15,26 @@ func enforcementMetrics() []metric {
 		return m
 	}
 	return []metric{
-		gauge("sealane_enforcement_active", "Whether policies and services are those of the API (1), or those that an earlier daemon left (0).",
+		gauge("sealane_enforcement_active", "1 if the data path enforces the policies and services of the API; 0 while it enforces what an earlier daemon left.",
 			func(n status.Node) float64 { return truth(n.Enforcement.Enforcing) }),
-		gauge("sealane_enforcement_incomplete", "Whether something is missing in the data path (1), which denies what it would allow.",
+		gauge("sealane_enforcement_incomplete", "1 if the data path lacks entries; it denies the traffic that they would allow.",
 			func(n status.Node) float64 { return truth(n.Enforcement.Problem != "") }),
 		{
-			name: "sealane_enforcement_entries", help: "Entries that the data path should have, by table.", labels: []string{"table"},
+			name: "sealane_enforcement_entries", help: "Entries that the data path should hold, by table.", labels: []string{"table"},
 			samples: func(n status.Node) []sample { return entries(n.Enforcement) },
 		},
-		number("sealane_enforcement_waiting_pods", "Pods that cannot be connected yet, because their policies are not known or not written.",
+		number("sealane_enforcement_waiting_pods", "Pods that wait for their network until their policies are known and written to the data path.",
 			func(e status.Enforcement) int { return e.Waiting }),
-		number("sealane_enforcement_refused_pods", "Pods of the cluster that claim an address which their node cannot give.",
+		number("sealane_enforcement_refused_pods", "Pods of the cluster that claim an address outside the pod ranges of their node; policies ignore them.",
 			func(e status.Enforcement) int { return e.RefusedPods }),
-		counter("sealane_enforcement_writes_total", "Times that a difference, or the whole, was written to the data path.",
+		counter("sealane_enforcement_writes_total", "Writes of policies and services to the data path, full or incremental.",
 			func(e status.Enforcement) uint64 { return e.Writes }),
-		counter("sealane_enforcement_failed_writes_total", "Writes of which the data path refused something.",
+		counter("sealane_enforcement_failed_writes_total", "Writes that failed at least in part; the daemon retries them.",
 			func(e status.Enforcement) uint64 { return e.FailedWrites }),
-		gauge("sealane_enforcement_last_write_seconds", "How long compiling and writing took the last time.",
+		gauge("sealane_enforcement_last_write_seconds", "Duration of the last compilation and write of policies and services, in seconds.",
 			func(n status.Node) float64 { return n.Enforcement.LastWrite }),
 		{
-			name: "sealane_enforcement_delay_seconds", help: "From the arrival of a change at the node until it is in the data path.",
+			name: "sealane_enforcement_delay_seconds", help: "Time from the arrival of a change at the node until the data path enforces it, in seconds.",
 			histogram: func(n status.Node) status.Histogram { return n.Enforcement.Delay },
 		},
 	}
@@ -42,7 +42,7 @@ func enforcementMetrics() []metric {
 
 func entries(e status.Enforcement) []sample {
 	return []sample{
-		*labelled(float64(e.Identities), "identities"), *labelled(float64(e.Blocks), "blocks"), *labelled(float64(e.Guards), "guards"),
+		*labelled(float64(e.Identities), "identities"), *labelled(float64(e.Blocks), "blocks"), *labelled(float64(e.EndpointPolicies), "endpoint_policies"),
 		*labelled(float64(e.Sets), "sets"), *labelled(float64(e.Rules), "rules"), *labelled(float64(e.PortSets), "ports"),
 		*labelled(float64(e.Frontends), "frontends"), *labelled(float64(e.Backends), "backends"),
 	}

@@ -39,8 +39,8 @@ func (m metric) kind() prometheus.ValueType {
 	return prometheus.GaugeValue
 }
 
-// send gives the samples to Prometheus. It refuses a whole scrape in which two
-// samples are alike or a label is not UTF-8, so neither is let through.
+// send sends the samples to Prometheus. Prometheus refuses a whole scrape if two
+// samples are alike or a label is not UTF-8, so send lets neither through.
 func (m metric) send(n status.Node, out chan<- prometheus.Metric) {
 	if m.histogram != nil {
 		out <- constant(m.desc(), m.histogram(n))
@@ -59,8 +59,8 @@ func (m metric) send(n status.Node, out chan<- prometheus.Metric) {
 	}
 }
 
-// constant makes a sample of a histogram: Prometheus counts in each bucket what
-// is in the lower ones, too.
+// constant makes a sample of a histogram. Prometheus counts the values of all lower
+// buckets in each bucket, too.
 func constant(desc *prometheus.Desc, h status.Histogram) prometheus.Metric {
 	below, count := map[float64]uint64{}, uint64(0)
 	for i, bound := range status.DelayBounds() {

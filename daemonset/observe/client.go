@@ -21,8 +21,8 @@ import (
 // Client asks the daemon of this node.
 type Client struct{ Socket string }
 
-// Monitor copies the lines of JSON, one for each Record, to w until ctx ends,
-// which is no error.
+// Monitor copies the records to w as lines of JSON until ctx ends, which is not an
+// error.
 func (c Client) Monitor(ctx context.Context, f Filter, w io.Writer) error {
 	if err := f.Validate(); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (c Client) Monitor(ctx context.Context, f Filter, w io.Writer) error {
 	return fmt.Errorf("copy verdicts: %w", err)
 }
 
-// Explain asks for an Answer.
+// Explain asks the daemon what its tables decide.
 func (c Client) Explain(ctx context.Context, x policy.Traffic) (Answer, error) {
 	body, err := c.get(ctx, pathExplain, url.Values{
 		"from": {x.From.String()}, "to": {x.To.String()},

@@ -5,9 +5,8 @@ package observe
 
 import "errors"
 
-// ErrFilter says that a filter cannot be understood; the text names the flag and
-// its value.
+// ErrFilter means that a filter is malformed; the text names the flag and its value.
 var ErrFilter = errors.New("bad filter")
 
-// ErrUnreachable says that no daemon answers on the socket.
+// ErrUnreachable means that no daemon answers on the socket.
 var ErrUnreachable = errors.New("no daemon answers")

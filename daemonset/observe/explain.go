@@ -10,25 +10,25 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// Answer is what one node's tables say of a connection.
+// Answer is what one node's tables decide about a connection.
 type Answer struct {
 	Node string `json:"node"`
-	// Egress and Ingress are nil where another node decides, or nobody.
+	// Egress and Ingress are nil where another node decides, or none does.
 	Egress  *Found `json:"egress,omitempty"`
 	Ingress *Found `json:"ingress,omitempty"`
-	// Service names the service (namespace/name) that has the destination's
-	// address: what a pod asks it for is decided by the backend's address.
+	// Service is the service (namespace/name) that has the destination's address;
+	// empty: none. Policies judge the address of the backend, not this one.
 	Service string `json:"service,omitempty"`
 }
 
-// Found is what is in the tables for one direction.
+// Found is what the tables hold for one direction.
 type Found struct {
-	Allowed      bool `json:"allowed"`
-	TrialAllowed bool `json:"trialAllowed"` // as if policies in dry run were in force
-	// Unguarded says that the pod has no guard in the tables: nothing gets in or
-	// out of it.
-	Unguarded bool `json:"unguarded,omitempty"`
-	// UnknownPeer says that the other end has no identity: it is no pod, or one
+	Allowed       bool `json:"allowed"`
+	DryRunAllowed bool `json:"dryRunAllowed"` // as if policies in dry run were in force
+	// NoPolicy is set if the pod has no endpoint policy in the tables: all of its
+	// traffic is dropped.
+	NoPolicy bool `json:"noPolicy,omitempty"`
+	// UnknownPeer is set if the other end has no identity: it is not a pod, or one
 	// that this node has not heard of.
 	UnknownPeer bool `json:"unknownPeer,omitempty"`
 }
@@ -40,17 +40,17 @@ type Here struct {
 	Pod       func(netip.Addr) bool // whether a pod of this node has the address
 }
 
-// Explain looks a connection up as the data path of a node does.
+// Explain looks up a connection as the data path of a node does.
 func Explain(t policy.Tables, x policy.Traffic, here Here) Answer {
 	x.From, x.To = x.From.Unmap(), x.To.Unmap()
 	v := t.Verdict(x, here.Addresses...)
 	a := Answer{Node: here.Node}
 	if here.Pod(x.From) {
-		a.Egress = &Found{Allowed: v.Egress, TrialAllowed: v.TrialEgress}
+		a.Egress = &Found{Allowed: v.Egress, DryRunAllowed: v.TrialEgress}
 		a.Egress.check(t, x.From, x.To)
 	}
 	if here.Pod(x.To) {
-		a.Ingress = &Found{Allowed: v.Ingress, TrialAllowed: v.TrialIngress}
+		a.Ingress = &Found{Allowed: v.Ingress, DryRunAllowed: v.TrialIngress}
 		a.Ingress.check(t, x.To, x.From)
 	}
 	for _, f := range []*Found{a.Egress, a.Ingress} {
@@ -65,8 +65,8 @@ func Explain(t policy.Tables, x policy.Traffic, here Here) Answer {
 func (f *Found) check(t policy.Tables, subject, peer netip.Addr) {
 	_, guarded := t.Guards[subject]
 	_, known := t.Identities[peer]
-	f.Unguarded, f.UnknownPeer = !guarded, !known
+	f.NoPolicy, f.UnknownPeer = !guarded, !known
 	if !guarded {
-		f.Allowed, f.TrialAllowed = false, false
+		f.Allowed, f.DryRunAllowed = false, false
 	}
 }

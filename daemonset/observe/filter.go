@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Filter says which records are wanted: those that all of its fields agree to.
-// Empty fields agree to everything.
+// Filter selects records: those that match all of its fields. An empty field matches
+// everything.
 type Filter struct {
 	Namespace string `json:"namespace,omitempty"` // of the pod at either end
 	Pod       string `json:"pod,omitempty"`       // at either end, as namespace/name
@@ -24,15 +24,15 @@ type Filter struct {
 
 // Register puts the flags on fs; call Validate after it has parsed.
 func (f *Filter) Register(fs *flag.FlagSet) {
-	fs.StringVar(&f.Namespace, "pod-namespace", "", "only flows with a pod of this namespace at either end")
-	fs.StringVar(&f.Pod, "pod", "", "only flows with this pod (namespace/name) at either end")
-	fs.StringVar(&f.To, "to", "", "only flows to this pod or service (namespace/name), node, address or range of addresses")
-	fs.UintVar(&f.Port, "port", 0, "only flows to this port, of the destination or of the service")
-	fs.StringVar(&f.Protocol, "protocol", "", "only flows of this protocol: tcp, udp, sctp, icmp, icmpv6 or a number")
-	fs.StringVar(&f.Verdict, "verdict", "", "only flows with this verdict: allowed, denied or would_deny")
+	fs.StringVar(&f.Namespace, "pod-namespace", "", "show only flows with a pod of this namespace at either end")
+	fs.StringVar(&f.Pod, "pod", "", "show only flows with this pod (namespace/name) at either end")
+	fs.StringVar(&f.To, "to", "", "show only flows to this pod or service (namespace/name), node, address or range of addresses")
+	fs.UintVar(&f.Port, "port", 0, "show only flows to this port, of the destination or of the service")
+	fs.StringVar(&f.Protocol, "protocol", "", "show only flows of this protocol: tcp, udp, sctp, icmp, icmpv6 or a number")
+	fs.StringVar(&f.Verdict, "verdict", "", "show only flows with this verdict: allowed, denied or dry_run_denied")
 }
 
-// Args are the flags, as Register understands them.
+// Args returns the flags, as Register understands them.
 func (f Filter) Args() []string {
 	var args []string
 	f.each(func(name, value string) { args = append(args, "--"+name+"="+value) })
@@ -53,8 +53,7 @@ func (f Filter) each(do func(name, value string)) {
 	}
 }
 
-// Validate returns an error, which wraps ErrFilter, unless each field may agree
-// to something.
+// Validate returns an error, which wraps ErrFilter, if a field cannot match anything.
 func (f Filter) Validate() error {
 	bad := func(name string, value any, remedy string) error {
 		return fmt.Errorf("%w: --%s=%v: %s", ErrFilter, name, value, remedy)
@@ -67,13 +66,13 @@ func (f Filter) Validate() error {
 		return bad("pod", f.Pod, "write namespace/name")
 	case f.Protocol != "" && !known:
 		return bad("protocol", f.Protocol, "use tcp, udp, sctp, icmp, icmpv6 or a number up to 255")
-	case f.Verdict != "" && !slices.Contains([]string{Allowed, Denied, WouldDeny}, f.Verdict):
-		return bad("verdict", f.Verdict, "use allowed, denied or would_deny")
+	case f.Verdict != "" && !slices.Contains([]string{Allowed, Denied, DryRunDenied}, f.Verdict):
+		return bad("verdict", f.Verdict, "use allowed, denied or dry_run_denied")
 	}
 	return nil
 }
 
-// takes judges by what the data path has reported, which costs nothing.
+// takes matches what the data path itself has reported, which costs little.
 func (f Filter) takes(flow Flow) bool {
 	if f.Protocol != "" {
 		if number, ok := ParseProtocol(f.Protocol); !ok || number != flow.Protocol {
@@ -85,7 +84,7 @@ func (f Filter) takes(flow Flow) bool {
 		(f.Port == 0 || hasPorts(flow.Protocol) && (port == flow.Destination.Port() || port == flow.Frontend.Port()))
 }
 
-// wants judges by names.
+// wants matches the names.
 func (f Filter) wants(r Record) bool {
 	inNamespace := func(e End) bool { return strings.HasPrefix(e.Pod, f.Namespace+"/") }
 	return (f.Namespace == "" || inNamespace(r.Source) || inNamespace(r.Destination)) &&

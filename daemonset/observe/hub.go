@@ -18,7 +18,7 @@ type Source interface {
 	Watch(ctx context.Context, f func(Flow)) error
 }
 
-// Hub hands flows to everybody who watches. See NewHub.
+// Hub hands flows to all readers. See NewHub.
 type Hub struct {
 	source Source
 	log    *slog.Logger
@@ -26,10 +26,10 @@ type Hub struct {
 
 	mu      sync.Mutex // guards what follows
 	readers map[*reader]bool
-	stop    context.CancelFunc // ends the watching that goes on; nil: none does
+	stop    context.CancelFunc // ends the current Watch of the source; nil: none runs
 }
 
-// reader is somebody who watches.
+// reader is one client of a Hub.
 type reader struct {
 	filter Filter
 	flows  chan Flow
@@ -37,10 +37,10 @@ type reader struct {
 	failed chan error // has a value when the source has failed
 }
 
-// backlog is how many flows a reader may be behind.
+// backlog is the number of flows that a reader may lag behind.
 const backlog = 4096
 
-// NewHub makes a Hub, which watches nothing until it runs.
+// NewHub returns a Hub, which watches nothing until Run is called.
 func NewHub(source Source, log *slog.Logger) *Hub {
 	return &Hub{source: source, log: log, wake: make(chan struct{}, 1), readers: map[*reader]bool{}}
 }

@@ -115,7 +115,7 @@ func TestRecords(t *testing.T) {
 	denied.Reason = "policy_ingress"
 	service := flow(Allowed, "10.244.1.5:4000", "10.244.2.7:5432")
 	service.Frontend = netip.MustParseAddrPort("10.96.0.9:5432")
-	trial := flow(WouldDeny, "10.244.1.5:4000", "192.0.2.1:443")
+	trial := flow(DryRunDenied, "10.244.1.5:4000", "192.0.2.1:443")
 	trial.Reason = "policy_egress"
 	ping := flow(Allowed, "[fd00::1:5]:77", "[fd00::2:7]:77")
 	ping.Protocol = icmpv6
@@ -127,7 +127,7 @@ func TestRecords(t *testing.T) {
 		"denied":  {"n2", denied, "n2 DENIED other/spy:4000 -> shop/db:5432 TCP; policy_ingress; egress allowed: no policy isolates it; ingress denied: isolated by shop/db, and no rule allows it"},
 		"service": {"n1", service, "n1 allowed shop/web:4000 -> shop/db:5432 TCP by service shop/db 10.96.0.9:5432; egress allowed: no policy isolates it; lane to n2: wireguard keys 3/5"},
 		"arrived": {"n2", flow(Allowed, "10.244.1.5:4000", "10.244.2.7:5432"), "n2 allowed shop/web:4000 -> shop/db:5432 TCP; ingress allowed by shop/db ingress[0] from[0]; lane to n1: wireguard keys 3/5"},
-		"trial":   {"n1", trial, "n1 WOULD-DENY shop/web:4000 -> 192.0.2.1:443 TCP; policy_egress; egress in dry run denied: isolated by shop/tomorrow, and no rule allows it"},
+		"trial":   {"n1", trial, "n1 DRY-RUN-DENIED shop/web:4000 -> 192.0.2.1:443 TCP; policy_egress; egress in dry run denied: isolated by shop/tomorrow, and no rule allows it"},
 		"ping":    {"n1", ping, "n1 allowed shop/web -> shop/db ICMPv6; egress allowed: no policy isolates it; lane to n2: wireguard keys 3/5"},
 		"node":    {"n2", flow(Allowed, "172.30.0.12:4000", "10.244.2.7:80"), "n2 allowed node n2:4000 -> shop/db:80 TCP; ingress a pod and its own node may always reach each other"},
 	} {
@@ -383,11 +383,11 @@ func TestExplainOverSocket(t *testing.T) {
 		from, to string
 		want     Answer
 	}{
-		"from outside":    {"10.244.1.5", "10.244.2.7", Answer{Node: "n2", Ingress: &Found{Allowed: true, TrialAllowed: true}}},
-		"both here":       {"10.244.2.8", "10.244.2.7", Answer{Node: "n2", Egress: &Found{Allowed: true, TrialAllowed: true}, Ingress: &Found{}}},
+		"from outside":    {"10.244.1.5", "10.244.2.7", Answer{Node: "n2", Ingress: &Found{Allowed: true, DryRunAllowed: true}}},
+		"both here":       {"10.244.2.8", "10.244.2.7", Answer{Node: "n2", Egress: &Found{Allowed: true, DryRunAllowed: true}, Ingress: &Found{}}},
 		"unknown":         {"10.244.9.9", "10.244.2.7", Answer{Node: "n2", Ingress: &Found{UnknownPeer: true}}},
-		"own node":        {"172.30.0.12", "10.244.2.7", Answer{Node: "n2", Ingress: &Found{Allowed: true, TrialAllowed: true}}},
-		"to a service":    {"10.244.2.8", "10.96.0.9", Answer{Node: "n2", Egress: &Found{Allowed: true, TrialAllowed: true, UnknownPeer: true}, Service: "shop/db"}},
+		"own node":        {"172.30.0.12", "10.244.2.7", Answer{Node: "n2", Ingress: &Found{Allowed: true, DryRunAllowed: true}}},
+		"to a service":    {"10.244.2.8", "10.96.0.9", Answer{Node: "n2", Egress: &Found{Allowed: true, DryRunAllowed: true, UnknownPeer: true}, Service: "shop/db"}},
 		"nobody's affair": {"10.244.1.5", "192.0.2.1", Answer{Node: "n2"}},
 	} {
 		got, err := c.Explain(t.Context(), policy.Traffic{From: netip.MustParseAddr(tc.from), To: netip.MustParseAddr(tc.to), Protocol: policy.TCP, Port: 5432})
@@ -406,11 +406,11 @@ func TestExplainOverSocket(t *testing.T) {
 	}
 }
 
-// TestUnguarded: a pod that has no guard is cut off, whatever the rest says.
-func TestUnguarded(t *testing.T) {
+// TestNoPolicy: a pod that has no guard is cut off, whatever the rest says.
+func TestNoPolicy(t *testing.T) {
 	x := policy.Traffic{From: netip.MustParseAddr("10.244.1.5"), To: netip.MustParseAddr("10.244.2.7"), Protocol: policy.TCP, Port: 80}
 	got := Explain(policy.Tables{}, x, Here{Node: "n2", Pod: func(a netip.Addr) bool { return a == x.To }})
-	if diff := cmp.Diff(Answer{Node: "n2", Ingress: &Found{Unguarded: true, UnknownPeer: true}}, got); diff != "" {
+	if diff := cmp.Diff(Answer{Node: "n2", Ingress: &Found{NoPolicy: true, UnknownPeer: true}}, got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -423,7 +423,7 @@ func TestExplanation(t *testing.T) {
 	}
 	agreed := explain("10.244.1.5", "10.244.2.7")
 	agreed.Egress.Node, agreed.Ingress.Node = "n1", "n2"
-	agreed.Egress.Tables, agreed.Ingress.Tables = &Found{Allowed: true}, &Found{Allowed: true, TrialAllowed: true}
+	agreed.Egress.Tables, agreed.Ingress.Tables = &Found{Allowed: true}, &Found{Allowed: true, DryRunAllowed: true}
 	differs := explain("10.244.2.8", "10.244.2.7")
 	differs.Egress.Node, differs.Ingress.Node = "n2", "n2"
 	differs.Egress.Tables, differs.Ingress.Tables = &Found{UnknownPeer: true}, &Found{}
@@ -441,12 +441,12 @@ func TestExplanation(t *testing.T) {
     tables of node n2: allowed, they agree
 other/spy (10.244.2.8) -> shop/db (10.244.2.7) TCP port 5432: denied
   egress of other/spy: allowed: no policy isolates it
-    tables of node n2: denied, THEY DISAGREE: the other end is not known there
+    tables of node n2: denied, THEY DISAGREE: the other end is unknown there
   ingress of shop/db: denied: isolated by shop/db, and no rule allows it
     tables of node n2: denied, they agree
 192.0.2.1 -> shop/db (10.244.2.7) TCP port 5432: denied
-  10.244.2.7 is the address of service shop/db: what pods ask it for is decided by the address of the backend; ask for that
-  egress: no pod, hence no policy
+  10.244.2.7 is the address of service shop/db: policies judge the address of the backend, so ask for that instead
+  egress: not a pod, so no policy applies
   ingress of shop/db: denied: isolated by shop/db, and no rule allows it
     tables of node n2: not known: no agent pod on the node
 `

@@ -11,30 +11,30 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// Names says whose an address is.
+// Names finds the owner of an address.
 type Names interface {
 	PodAt(netip.Addr) (policy.Pod, bool)
 	NodeAt(netip.Addr) (name string, ok bool)
 	ServiceAt(netip.Addr) (name string, ok bool) // namespace/name
 }
 
-// Rules is what policies are decided by, beside pods.
+// Rules is what decides policies, beside pods.
 type Rules interface {
 	Namespace(name string) (labels map[string]string, ok bool)
 	Policies(namespace string) []*networkingv1.NetworkPolicy
 	NodeAddresses(name string) []netip.Addr
 }
 
-// Observer says of flows what a node knows of them.
+// Observer adds to flows what a node knows about them.
 type Observer struct {
 	Node  string // the name of this node
 	Names Names
 	Rules Rules
-	// Lane is the way to another node; nil if it is no peer.
+	// Lane returns the lane to another node; nil if that node is not a peer.
 	Lane func(node string) *Lane
 }
 
-// identify fills in everything but what policies say.
+// identify fills in everything except what policies decide.
 func (o *Observer) identify(f Flow) Record {
 	r := Record{
 		Time: f.Time, Node: o.Node, Verdict: f.Verdict, Reason: f.Reason, Protocol: ProtocolName(f.Protocol),
@@ -65,19 +65,19 @@ func (o *Observer) end(a netip.AddrPort) End {
 	return e
 }
 
-// decide adds what policies say, as far as this node has to carry it out.
+// decide adds what policies decide, for the directions that this node enforces.
 func (o *Observer) decide(f Flow, r *Record) {
 	x := policy.Traffic{From: f.Source.Addr(), To: f.Destination.Addr(), Protocol: f.Protocol}
 	if hasPorts(f.Protocol) {
 		x.Port = f.Destination.Port()
 	}
 	d := policy.Decide(o.cluster(x), x)
-	trial := f.Verdict == WouldDeny
+	dryRun := f.Verdict == DryRunDenied
 	if r.Source.Pod != "" && r.Source.Node == o.Node {
-		r.Egress = sideOf(d.Egress, trial)
+		r.Egress = sideOf(d.Egress, dryRun)
 	}
 	if r.Destination.Pod != "" && r.Destination.Node == o.Node {
-		r.Ingress = sideOf(d.Ingress, trial)
+		r.Ingress = sideOf(d.Ingress, dryRun)
 	}
 }
 
@@ -102,10 +102,10 @@ func (o *Observer) cluster(x policy.Traffic) policy.Cluster {
 	return c
 }
 
-func sideOf(s policy.Side, trial bool) *Side {
+func sideOf(s policy.Side, dryRun bool) *Side {
 	j := s.Now
-	if trial {
+	if dryRun {
 		j = s.Trial
 	}
-	return &Side{Allowed: j.Allowed, DryRun: trial, Always: s.Always, Isolating: j.Isolating, Allowing: j.Allowing}
+	return &Side{Allowed: j.Allowed, DryRun: dryRun, Always: s.Always, Isolating: j.Isolating, Allowing: j.Allowing}
 }

@@ -14,58 +14,58 @@ import (
 
 // The verdicts of a Flow.
 const (
-	Allowed   = "allowed"
-	Denied    = "denied"
-	WouldDeny = "would_deny" // passed, and would not if policies in dry run were in force
+	Allowed      = "allowed"
+	Denied       = "denied"
+	DryRunDenied = "dry_run_denied" // passed; policies in dry run would have denied it
 )
 
-// Flow is what the data path reports of a flow: when it begins, and when
-// policies have changed and it is denied.
+// Flow is what the data path reports about a flow when it begins, and when it is
+// denied after policies changed.
 type Flow struct {
 	Time        time.Time
 	Source      netip.AddrPort // who began it
-	Destination netip.AddrPort // the backend, where a service was asked for
-	Frontend    netip.AddrPort // the service that was asked for; invalid: none
+	Destination netip.AddrPort // the backend, if the flow was addressed to a service
+	Frontend    netip.AddrPort // the service that the flow was addressed to; invalid: none
 	Protocol    uint8          // as in the IP header
-	Verdict     string         // Allowed, Denied or WouldDeny
-	Reason      string         // the label of the drop reason; of WouldDeny: what it would have been
-	Lost        uint64         // flows before this one that the data path could not report
+	Verdict     string         // Allowed, Denied or DryRunDenied
+	Reason      string         // the label of the drop reason; of DryRunDenied: what it would have been
+	Lost        uint64         // number of flows before this one that the data path could not report
 }
 
-// Record is a line of the stream: a flow with all that the node knows of it. The
-// first line is none, and says that flows are shown from now on; and so is one
-// that tells how many flows the reader has missed.
+// Record is a line of the stream: a flow with all that the node knows about it. Two
+// kinds of lines hold no flow: the first one, which says that flows are shown from now
+// on, and one that says how many flows the reader has missed.
 type Record struct {
 	Time time.Time `json:"time"`
-	Node string    `json:"node"` // that decided
+	Node string    `json:"node"` // the node that decided
 	// Begun is set in the first line.
 	Begun bool `json:"begun,omitempty"`
-	// Lost is how many flows before this line the reader, or the daemon, was too
-	// slow for. Of those that the daemon missed nobody knows whether the filter wants them.
+	// Lost is how many flows before this line were lost because the reader or the
+	// daemon was too slow; 0: none. It may include flows that the filter excludes.
 	Lost        uint64   `json:"lost,omitempty"`
 	Verdict     string   `json:"verdict,omitempty"`
 	Reason      string   `json:"reason,omitempty"` // label of the drop reason
 	Protocol    string   `json:"protocol,omitempty"`
 	Source      End      `json:"source,omitzero"`
 	Destination End      `json:"destination,omitzero"`
-	Service     *Service `json:"service,omitempty"` // nil: none was asked for
-	// Egress and Ingress are what the policies of the API say now, each where the
-	// pod is on this node. They differ from the verdict when policies or labels
-	// have just changed.
+	Service     *Service `json:"service,omitempty"` // nil: the flow is not to a service
+	// Egress and Ingress are what the policies of the API decide now; nil unless the
+	// pod of that direction is on this node. They differ from the verdict if policies
+	// or labels have just changed.
 	Egress  *Side `json:"egress,omitempty"`
 	Ingress *Side `json:"ingress,omitempty"`
-	Lane    *Lane `json:"lane,omitempty"` // nil: the flow does not go to or come from another node
+	Lane    *Lane `json:"lane,omitempty"` // nil: no other node is at either end
 }
 
 // End is one end of a flow.
 type End struct {
 	Address netip.Addr `json:"address"`
-	Port    uint16     `json:"port,omitempty"` // of protocols that have ports
+	Port    uint16     `json:"port,omitempty"` // 0: the protocol has no ports
 	Pod     string     `json:"pod,omitempty"`  // namespace/name
-	Node    string     `json:"node,omitempty"` // that the pod runs on, or that has the address
+	Node    string     `json:"node,omitempty"` // the node of the pod, or the one that has the address
 }
 
-// String names the end as people do.
+// String returns the name of the end, or its address.
 func (e End) String() string {
 	name := e.Address.String()
 	switch {
@@ -82,23 +82,23 @@ func (e End) String() string {
 	return name + ":" + strconv.Itoa(int(e.Port))
 }
 
-// Service is what a pod asked for.
+// Service is the service that a flow was addressed to.
 type Service struct {
 	Address netip.AddrPort `json:"address"`
 	Name    string         `json:"name,omitempty"` // namespace/name
 }
 
-// Side is what policies say of one direction.
+// Side is what policies decide about one direction.
 type Side struct {
 	Allowed bool `json:"allowed"`
-	// DryRun says that the rest is as if policies in dry run were in force.
+	// DryRun is set if the other fields are as if policies in dry run were in force.
 	DryRun    bool     `json:"dryRun,omitempty"`
-	Always    string   `json:"always,omitempty"` // why it is allowed whatever policies say
-	Isolating []string `json:"isolating,omitempty"`
-	Allowing  []string `json:"allowing,omitempty"`
+	Always    string   `json:"always,omitempty"`    // why no policy can deny it; empty: policies decide
+	Isolating []string `json:"isolating,omitempty"` // the policies that isolate the pod
+	Allowing  []string `json:"allowing,omitempty"`  // the rules that allow the flow
 }
 
-// String says it in a few words.
+// String returns the decision in a few words.
 func (s Side) String() string {
 	text := ""
 	if s.DryRun {
@@ -110,18 +110,18 @@ func (s Side) String() string {
 	return text + policy.Judgement{Allowed: s.Allowed, Isolating: s.Isolating, Allowing: s.Allowing}.String()
 }
 
-// Lane is the way to another node.
+// Lane is the lane to another node.
 type Lane struct {
 	Peer      string `json:"peer"` // the other node
 	Kind      string `json:"kind"` // wireguard or vxlan
 	Encrypted bool   `json:"encrypted"`
-	// OwnGeneration and PeerGeneration are of the WireGuard keys that carry what is
-	// sent; zero: there is no lane now, and nothing is sent.
+	// OwnGeneration and PeerGeneration are those of the WireGuard keys in use; zero:
+	// there is no lane at the moment, and nothing is sent.
 	OwnGeneration  uint64 `json:"ownGeneration,omitempty"`
 	PeerGeneration uint64 `json:"peerGeneration,omitempty"`
 }
 
-// String says it in a few words.
+// String returns the encapsulation and keys: "wireguard keys 2/5".
 func (l Lane) String() string {
 	switch {
 	case !l.Encrypted:
@@ -138,7 +138,7 @@ const (
 	icmpv6 = 58
 )
 
-// ProtocolName is the name of a protocol of the IP header, or its number.
+// ProtocolName returns the name of a protocol of the IP header, or its number.
 func ProtocolName(number uint8) string {
 	switch number {
 	case policy.TCP:
@@ -155,7 +155,7 @@ func ProtocolName(number uint8) string {
 	return strconv.Itoa(int(number))
 }
 
-// ParseProtocol is the number of a protocol of that name, whatever its case.
+// ParseProtocol returns the number of a protocol, by name in any case or by number.
 func ParseProtocol(name string) (number uint8, ok bool) {
 	for _, n := range []uint8{policy.TCP, policy.UDP, policy.SCTP, icmp, icmpv6} {
 		if strings.EqualFold(name, ProtocolName(n)) {

@@ -36,7 +36,7 @@ type Server struct {
 	Logger *slog.Logger
 }
 
-// Serve answers on l, and watches for those who ask, until ctx ends.
+// Serve answers requests on l until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second,

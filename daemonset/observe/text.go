@@ -10,8 +10,8 @@ import (
 
 const clock = "15:04:05.000"
 
-// Text is the record in one line for people, without its end; empty for the line
-// that begins the stream.
+// Text returns the record as one line for people, without line end; empty for the
+// first line of the stream.
 func (r Record) Text() string {
 	at := r.Time.Local().Format(clock) + " " + r.Node
 	switch {
@@ -42,13 +42,13 @@ func (r Record) Text() string {
 	return b.String()
 }
 
-// verdictWord makes those stand out that people look for.
+// verdictWord makes the verdicts that people look for stand out.
 func verdictWord(verdict string) string {
 	switch verdict {
 	case Denied:
 		return "DENIED"
-	case WouldDeny:
-		return "WOULD-DENY"
+	case DryRunDenied:
+		return "DRY-RUN-DENIED"
 	}
 	return verdict
 }

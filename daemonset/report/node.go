@@ -69,8 +69,8 @@ func (r *Reporter) Node() status.Node {
 	n := status.Node{
 		Name: r.Name, Version: r.Version, Time: time.Now(),
 		Ready: r.State.Ready(), NotReadyReasons: r.State.Reasons(),
-		Lane:  status.Lane{Kind: string(r.Encapsulation), Plaintext: r.Encapsulation == overlay.VXLAN},
-		Clear: inTheClear(), Enforcement: r.Enforcer.Status(),
+		Encapsulation: status.Encapsulation{Kind: string(r.Encapsulation), Plaintext: r.Encapsulation == overlay.VXLAN},
+		Clear:         inTheClear(), Enforcement: r.Enforcer.Status(),
 	}
 	n.Pods, n.Addresses = len(r.Leases.Leases()), addressUse(r.Leases.Stats())
 	var err error
@@ -112,7 +112,7 @@ func (r *Reporter) counters(n *status.Node) error {
 		n.Drops = append(n.Drops, status.Drop{Reason: reason.String(), Packets: c.Drops[reason].Packets, Bytes: c.Drops[reason].Bytes})
 	}
 	for _, reason := range []bpf.Reason{bpf.ReasonPolicyEgress, bpf.ReasonPolicyIngress} {
-		n.Trials = append(n.Trials, status.Drop{Reason: reason.String(), Packets: c.Trials[reason].Packets, Bytes: c.Trials[reason].Bytes})
+		n.DryRunDrops = append(n.DryRunDrops, status.Drop{Reason: reason.String(), Packets: c.Trials[reason].Packets, Bytes: c.Trials[reason].Bytes})
 	}
 	for _, p := range bpf.Paths() {
 		n.Paths = append(n.Paths, status.Traffic{Path: p.String(), Packets: c.Paths[p].Packets, Bytes: c.Paths[p].Bytes})
@@ -127,14 +127,14 @@ func (r *Reporter) counters(n *status.Node) error {
 // lanes fills in what the last pass knew, and what the kernel says of it now.
 func (r *Reporter) lanes(n *status.Node, v *network.View) {
 	n.UID, n.PodCIDRs, n.ClusterPodCIDRs, n.Uplinks, n.FromDisk = v.Self.UID, v.Self.PodCIDRs, v.ClusterRanges, v.Uplinks, v.FromDisk
-	n.Lane.MTU, n.Revocations.Number = v.Plan.MTU, v.Revocations
+	n.Encapsulation.MTU, n.Revocations.Number = v.Plan.MTU, v.Revocations
 	states, err := r.Lanes.Observe()
 	if err != nil {
 		r.Logger.Error("lanes not read", "error", err)
 	}
 	for _, s := range states {
-		n.Lane.Backend = s.Backend
-		n.Lane.Devices = append(n.Lane.Devices, status.Device{Name: s.Device, Port: s.Port})
+		n.Encapsulation.Backend = s.Backend
+		n.Encapsulation.Devices = append(n.Encapsulation.Devices, status.Device{Name: s.Device, Port: s.Port})
 	}
 	live := r.livePaths(states)
 	refused := map[string]string{}
@@ -193,7 +193,7 @@ func (r *Reporter) peer(j trust.Result, live livePaths, refused string) status.P
 		p.Generation, p.PublicKey = k.Generation(), k.Key().String()
 		p.Certificate = certificate(j.Peer.Certificate)
 		p.StatementNotAfter, p.Grace = j.Peer.NotAfter, j.Peer.Grace
-		p.Lanes = len(live.active[j.Peer.ID.UID].Install)
+		p.GenerationPairs = len(live.active[j.Peer.ID.UID].Install)
 		p.Reason = "no preshared key agreed on yet: is TCP between the nodes open?"
 		if s != nil {
 			p.State, p.Reason, p.Preshared = status.HandshakePending, "", s.Preshared
@@ -238,7 +238,7 @@ func (r *Reporter) identity(n *status.Node, f trust.Facts) {
 		n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
 	}
 	n.Revocations.IssuedAt, n.Revocations.Revoked = f.RevocationsIssuedAt, f.RevokedFor
-	n.Refused, n.Discontinuities = f.Refused, f.ContinuityWarnings
+	n.Refused, n.ContinuityWarnings = f.Refused, f.ContinuityWarnings
 }
 
 func (r *Reporter) rotation(n *status.Node, v *network.View) {

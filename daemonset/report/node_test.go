@@ -78,7 +78,7 @@ func (f *fixture) reporter() *Reporter {
 func TestReportBeforeTheFirstPass(t *testing.T) {
 	f := &fixture{}
 	n := f.reporter().Node()
-	if n.Name != "n1" || n.Version != "v1" || !n.Ready || n.Pods != 3 || n.QueuedDels != 2 || !n.Lane.Plaintext || n.LastLeak != nil || len(n.Peers) != 0 {
+	if n.Name != "n1" || n.Version != "v1" || !n.Ready || n.Pods != 3 || n.QueuedDels != 2 || !n.Encapsulation.Plaintext || n.LastLeak != nil || len(n.Peers) != 0 {
 		t.Errorf("reported %+v", n)
 	}
 	if diff := cmp.Diff([]status.AddressUse{{Family: "ipv4", Used: 3, Size: 253}}, n.Addresses); diff != "" {
@@ -102,10 +102,10 @@ func TestReportOfLanes(t *testing.T) {
 	r := f.reporter()
 	r.Encapsulation = overlay.WireGuard
 	n := r.Node()
-	if n.UID != "u1" || n.Lane.MTU != 1420 || n.Revocations.Number != 7 || n.Lane.Backend != "kernel" || !cmp.Equal(n.Uplinks, []string{"eth0"}) {
+	if n.UID != "u1" || n.Encapsulation.MTU != 1420 || n.Revocations.Number != 7 || n.Encapsulation.Backend != "kernel" || !cmp.Equal(n.Uplinks, []string{"eth0"}) {
 		t.Errorf("reported %+v", n)
 	}
-	if diff := cmp.Diff([]status.Device{{Name: "sealane0", Port: 51871}}, n.Lane.Devices); diff != "" {
+	if diff := cmp.Diff([]status.Device{{Name: "sealane0", Port: 51871}}, n.Encapsulation.Devices); diff != "" {
 		t.Errorf("devices (-want +got):\n%s", diff)
 	}
 	want := map[string]status.PeerState{"n2": status.NoLane, "n3": status.Refused}

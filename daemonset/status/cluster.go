@@ -5,11 +5,12 @@ package status
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
+
+	"github.com/sealane/sealane/daemonset/status/words"
 )
 
-// Cluster is what is known of the nodes at one time.
+// Cluster is the reports of the nodes at one time.
 type Cluster struct {
 	Nodes  []Node   `json:"nodes"`            // by name
 	Silent []Silent `json:"silent,omitempty"` // by name
@@ -25,11 +26,11 @@ type Silent struct {
 type Answer struct {
 	Name string
 	Node Node
-	Err  error // why there is no report; then Node counts for nothing
+	Err  error // why there is no report; if set, Node means nothing
 }
 
-// Collect sorts answers into a Cluster. A report in another node's name is none:
-// it would stand for two nodes and hide one.
+// Collect sorts answers into a Cluster. It ignores a report in another node's name,
+// which would stand for two nodes and hide one.
 func Collect(answers []Answer) Cluster {
 	c := Cluster{Nodes: []Node{}}
 	for _, a := range answers {
@@ -37,7 +38,7 @@ func Collect(answers []Answer) Cluster {
 		case a.Err != nil:
 			c.Silent = append(c.Silent, Silent{a.Name, a.Err.Error()})
 		case a.Node.Name != a.Name:
-			c.Silent = append(c.Silent, Silent{a.Name, fmt.Sprintf("answered in the name of %q", a.Node.Name)})
+			c.Silent = append(c.Silent, Silent{a.Name, "answered in the name of " + words.Printable(a.Node.Name)})
 		default:
 			c.Nodes = append(c.Nodes, a.Node)
 		}

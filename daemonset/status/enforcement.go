@@ -8,35 +8,46 @@ import (
 	"time"
 )
 
-// Enforcement is how NetworkPolicies and Services fare in a node's data path.
+// Enforcement is the state of NetworkPolicies and Services in a node's data path.
 type Enforcement struct {
-	Enforcing bool   `json:"enforcing"`         // what an earlier daemon left has been replaced by what is right
-	Problem   string `json:"problem,omitempty"` // what the data path lacks, in words; what it lacks is denied
-	// What the data path should have: entries of each table.
-	Identities int `json:"identities"` // addresses of pods, of the whole cluster
-	Blocks     int `json:"blocks"`     // prefixes that ipBlocks mention
-	Guards     int `json:"guards"`     // addresses of this node's pods
-	Sets       int `json:"sets"`
-	Rules      int `json:"rules"`
-	PortSets   int `json:"portSets"`
-	Frontends  int `json:"frontends"` // addresses and ports of services that somebody answers
-	Backends   int `json:"backends"`
-	// Waiting is how many pods cannot be connected yet, because their policies
-	// are not known or not written.
+	// Enforcing is set once the data path holds the policies and services of the API.
+	// Before, it holds what an earlier daemon left.
+	Enforcing bool `json:"enforcing"`
+	// Problem says in words what the data path lacks, empty if nothing. It denies the
+	// traffic that the missing entries would allow.
+	Problem string `json:"problem,omitempty"`
+	// The number of entries that each table of the data path should hold.
+	Identities       int `json:"identities"`       // addresses of all pods of the cluster
+	Blocks           int `json:"blocks"`           // prefixes that ipBlocks mention
+	EndpointPolicies int `json:"endpointPolicies"` // addresses of this node's pods
+	Sets             int `json:"sets"`
+	Rules            int `json:"rules"`
+	PortSets         int `json:"portSets"`
+	Frontends        int `json:"frontends"` // addresses and ports of services that have a backend
+	Backends         int `json:"backends"`
+	// Waiting is the number of pods that wait for their network until their policies
+	// are known and written.
 	Waiting int `json:"waiting"`
-	// RefusedPods is how many pods claim an address that their node cannot give.
-	RefusedPods  int       `json:"refusedPods"`
-	Writes       uint64    `json:"writes"` // of differences and of wholes
-	FailedWrites uint64    `json:"failedWrites"`
-	Written      time.Time `json:"written,omitzero"` // when something was written last
-	LastWrite    float64   `json:"lastWriteSeconds"` // how long compiling and writing took then
-	Delay        Histogram `json:"delay"`            // seconds from the arrival of a change until it was written
+	// RefusedPods is the number of pods that claim an address outside the pod ranges
+	// of their node.
+	RefusedPods  int    `json:"refusedPods"`
+	Writes       uint64 `json:"writes"`       // full and incremental, since the daemon started
+	FailedWrites uint64 `json:"failedWrites"` // those of Writes that failed at least in part
+	// Written is when something was last written; zero: never.
+	Written time.Time `json:"written,omitzero"`
+	// LastWrite is how long the last compilation and write took, in seconds.
+	LastWrite float64 `json:"lastWriteSeconds"`
+	// Delay counts the times from the arrival of a change until it was written, in
+	// seconds.
+	Delay Histogram `json:"delay"`
 }
 
-// Histogram counts values in the buckets of DelayBounds.
+// Histogram counts values in buckets, whose upper bounds DelayBounds returns.
 type Histogram struct {
-	Counts []uint64 `json:"counts,omitempty"` // of each bucket alone, and last of what is above all bounds
-	Sum    float64  `json:"sum"`
+	// Counts holds the number of values in each bucket alone; the last element counts
+	// those above all bounds. Empty: no values.
+	Counts []uint64 `json:"counts,omitempty"`
+	Sum    float64  `json:"sum"` // of all values
 }
 
 // DelayBounds returns the upper bounds of the buckets of a Histogram, in seconds.

@@ -17,15 +17,15 @@ type State string
 
 // The states of a cluster, or of the part of it that was asked.
 const (
-	// Encrypted is the one good state: every node ready, every lane up and
-	// encrypted, and nothing that keeps it from lasting.
+	// Encrypted is the one good state: every node is ready, every lane is up and
+	// encrypted, and nothing is about to end that.
 	Encrypted State = "encrypted"
-	// Degraded says that what travels is encrypted, but not all of it can travel
-	// or not everything could be looked at.
+	// Degraded means that all traffic is encrypted, but some of it cannot travel, or
+	// some nodes gave no report.
 	Degraded State = "degraded"
-	// NotEncrypted says that at least one node sends in the clear.
+	// NotEncrypted means that at least one node sends packets in the clear.
 	NotEncrypted State = "not_encrypted"
-	// Unknown says that no node answered.
+	// Unknown means that no node answered.
 	Unknown State = "unknown"
 )
 
@@ -38,15 +38,14 @@ type Verdict struct {
 	Summary string `json:"summary"` // one line
 	// Problems are why State is not Encrypted, each a line.
 	Problems []string `json:"problems,omitempty"`
-	// Warnings want an eye and change no verdict, each a line.
+	// Warnings deserve attention but do not change State, each a line.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// Good tells whether all is as it should be.
+// Good reports whether all is as it should be.
 func (v Verdict) Good() bool { return v.State == Encrypted }
 
-// Judge decides. It is a pure function of the reports: two calls with the same
-// reports say the same.
+// Judge returns the verdict over a Cluster. It depends on nothing but the reports.
 func Judge(c Cluster) Verdict {
 	j := newJudge(c)
 	for _, s := range c.Silent {
@@ -61,10 +60,10 @@ func Judge(c Cluster) Verdict {
 	return Verdict{State: j.state(), Summary: j.summary(), Problems: j.problems, Warnings: j.warned}
 }
 
-// judge is the state of one judgement.
+// judge is a verdict under construction.
 type judge struct {
 	cluster  Cluster
-	known    []string        // every node that anybody knows of, sorted
+	known    []string        // every node in any report, sorted
 	keys     map[string]Key  // of the nodes that answered
 	kinds    map[string]bool // of lane, with backend
 	problems []string
@@ -83,7 +82,7 @@ func newJudge(c Cluster) *judge {
 	for _, n := range c.Nodes {
 		j.known = append(j.known, n.Name)
 		j.keys[n.Name] = n.Key
-		j.kinds[n.Lane.String()] = true
+		j.kinds[n.Encapsulation.String()] = true
 		for _, p := range n.Peers {
 			j.known = append(j.known, p.Name)
 		}
@@ -101,7 +100,7 @@ func (j *judge) warn(format string, args ...any) {
 	j.warned = append(j.warned, words.Printable(fmt.Sprintf(format, args...)))
 }
 
-// node looks at what a node says of itself.
+// node checks what a node reports of itself.
 func (j *judge) node(n Node) {
 	if n.Ready {
 		j.ready++
@@ -114,7 +113,10 @@ func (j *judge) node(n Node) {
 	if len(n.Uplinks) == 0 {
 		j.problem("%s: the leak guard watches no device", n.Name)
 	}
-	if n.Lane.Plaintext {
+	if n.Encapsulation.Kind == "" {
+		j.problem("%s: its report does not say how packets travel: is its agent of another version?", n.Name)
+	}
+	if n.Encapsulation.Plaintext {
 		j.plaintext++
 		return // such a node needs no key and no certificate
 	}
@@ -124,7 +126,7 @@ func (j *judge) node(n Node) {
 		j.certificate(n)
 	}
 	if words.Past(n.Time, n.Statement.NotAfter) {
-		j.problem("%s: its key statement ended %s", n.Name, words.Ago(n.Time, n.Statement.NotAfter))
+		j.problem("%s: its key statement expired %s", n.Name, words.Ago(n.Time, n.Statement.NotAfter))
 	}
 }
 
@@ -135,7 +137,7 @@ func (j *judge) certificate(n Node) {
 	}
 	switch {
 	case words.Past(n.Time, c.NotAfter):
-		j.problem("%s: its certificate ended %s", n.Name, words.Ago(n.Time, c.NotAfter))
+		j.problem("%s: its certificate expired %s", n.Name, words.Ago(n.Time, c.NotAfter))
 	case words.Past(n.Time, c.RenewAt) && n.Time.Sub(c.RenewAt) > overdue:
 		j.warn("%s: its certificate should have been renewed %s", n.Name, words.Ago(n.Time, c.RenewAt))
 	}
@@ -149,7 +151,7 @@ func (n Node) WhyNotReady() string {
 	return strings.Join(n.NotReadyReasons, "; ")
 }
 
-// lanes looks at a node's lanes to all nodes that anybody knows of.
+// lanes checks a node's lanes to all known nodes.
 func (j *judge) lanes(n Node) {
 	peers := map[string]Peer{}
 	for _, p := range n.Peers {
@@ -160,7 +162,7 @@ func (j *judge) lanes(n Node) {
 		switch {
 		case name == n.Name:
 		case !ok:
-			j.problem("%s to %s: no lane: %s knows nothing of that node", n.Name, name, n.Name)
+			j.problem("%s to %s: no lane: %s does not know that node", n.Name, name, n.Name)
 		default:
 			j.lane(n, p)
 		}
@@ -174,10 +176,10 @@ func (j *judge) lane(n Node, p Peer) {
 		j.problem("%s to %s: %s%s", n.Name, p.Name, p.State.Words(), suffix(p.Reason))
 	}
 	if p.Grace {
-		j.problem("%s to %s: what vouches for the peer's key has ended; the lane lives on for the time of grace only", n.Name, p.Name)
+		j.problem("%s to %s: the peer's certificate or statement has expired; the lane lives on only in the grace period", n.Name, p.Name)
 	}
-	// The one check that no node can make alone: is the key that a node encrypts
-	// to the one that its peer has? Generations differ while one is replaced.
+	// No node can check this alone: does a node encrypt to the key that its peer has?
+	// Generations differ while a key is rotated.
 	if own, ok := j.keys[p.Name]; ok && p.PublicKey != "" && own.Generation == p.Generation && own.PublicKey != p.PublicKey {
 		j.problem("%s to %s: encrypts to key %s, but %s has key %s", n.Name, p.Name, p.PublicKey, p.Name, own.PublicKey)
 	}
@@ -198,8 +200,8 @@ func (j *judge) warnings(n Node) {
 		j.warn("%s refused %s of %s (%s), last %s: %s",
 			n.Name, words.Plural(r.Count, "statement"), r.Node, r.Reason, words.Ago(n.Time, r.Last), r.Message)
 	}
-	for _, d := range n.Discontinuities {
-		j.warn("%s accepted a certificate key of %s that its former one does not vouch for, last %s: %s",
+	for _, d := range n.ContinuityWarnings {
+		j.warn("%s accepted a certificate key of %s that its previous key does not vouch for, last %s: %s",
 			n.Name, d.Node, words.Ago(n.Time, d.Last), d.Message)
 	}
 	if r := n.Rotation; r.Overdue {
@@ -210,7 +212,7 @@ func (j *judge) warnings(n Node) {
 			j.warn("%s: %s of preshared keys failed as %s: %s", n.Name, words.Plural(p.Count, "exchange"), p.Role, p.Result)
 		}
 	}
-	if n.PostQuantum != "" && n.PostQuantum != "required" && !n.Lane.Plaintext {
+	if n.PostQuantum != "" && n.PostQuantum != "required" && !n.Encapsulation.Plaintext {
 		j.warn("%s: post-quantum preshared keys are %s", n.Name, n.PostQuantum)
 	}
 	for _, d := range n.Drops {
@@ -227,7 +229,7 @@ func lastLeak(n Node, reason string) string {
 	return ", last " + n.LastLeak.String()
 }
 
-// bundles compares the trust bundles: they may differ while a CA is replaced.
+// bundles compares the trust bundles, which may differ during a root rotation.
 func (j *judge) bundles() {
 	nodes := map[string][]string{}
 	for _, n := range j.cluster.Nodes {
@@ -266,7 +268,7 @@ func (j *judge) summary() string {
 		return fmt.Sprintf("NOT ENCRYPTED: plaintext lanes (--insecure-plaintext) on %d of %d nodes; %s", j.plaintext, total, all)
 	case Unknown:
 		if total == 0 {
-			return "UNKNOWN: no node to ask"
+			return "UNKNOWN: there is no node to ask"
 		}
 		return fmt.Sprintf("UNKNOWN: none of %d nodes answered", total)
 	case Degraded:
@@ -275,7 +277,7 @@ func (j *judge) summary() string {
 	return "encrypted: " + all + j.means()
 }
 
-// laneCount counts a lane for each direction, since either can be down alone.
+// laneCount counts each direction as a lane, since either can be down alone.
 func (j *judge) laneCount(nodes int) string {
 	if len(j.known) < 2 {
 		return "no lane needed"
@@ -283,12 +285,12 @@ func (j *judge) laneCount(nodes int) string {
 	return fmt.Sprintf("%d of %d lanes up", j.up, nodes*(len(j.known)-1))
 }
 
-// means says by what the lanes are encrypted, and for how long as it stands.
+// means says what encrypts the lanes, and when the first certificate expires.
 func (j *judge) means() string {
 	kinds := make([]string, 0, len(j.kinds))
 	for kind := range j.kinds {
 		kinds = append(kinds, kind)
 	}
 	slices.Sort(kinds)
-	return fmt.Sprintf(", %s, first certificate ends in %s", strings.Join(kinds, " and "), words.Duration(j.first))
+	return fmt.Sprintf(", %s, first certificate expires in %s", strings.Join(kinds, " and "), words.Duration(j.first))
 }

@@ -29,18 +29,18 @@ func TestJudge(t *testing.T) {
 	}{
 		{
 			"all well", func(*status.Cluster) {},
-			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate ends in 6d"},
+			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate expires in 6d"},
 		},
 		{
-			"two backends", func(c *status.Cluster) { c.Nodes[0].Lane.Backend = backend.Kernel },
-			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (kernel) and wireguard (user-space), first certificate ends in 6d"},
+			"two backends", func(c *status.Cluster) { c.Nodes[0].Encapsulation.Backend = backend.Kernel },
+			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (kernel) and wireguard (user-space), first certificate expires in 6d"},
 		},
 		{
 			"nobody", func(c *status.Cluster) { *c = status.Cluster{} },
-			status.Verdict{State: status.Unknown, Summary: "UNKNOWN: no node to ask"},
+			status.Verdict{State: status.Unknown, Summary: "UNKNOWN: there is no node to ask"},
 		},
 		{
-			"one plaintext node counts as all", func(c *status.Cluster) { c.Nodes[1].Lane.Plaintext = true },
+			"one plaintext node counts as all", func(c *status.Cluster) { c.Nodes[1].Encapsulation.Plaintext = true },
 			status.Verdict{State: status.NotEncrypted, Summary: "NOT ENCRYPTED: plaintext lanes (--insecure-plaintext) on 1 of 3 nodes; " + threeOfThree},
 		},
 		{
@@ -70,7 +70,7 @@ func TestJudge(t *testing.T) {
 			"peer unknown to one node", func(c *status.Cluster) { c.Nodes[0].Peers = c.Nodes[0].Peers[:1] },
 			status.Verdict{
 				State: status.Degraded, Summary: "DEGRADED: 3 of 3 nodes ready, 5 of 6 lanes up",
-				Problems: []string{"n1 to n3: no lane: n1 knows nothing of that node"},
+				Problems: []string{"n1 to n3: no lane: n1 does not know that node"},
 			},
 		},
 		{
@@ -82,7 +82,14 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			"key under rotation", func(c *status.Cluster) { c.Nodes[1].Key = status.Key{Generation: 2, PublicKey: "next="} },
-			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate ends in 6d"},
+			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate expires in 6d"},
+		},
+		{
+			"report of another version", func(c *status.Cluster) { c.Nodes[1].Encapsulation = status.Encapsulation{} },
+			status.Verdict{
+				State: status.Degraded, Summary: "DEGRADED: " + threeOfThree,
+				Problems: []string{"n2: its report does not say how packets travel: is its agent of another version?"},
+			},
 		},
 		{
 			"no guard", func(c *status.Cluster) { c.Nodes[1].Uplinks = nil },
@@ -104,27 +111,27 @@ func TestJudge(t *testing.T) {
 			},
 			status.Verdict{
 				State: status.Degraded, Summary: "DEGRADED: " + threeOfThree,
-				Problems: []string{"n2: its certificate ended 60m ago", "n2: its key statement ended 1s ago"},
+				Problems: []string{"n2: its certificate expired 60m ago", "n2: its key statement expired 1s ago"},
 			},
 		},
 		{
 			"renewal under way", func(c *status.Cluster) { c.Nodes[1].Certificate.RenewAt = statustest.Now().Add(-10 * time.Minute) },
-			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate ends in 6d"},
+			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate expires in 6d"},
 		},
 		{
 			"only warnings", func(c *status.Cluster) {
 				c.Nodes[0].Certificate.RenewAt = statustest.Now().Add(-11 * time.Minute)
 				c.Nodes[0].Refused = []status.Refusal{{Node: "n2", Reason: "fork", Message: "two statements", Count: 1, Last: statustest.Now().Add(-time.Minute)}}
-				c.Nodes[0].Discontinuities = []status.Refusal{{Node: "n3", Reason: "continuity", Message: "new key", Count: 1, Last: statustest.Now().Add(-time.Minute)}}
+				c.Nodes[0].ContinuityWarnings = []status.Refusal{{Node: "n3", Reason: "continuity", Message: "new key", Count: 1, Last: statustest.Now().Add(-time.Minute)}}
 				c.Nodes[1].Drops = []status.Drop{{Reason: "no_lane", Packets: 4, Bytes: 400}, {Reason: "leak_ingress", Packets: 1, Bytes: 100}}
 				c.Nodes[2].BundleHash = "cdcdcdcdcdcdcdcd"
 			},
 			status.Verdict{
-				State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate ends in 6d",
+				State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate expires in 6d",
 				Warnings: []string{
 					"n1: its certificate should have been renewed 11m ago",
 					"n1 refused 1 statement of n2 (fork), last 60s ago: two statements",
-					"n1 accepted a certificate key of n3 that its former one does not vouch for, last 60s ago: new key",
+					"n1 accepted a certificate key of n3 that its previous key does not vouch for, last 60s ago: new key",
 					"n2: the leak guard stopped 1 packet (leak_ingress)",
 					"trust bundles differ: abababababab on n1, n2; cdcdcdcdcdcd on n3",
 				},
@@ -149,7 +156,7 @@ func TestJudge(t *testing.T) {
 func TestJudgeOfOneNode(t *testing.T) {
 	c := statustest.Cluster(3)
 	c.Nodes = c.Nodes[:1]
-	const want = "encrypted: 1 of 1 nodes ready, 2 of 2 lanes up, wireguard (user-space), first certificate ends in 6d"
+	const want = "encrypted: 1 of 1 nodes ready, 2 of 2 lanes up, wireguard (user-space), first certificate expires in 6d"
 	if got := status.Judge(c); got.Summary != want || !got.Good() {
 		t.Errorf("verdict %+v, want %q", got, want)
 	}
@@ -164,7 +171,7 @@ func TestCollect(t *testing.T) {
 	})
 	want := status.Cluster{
 		Nodes:  []status.Node{{Name: "n1"}, {Name: "n2"}},
-		Silent: []status.Silent{{Name: "n3", Problem: "timeout"}, {Name: "n4", Problem: `answered in the name of "n2"`}},
+		Silent: []status.Silent{{Name: "n3", Problem: "timeout"}, {Name: "n4", Problem: "answered in the name of n2"}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("Collect (-want +got):\n%s", diff)

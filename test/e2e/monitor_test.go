@@ -154,7 +154,7 @@ func TestMonitorAndExplain(t *testing.T) {
 	apply(t, fmt.Sprintf(denyIngress, ns, "true"))
 	eventually(t, 10*time.Second, "connected in dry run", connect)
 	m.await(t, "what would be denied", func(r observe.Record) bool {
-		return r.Verdict == observe.WouldDeny && r.Ingress != nil && r.Ingress.DryRun && !r.Ingress.Allowed
+		return r.Verdict == observe.DryRunDenied && r.Ingress != nil && r.Ingress.DryRun && !r.Ingress.Allowed
 	})
 	explained("tables of node " + b + ": allowed, in dry run denied, they agree")
 

@@ -30,7 +30,7 @@ func issued(i int) status.Certificate {
 func healthy(i, n int) status.Node {
 	node := status.Node{
 		Name: fmt.Sprint("n", i), UID: fmt.Sprint("uid-", i), Version: "v0.1.0", Time: Now(), Ready: true,
-		Lane:            status.Lane{Kind: "wireguard", Backend: backend.UserSpace, MTU: 1420, Devices: []status.Device{{Name: "sealane-wg11", Port: 51874}}},
+		Encapsulation:   status.Encapsulation{Kind: "wireguard", Backend: backend.UserSpace, MTU: 1420, Devices: []status.Device{{Name: "sealane-wg11", Port: 51874}}},
 		Certificate:     issued(i),
 		BundleHash:      strings.Repeat("ab", 32),
 		Key:             status.Key{Generation: 1, PublicKey: PublicKey(i), Since: Now().Add(-2 * time.Hour)},
@@ -54,7 +54,7 @@ func healthy(i, n int) status.Node {
 		vouched := issued(j)
 		vouched.RenewAt = time.Time{}
 		node.Peers = append(node.Peers, status.Peer{
-			Name: fmt.Sprint("n", j), UID: fmt.Sprint("uid-", j), State: status.Connected, Generation: 1, PublicKey: PublicKey(j), Preshared: true, Lanes: 1,
+			Name: fmt.Sprint("n", j), UID: fmt.Sprint("uid-", j), State: status.Connected, Generation: 1, PublicKey: PublicKey(j), Preshared: true, GenerationPairs: 1,
 			Endpoint: fmt.Sprintf("172.30.0.%d:51874", j), LastHandshake: Now().Add(-12 * time.Second),
 			RxBytes: 1 << 20 * uint64(j), TxBytes: 1536 * uint64(j), Certificate: vouched, StatementNotAfter: Now().Add(70 * time.Hour),
 		})
@@ -75,24 +75,24 @@ func Cluster(n int) status.Cluster {
 func Full() status.Node {
 	n := healthy(1, 2)
 	n.NotReadyReasons, n.FromDisk = []string{"no certificate"}, true
-	n.Lane.Plaintext = true
+	n.Encapsulation.Plaintext = true
 	n.Revocations = status.Revocations{Number: 1787400000123, IssuedAt: Now().Add(-30 * time.Minute), Revoked: "keyCompromise"}
 	n.Peers[0].Reason = "no answer"
 	n.Peers[0].Grace = true
 	n.Rotation = status.Rotation{State: "published", Since: Now().Add(-time.Minute), Reason: "requested", Waiting: []string{"n2"}, Overdue: true}
 	n.Peers[0].Certificate.RenewAt = Now()
 	n.Refused = []status.Refusal{{Node: "n2", Reason: "signature", Message: "invalid signature", Count: 3, Last: Now().Add(-5 * time.Minute)}}
-	n.Discontinuities = []status.Refusal{{Node: "n2", Reason: "continuity", Message: "new key", Count: 1, Last: Now().Add(-time.Minute)}}
+	n.ContinuityWarnings = []status.Refusal{{Node: "n2", Reason: "continuity", Message: "new key", Count: 1, Last: Now().Add(-time.Minute)}}
 	n.QueuedDels = 2
 	n.Enforcement = status.Enforcement{
-		Enforcing: true, Problem: "policies are not all in the data path", Identities: 100, Blocks: 4, Guards: 11, Sets: 3, Rules: 25, PortSets: 5,
+		Enforcing: true, Problem: "policies are not all in the data path", Identities: 100, Blocks: 4, EndpointPolicies: 11, Sets: 3, Rules: 25, PortSets: 5,
 		Frontends: 40, Backends: 90, Waiting: 1, RefusedPods: 1, Writes: 17, FailedWrites: 2, Written: Now().Add(-time.Second), LastWrite: 0.0015,
 	}
 	for _, delay := range []float64{.0005, .004, .25, 30} {
 		n.Enforcement.Delay.Observe(delay)
 	}
 	n.Drops = []status.Drop{{Reason: "spoofed_source", Packets: 7, Bytes: 700}}
-	n.Trials = []status.Drop{{Reason: "policy_egress", Packets: 3, Bytes: 180}}
+	n.DryRunDrops = []status.Drop{{Reason: "policy_egress", Packets: 3, Bytes: 180}}
 	n.LastLeak = &status.Leak{Source: netip.MustParseAddr("10.244.1.5"), Destination: netip.MustParseAddr("10.244.2.6"), Device: "eth0", Reason: "leak_egress"}
 	return n
 }
@@ -102,7 +102,7 @@ func Plaintext(n int) status.Cluster {
 	c := Cluster(n)
 	for i := range c.Nodes {
 		node := &c.Nodes[i]
-		node.Lane = status.Lane{Kind: "vxlan", Backend: backend.Kernel, Plaintext: true, MTU: 1450, Devices: []status.Device{{Name: "sealane-vx", Port: 4789}}}
+		node.Encapsulation = status.Encapsulation{Kind: "vxlan", Backend: backend.Kernel, Plaintext: true, MTU: 1450, Devices: []status.Device{{Name: "sealane-vx", Port: 4789}}}
 		node.Certificate, node.Key, node.Statement = status.Certificate{}, status.Key{}, status.Statement{}
 		for k := range node.Peers {
 			p := &node.Peers[k]

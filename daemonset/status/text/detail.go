@@ -13,7 +13,7 @@ import (
 	"github.com/sealane/sealane/daemonset/status/words"
 )
 
-// detailTable tells all of one node but its peers and drops, a line for each thing.
+// detailTable holds a line for each thing known of one node, except peers and drops.
 func detailTable(n status.Node) table {
 	var tb table
 	add := func(name, value string, how tone) {
@@ -28,10 +28,10 @@ func detailTable(n status.Node) table {
 	} else {
 		add("ready", "NO: "+n.WhyNotReady(), bad)
 	}
-	if n.Lane.Plaintext {
-		add("lane", lane(n.Lane), bad)
+	if n.Encapsulation.Plaintext {
+		add("encapsulation", encapsulation(n.Encapsulation), bad)
 	} else {
-		add("lane", lane(n.Lane), plain)
+		add("encapsulation", encapsulation(n.Encapsulation), plain)
 	}
 	add("certificate", certificate(n), plain)
 	add("trust bundle", n.BundleHash, plain)
@@ -55,13 +55,13 @@ func detailTable(n status.Node) table {
 	return tb
 }
 
-func lane(l status.Lane) string {
-	s := l.String()
-	if l.Plaintext {
+func encapsulation(e status.Encapsulation) string {
+	s := e.String()
+	if e.Plaintext {
 		s += ", PLAINTEXT"
 	}
-	s += ", pods' MTU " + strconv.Itoa(l.MTU)
-	for _, d := range l.Devices {
+	s += ", pods' MTU " + strconv.Itoa(e.MTU)
+	for _, d := range e.Devices {
 		s += fmt.Sprintf(", %s (UDP %d)", d.Name, d.Port)
 	}
 	return s
@@ -72,7 +72,7 @@ func certificate(n status.Node) string {
 	if c.Serial == "" {
 		return ""
 	}
-	return fmt.Sprintf("serial %s, issuer %s, issued %s, ends %s, renewal %s",
+	return fmt.Sprintf("serial %s, issuer %s, issued %s, expires %s, renewal %s",
 		c.Serial, c.Issuer, words.Ago(n.Time, c.NotBefore), words.Ago(n.Time, c.NotAfter), words.Ago(n.Time, c.RenewAt))
 }
 
@@ -116,7 +116,7 @@ func statement(n status.Node) string {
 	if s.Sequence == 0 {
 		return ""
 	}
-	return fmt.Sprintf("sequence %d, issued %s, ends %s", s.Sequence, words.Ago(n.Time, s.IssuedAt), words.Ago(n.Time, s.NotAfter))
+	return fmt.Sprintf("sequence %d, issued %s, expires %s", s.Sequence, words.Ago(n.Time, s.IssuedAt), words.Ago(n.Time, s.NotAfter))
 }
 
 func revocations(n status.Node) string {
@@ -143,9 +143,9 @@ func traffic(paths []status.Traffic) string {
 	return strings.Join(parts, ", ")
 }
 
-// peerCertificateTable tells what vouches for each peer's key.
+// peerCertificateTable shows what vouches for each peer's key.
 func peerCertificateTable(nodes []status.Node) table {
-	tb := table{head: []string{"NODE", "PEER", "VOUCHED BY CERTIFICATE", "ISSUER", "ENDS", "STATEMENT ENDS"}}
+	tb := table{head: []string{"NODE", "PEER", "VOUCHED BY CERTIFICATE", "ISSUER", "EXPIRES", "STATEMENT EXPIRES"}}
 	for _, n := range nodes {
 		for _, p := range n.Peers {
 			if p.Certificate.Serial == "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/sealane/sealane/daemonset/status/words"
 )
 
-// shownLines bounds the list of problems, since one dead node of a large cluster
-// is a problem of every other one. The JSON form has them all.
+// shownLines limits the list of problems: one dead node of a large cluster is a
+// problem of every other node. The JSON form lists them all.
 const shownLines = 20
 
 // Renderer renders reports for people.
@@ -62,7 +62,7 @@ func (t Renderer) verdict(v status.Verdict) string {
 func (t Renderer) list(b *strings.Builder, lines []string, how tone) {
 	for i, line := range lines {
 		if i == shownLines {
-			fmt.Fprintf(b, "  … and %d more (-o json has all)\n", len(lines)-i)
+			fmt.Fprintf(b, "  … and %d more (use -o json to see all)\n", len(lines)-i)
 			return
 		}
 		b.WriteString("  " + t.paint(map[tone]string{bad: "✗", dubious: "!"}[how], how) + " " + words.Printable(line) + "\n")
@@ -70,17 +70,17 @@ func (t Renderer) list(b *strings.Builder, lines []string, how tone) {
 }
 
 func nodeTable(c status.Cluster) table {
-	tb := table{head: []string{"NODE", "READY", "LANES", "KIND", "KEY", "SINCE", "PODS", "ADDRESSES", "VERSION"}}
+	tb := table{head: []string{"NODE", "READY", "LANES", "ENCAPSULATION", "KEY", "SINCE", "PODS", "ADDRESSES", "VERSION"}}
 	for _, n := range c.Nodes {
-		ready, lanes, kind := cell{"yes", plain}, cell{connected(n), plain}, cell{n.Lane.String(), plain}
+		ready, lanes, kind := cell{"yes", plain}, cell{connected(n), plain}, cell{n.Encapsulation.String(), plain}
 		if !n.Ready {
 			ready = cell{"NO", bad}
 		}
 		if up, all := count(n.Peers); up < all {
 			lanes.tone = bad
 		}
-		if n.Lane.Plaintext {
-			kind = cell{n.Lane.Kind + " PLAINTEXT", bad}
+		if n.Encapsulation.Plaintext {
+			kind = cell{n.Encapsulation.Kind + " PLAINTEXT", bad}
 		}
 		tb.rows = append(tb.rows, append([]cell{{n.Name, plain}, ready, lanes, kind}, cells(
 			key(n.Key.Generation, n.Key.PublicKey), since(n), strconv.Itoa(n.Pods), addresses(n), n.Version)...))
@@ -105,7 +105,7 @@ func count(peers []status.Peer) (up, all int) {
 	return up, len(peers)
 }
 
-// key gives generation and the whole public key: half a key vouches for nothing.
+// key returns generation and the whole public key: half a key vouches for nothing.
 func key(generation uint64, public string) string {
 	if public == "" {
 		return "-"
@@ -140,7 +140,7 @@ func orDash(s string) string {
 }
 
 func certificateTable(nodes []status.Node) table {
-	tb := table{head: []string{"NODE", "CERTIFICATE", "ISSUER", "ISSUED", "ENDS", "RENEWAL", "STATEMENT", "ENDS"}}
+	tb := table{head: []string{"NODE", "CERTIFICATE", "ISSUER", "ISSUED", "EXPIRES", "RENEWAL", "STATEMENT", "EXPIRES"}}
 	for _, n := range nodes {
 		if n.Certificate.Serial == "" {
 			continue
@@ -170,7 +170,7 @@ func peerTable(nodes []status.Node) table {
 			switch {
 			case p.State != status.Connected:
 				state.tone = bad
-			case n.Lane.Plaintext:
+			case n.Encapsulation.Plaintext:
 				state = cell{"in clear", bad}
 			case p.Grace:
 				state = cell{"in grace", bad}
@@ -183,7 +183,7 @@ func peerTable(nodes []status.Node) table {
 }
 
 func handshake(n status.Node, p status.Peer) string {
-	if p.LastHandshake.IsZero() && n.Lane.Plaintext {
+	if p.LastHandshake.IsZero() && n.Encapsulation.Plaintext {
 		return "-"
 	}
 	return words.Ago(n.Time, p.LastHandshake)
@@ -213,7 +213,7 @@ func dropTable(nodes []status.Node) table {
 	return tb
 }
 
-// clearLine tells once what no node encrypts, by design.
+// clearLine lists once what no node encrypts, by design.
 func clearLine(nodes []status.Node) string {
 	var all []string
 	seen := map[string]bool{}

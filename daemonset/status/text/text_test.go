@@ -33,7 +33,7 @@ func TestTextIsAsRecorded(t *testing.T) {
 func TestTextShowsNoControlSequencesOfOthers(t *testing.T) {
 	evil := "\x1b]0;owned\a\n\u202e" + strings.Repeat("x", 1000)
 	n := statustest.Full()
-	n.Name, n.UID, n.Version, n.Lane.Kind, n.Lane.Backend = evil, evil, evil, evil, backend.Type(evil)
+	n.Name, n.UID, n.Version, n.Encapsulation.Kind, n.Encapsulation.Backend = evil, evil, evil, evil, backend.Type(evil)
 	n.NotReadyReasons, n.Uplinks, n.Clear, n.Ready = []string{evil}, []string{evil}, []string{evil}, false
 	n.Certificate.Serial, n.Certificate.Issuer, n.Key.PublicKey, n.BundleHash = evil, evil, evil, evil
 	n.Peers[0] = status.Peer{Name: evil, State: status.PeerState(evil), Reason: evil, PublicKey: evil, Endpoint: evil, Certificate: n.Certificate}

@@ -72,7 +72,7 @@ func statementTable(v status.Voucher) table {
 	l.add("pods", prefixes(s.PodCIDRs))
 	l.add("endpoints", addressList(s.Endpoints))
 	l.add("issued", moment(v.Now, s.IssuedAt))
-	l.add("ends", moment(v.Now, s.NotAfter))
+	l.add("expires", moment(v.Now, s.NotAfter))
 	return l.table
 }
 
@@ -87,7 +87,7 @@ func certificateLines(title string, c *x509.Certificate, now time.Time) table {
 	l.add("key", fmt.Sprintf("%s, SHA-256 %x", c.PublicKeyAlgorithm, sha256.Sum256(c.RawSubjectPublicKeyInfo)))
 	l.add("pods", certifiedPods(c))
 	l.add("valid from", moment(now, c.NotBefore))
-	l.add("ends", moment(now, c.NotAfter))
+	l.add("expires", moment(now, c.NotAfter))
 	return l.table
 }
 

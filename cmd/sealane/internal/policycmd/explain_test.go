@@ -154,7 +154,7 @@ func TestExplainDisagrees(t *testing.T) {
 	s := newShop(t)
 	s.tables = policy.Tables{}
 	out, err := explained(t, s, "shop/web", "shop/db:5432")
-	if !errors.Is(err, cli.ErrDisagree) || cli.ExitStatus(err) != 2 || !strings.Contains(out, "THEY DISAGREE: the pod has no guard there") {
+	if !errors.Is(err, cli.ErrDisagree) || cli.ExitStatus(err) != 2 || !strings.Contains(out, "THEY DISAGREE: the pod has no endpoint policy there") {
 		t.Errorf("error %v\n%s", err, out)
 	}
 
