@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Command sealane shows whether a cluster's pods talk encrypted, with which
-// keys, who vouches for them, and what NetworkPolicies allow and deny. Linked as
+// Command sealane shows whether the pods of a cluster talk encrypted, with which keys,
+// who vouches for them, and what NetworkPolicies allow and deny. Installed as
 // kubectl-sealane it is also "kubectl sealane".
 package main
 
@@ -60,7 +60,7 @@ func newRoot(t cli.Terminal, name string) *cobra.Command {
 	c := cli.Connection{Config: kube.Config{UserAgent: "sealane/" + version}}
 	root := &cobra.Command{
 		Use:           "sealane",
-		Short:         "Shows who encrypts to whom, with which key, who vouches for it, and what policies decide",
+		Short:         "Show which nodes encrypt to which, with which keys, who vouches for them, and what policies decide",
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true,
 		Annotations:   map[string]string{},
@@ -72,7 +72,7 @@ func newRoot(t cli.Terminal, name string) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.Config.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, else ~/.kube/config)")
 	flags.StringVar(&c.Context, "context", "", "context of the kubeconfig (default: the current one)")
-	flags.StringVarP(&c.Config.Namespace, "namespace", "n", kube.DefaultNamespace, "namespace that Sealane runs in")
+	flags.StringVarP(&c.Config.Namespace, "namespace", "n", kube.DefaultNamespace, "namespace of Sealane")
 	root.AddCommand(statuscmd.NewStatus(t, &c), statuscmd.NewCertificate(t, &c), rotate.New(t, &c), cacmd.New(t, &c), newVersion())
 	root.AddCommand(revoke.New(t, &c), revoke.NewReadmit(t, &c), revoke.NewRevocations(t, &c))
 	root.AddCommand(policycmd.NewMonitor(t, &c), policycmd.NewPolicy(t, &c))
@@ -82,7 +82,7 @@ func newRoot(t cli.Terminal, name string) *cobra.Command {
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Prints the version of this program",
+		Short: "Print the version of this program",
 		Args:  cobra.NoArgs,
 		Run:   func(cmd *cobra.Command, _ []string) { cmd.Println(version) },
 	}

@@ -59,16 +59,16 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return fmt.Errorf("find plugins: %w", err)
 		}
-		from := fs.String("from", filepath.Dir(exe), "folder with the plugins")
-		to := fs.String("bin-dir", "/opt/cni/bin", "where the runtime looks for CNI plugins")
+		from := fs.String("from", filepath.Dir(exe), "folder that holds the plugins")
+		to := fs.String("bin-dir", "/opt/cni/bin", "folder in which the container runtime looks for CNI plugins")
 		if err := fs.Parse(args[1:]); err != nil {
 			return err
 		}
 		return agent.Install(*from, *to, logger(slog.LevelInfo))
 	case "clean":
 		cfg.Register(fs)
-		binDir := fs.String("bin-dir", "/opt/cni/bin", "where the runtime looks for CNI plugins")
-		wait := fs.Bool("wait", false, "stay when the node is clean, until SIGTERM: for a DaemonSet whose readiness tells so")
+		binDir := fs.String("bin-dir", "/opt/cni/bin", "folder in which the container runtime looks for CNI plugins")
+		wait := fs.Bool("wait", false, "keep running once the node is clean, until SIGTERM; for a DaemonSet, which reports readiness")
 		if err := fs.Parse(args[1:]); err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func monitor(ctx context.Context, args []string, in io.Reader, out io.Writer) er
 	var f observe.Filter
 	f.Register(fs)
 	socket := fs.String("socket", defaultSocket, "socket of the daemon")
-	untilEOF := fs.Bool("until-eof", false, "end when the standard input does")
+	untilEOF := fs.Bool("until-eof", false, "stop at the end of standard input")
 	if err := parseAlone(fs, args); err != nil {
 		return err
 	}
@@ -47,13 +47,13 @@ func explain(ctx context.Context, args []string, out io.Writer) error {
 	socket := fs.String("socket", defaultSocket, "socket of the daemon")
 	var x policy.Traffic
 	x.Protocol = policy.TCP
-	fs.TextVar(&x.From, "from", netip.Addr{}, "address that begins the connection")
-	fs.TextVar(&x.To, "to", netip.Addr{}, "address that is connected to")
-	port := fs.Uint("port", 0, "port that is connected to")
+	fs.TextVar(&x.From, "from", netip.Addr{}, "source address of the connection")
+	fs.TextVar(&x.To, "to", netip.Addr{}, "destination address of the connection")
+	port := fs.Uint("port", 0, "destination port of the connection")
 	fs.Func("protocol", "tcp, udp, sctp or a number (default tcp)", func(s string) (err error) {
 		var known bool
 		if x.Protocol, known = observe.ParseProtocol(s); !known {
-			err = errors.New("no such protocol")
+			err = errors.New("unknown protocol")
 		}
 		return err
 	})
@@ -61,7 +61,7 @@ func explain(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if !x.From.IsValid() || !x.To.IsValid() || *port > 1<<16-1 {
-		return errors.New("explain: give --from, --to and, for protocols with ports, --port up to 65535")
+		return errors.New("explain needs --from, --to and, for protocols with ports, --port up to 65535")
 	}
 	x.Port = uint16(*port)
 	answer, err := observe.Client{Socket: *socket}.Explain(ctx, x)

@@ -76,8 +76,8 @@ func TestExplain(t *testing.T) {
 
 func TestObserveRefuses(t *testing.T) {
 	for want, args := range map[string]string{
-		"give --from, --to":     "--from=10.0.0.1",
-		"no such protocol":      "--protocol=tpc",
+		"needs --from, --to":    "--from=10.0.0.1",
+		"unknown protocol":      "--protocol=tpc",
 		"unexpected":            "shop/web",
 		"no daemon answers":     "--socket=/nowhere/x.sock --from=10.0.0.1 --to=10.0.0.2",
 		"--port up to 65535":    "--from=10.0.0.1 --to=10.0.0.2 --port=65536",

@@ -26,7 +26,7 @@ import (
 func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ca",
-		Short: "Looks after the certificate authority that vouches for all nodes",
+		Short: "Manage the certificate authority that vouches for all nodes",
 	}
 	cmd.AddCommand(newCAStatus(t, c), newCARotate(t, c), newCAExport(t, c), newCAImport(t, c))
 	return cmd
@@ -43,14 +43,14 @@ type authority interface {
 // caReport is the answer of ca status.
 type caReport struct {
 	ca.Account
-	// BundleHash is of the bundle in force; Nodes have published a NodeKey, and
-	// Informed of them verify with that bundle.
+	// BundleHash is the hash of the bundle in force. Nodes is the number of nodes that
+	// have published a NodeKey; Informed of them verify with that bundle.
 	BundleHash string      `json:"bundleHash"`
 	Nodes      int         `json:"nodes"`
 	Informed   int         `json:"informed"`
-	Waits      []ca.Holdup `json:"waits"` // for the end of the phase
+	Waits      []ca.Holdup `json:"waits"` // nodes that the end of the phase waits for
 
-	request string // of a new root, as it was made last
+	request string // when a new root was last requested; empty: never
 }
 
 // readAuthority gathers a report.
@@ -60,7 +60,7 @@ func readAuthority(ctx context.Context, from authority) (caReport, error) {
 		return caReport{}, err
 	}
 	if len(trust.Authority) == 0 {
-		return caReport{}, errors.New("the controller has published nothing about its authority yet: is it running, and of this version?")
+		return caReport{}, errors.New("the controller has not published anything about its authority: is it running, and is it of this version?")
 	}
 	r := caReport{request: trust.Request, Waits: []ca.Holdup{}}
 	if r.Account, err = ca.ParseAccount(trust.Authority); err != nil {
@@ -115,9 +115,9 @@ func newCAStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Shows roots, intermediate, and how far a change of roots has got",
-		Long: "Shows what the controller has published about its authority, and which nodes the next step of a\n" +
-			"change of roots waits for. Exits with 1 if an offline root is wanted.",
+		Short: "Show the roots, the intermediate and the progress of a root rotation",
+		Long: "Shows what the controller has published about its authority, and which nodes a root rotation is\n" +
+			"waiting for. The exit status is 1 if the controller needs a root that is offline.",
 		Args: cobra.NoArgs,
 		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			r, err := readAuthority(ctx, client)
@@ -127,7 +127,7 @@ func newCAStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			return showAuthority(t, r, output)
 		}),
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "output format: text or json")
 	return cmd
 }
 

@@ -132,7 +132,7 @@ func TestCARotate(t *testing.T) {
 	if r.bundleHash() == before {
 		t.Error("the root is the old one")
 	}
-	wantLines(t, out.String(), "asked for a new root in place of ", "phase switched", "the root is ")
+	wantLines(t, out.String(), "requested a new root in place of ", "phase switched", "the root is ")
 
 	out.Reset()
 	r.stuck = true
@@ -145,7 +145,7 @@ func TestCARotate(t *testing.T) {
 	if err := rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: time.Minute}); err != nil {
 		t.Error(err)
 	}
-	wantLines(t, out.String(), "under way already", "the root is ")
+	wantLines(t, out.String(), "already under way", "the root is ")
 
 	r.idle = true
 	err = rotateRoot(t.Context(), r, cli.Terminal{Out: &out}, rootRotateOptions{timeout: time.Second})

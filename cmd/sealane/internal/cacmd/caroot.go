@@ -30,26 +30,26 @@ func newCAExport(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
 		Use:   "export-root --out FILE",
-		Short: "Takes the root offline: writes it with its key to a file and removes the key from the cluster",
-		Long: "Writes certificate and private key of the root that the controller has made (ca.mode self) into a new\n" +
+		Short: "Take the root offline: write it with its key to a file and remove the key from the cluster",
+		Long: "Writes the certificate and the private key of the controller's own root (ca.mode self) to a new\n" +
 			"file with mode 0600, reads it back, and then removes the key from the Secret " + kube.RootSecret + ". The\n" +
-			"intermediate goes on issuing; when it is due, \"sealane ca status\" asks for the root.",
+			"intermediate continues to issue; \"sealane ca status\" asks for the root when the intermediate is due.",
 		Args: cobra.NoArgs,
 		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return exportRoot(ctx, client.SecretStore(kube.RootSecret), t, o)
 		}),
 	}
-	cmd.Flags().StringVar(&o.out, "out", "", "file to write, which must not exist; - for standard output, with --keep")
-	cmd.Flags().BoolVar(&o.keep, "keep", false, "leave the key in the cluster, too: a backup")
+	cmd.Flags().StringVar(&o.out, "out", "", "file to write, which must not exist yet; - for standard output (needs --keep)")
+	cmd.Flags().BoolVar(&o.keep, "keep", false, "make a backup: leave the key in the cluster")
 	return cmd
 }
 
 func exportRoot(ctx context.Context, roots ca.Store, t cli.Terminal, o exportOptions) error {
 	switch {
 	case o.out == "":
-		return errors.New("--out: name the file to write")
+		return errors.New("--out is missing: name the file to write")
 	case o.out == standardOutput && !o.keep:
-		return errors.New("--out=-: what goes to standard output cannot be read back, so the key stays: say --keep")
+		return errors.New("--out=- needs --keep: standard output cannot be read back, so the key must stay in the cluster")
 	}
 	export, err := ca.ExportRoot(ctx, roots)
 	if err != nil {
@@ -68,7 +68,7 @@ func exportRoot(ctx context.Context, roots ca.Store, t cli.Terminal, o exportOpt
 	}
 	root, err := ca.ParseExport(back)
 	if err != nil || !bytes.Equal(back, export) {
-		return fmt.Errorf("read back %s: it is not what was written (%w); the key stays in the cluster", o.out, err)
+		return fmt.Errorf("read back %s: it differs from what was written (%w); the key stays in the cluster", o.out, err)
 	}
 	fmt.Fprintf(t.Out, "root %s written to %s and read back\n", root.SerialNumber.Text(16), o.out)
 	if o.keep {
@@ -77,7 +77,7 @@ func exportRoot(ctx context.Context, roots ca.Store, t cli.Terminal, o exportOpt
 	if err := ca.RemoveRootKey(ctx, roots, export); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.Out, "its key is removed from the cluster: this file is the only one. Backups of etcd may hold it still")
+	fmt.Fprintln(t.Out, "the key is removed from the cluster; this file is now the only copy. Backups of etcd may still hold it")
 	return nil
 }
 
@@ -98,7 +98,7 @@ func writeNew(path string, data []byte) (err error) {
 func newCAImport(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import-root FILE",
-		Short: "Brings an exported root's key back, so that the controller can renew the intermediate",
+		Short: "Bring the key of an exported root back, so that the controller can renew the intermediate",
 		Args:  cobra.ExactArgs(1),
 		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return importRoot(ctx, client.SecretStore(kube.RootSecret), t, args[0])
@@ -120,7 +120,7 @@ func importRoot(ctx context.Context, roots ca.Store, t cli.Terminal, path string
 	if err := ca.ImportRoot(ctx, roots, export); err != nil {
 		return err
 	}
-	fmt.Fprintln(t.Out, "the root's key is in the cluster; what is due is renewed within two minutes (sealane ca status).\n"+
-		"Take it away again with sealane ca export-root")
+	fmt.Fprintln(t.Out, "the root's key is in the cluster; the controller renews what is due within two minutes (see sealane ca status).\n"+
+		"Remove the key again with sealane ca export-root")
 	return nil
 }

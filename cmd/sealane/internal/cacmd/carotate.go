@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// pollPeriod is how often progress is looked at.
+	// pollPeriod is the interval at which progress is read.
 	pollPeriod = time.Second
 	// youngestRoot is by how much a root's validity begins before it was made; a
 	// request must be younger than the root that it wants replaced.
@@ -36,16 +36,17 @@ func newCARotate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var o rootRotateOptions
 	cmd := &cobra.Command{
 		Use:   "rotate",
-		Short: "Replaces the root, without a lost packet, and waits until it is done",
-		Long: "Asks the controller for a new root. It is announced to every node, then issues, and the old one is\n" +
-			"dropped when nothing leads to it any more. No node is cut off, also one that sleeps meanwhile.\n" +
-			"Without --no-wait, it ends when the old root is gone; it can be interrupted at any time, the change goes on.",
+		Short: "Replace the root without losing a packet, and wait until it is done",
+		Long: "Asks the controller for a new root. The controller announces it to every node, then issues from it,\n" +
+			"and drops the old root once no certificate leads to it. No node is cut off, not even one that is\n" +
+			"down meanwhile. The command waits until the old root is gone, unless --no-wait is given; if you\n" +
+			"interrupt it, the rotation continues.",
 		Args: cobra.NoArgs,
 		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return rotateRoot(ctx, client, t, o)
 		}),
 	}
-	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "ask for it and return")
+	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "request the rotation and return")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 15*time.Minute, "how long to wait")
 	return cmd
 }
@@ -64,9 +65,9 @@ func rotateRoot(ctx context.Context, from authority, t cli.Terminal, o rootRotat
 		if err := from.RequestRootRotation(ctx, requestTime(before, old)); err != nil {
 			return err
 		}
-		fmt.Fprintf(t.Out, "asked for a new root in place of %s\n", old.Serial)
+		fmt.Fprintf(t.Out, "requested a new root in place of %s\n", old.Serial)
 	} else {
-		fmt.Fprintln(t.Out, "a change of roots is under way already")
+		fmt.Fprintln(t.Out, "a root rotation is already under way")
 	}
 	if o.noWait {
 		return nil
@@ -95,7 +96,7 @@ func requestTime(r caReport, root ca.RootStatus) time.Time {
 	return at
 }
 
-// rootProgress is what has been told of a change of roots.
+// rootProgress is what has been printed of a root rotation.
 type rootProgress struct {
 	old     string // key identifier of the root that issued at the start
 	begun   bool
@@ -103,7 +104,7 @@ type rootProgress struct {
 	told    string
 }
 
-var errUnfinished = errors.New("the change of roots is not finished; it goes on without this command")
+var errUnfinished = errors.New("the root rotation has not finished; it continues without this command")
 
 func awaitRoot(ctx context.Context, from authority, t cli.Terminal, p rootProgress) error {
 	limited, cancel := context.WithTimeout(ctx, p.timeout)
@@ -126,7 +127,7 @@ func awaitRoot(ctx context.Context, from authority, t cli.Terminal, p rootProgre
 	}
 }
 
-// tell prints what is new, and tells whether it is done.
+// tell prints what is new, and reports whether the rotation is done.
 func (p *rootProgress) tell(t cli.Terminal, r caReport) bool {
 	if r.Phase != ca.PhaseSteady {
 		p.begun = true
@@ -143,7 +144,7 @@ func (p *rootProgress) tell(t cli.Terminal, r caReport) bool {
 	}
 	p.told = text
 	if done {
-		fmt.Fprintf(t.Out, "the root is %s, until %s\n", now.Serial, day(now.NotAfter))
+		fmt.Fprintf(t.Out, "the root is %s, valid until %s\n", now.Serial, day(now.NotAfter))
 	}
 	return done
 }

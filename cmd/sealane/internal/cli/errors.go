@@ -10,7 +10,7 @@ var (
 	ErrBad = errors.New("not as it should be")
 	// ErrDisagree means that the kernel's tables and the policies of the API, both
 	// of which have been printed, decide differently.
-	ErrDisagree = errors.New("the tables decide otherwise than the policies")
+	ErrDisagree = errors.New("the tables of the nodes and the policies decide differently")
 )
 
 // ExitStatus returns the exit status for an error: 2 for ErrDisagree, which a

@@ -26,13 +26,13 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// settle is how long a change of policies may take to get to the nodes, before
-// a difference counts.
+// settle is how long a change of policies may take to reach the nodes before a
+// difference counts.
 const settle = time.Second
 
 // NewPolicy returns the command "policy".
 func NewPolicy(t cli.Terminal, c *cli.Connection) *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "Explains what NetworkPolicies allow"}
+	cmd := &cobra.Command{Use: "policy", Short: "Explain what NetworkPolicies allow"}
 	cmd.AddCommand(newPolicyExplain(t, c))
 	return cmd
 }
@@ -48,20 +48,21 @@ func newPolicyExplain(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := explainOptions{settle: settle}
 	cmd := &cobra.Command{
 		Use:   "explain FROM TO:PORT[/PROTOCOL]",
-		Short: "Tells which policies allow or deny a connection, and whether the nodes agree",
+		Short: "Show which policies allow or deny a connection, and whether the nodes agree",
 		Long: "FROM and TO are pods (namespace/name; a name alone is in the namespace default) or IP addresses\n" +
 			"(IPv6 with a port: [fd00::1]:80); PROTOCOL is tcp (default), udp or sctp. For each IP family that\n" +
-			"both ends have and for each direction it tells which policies isolate the pod and which rules\n" +
-			"allow, by a plain reading of the API; then what the tables in the kernel of the pod's node say.\n\n" +
-			"Exits with 0 if both agree, whatever they say, with 2 if they differ, and with 1 if a node could\n" +
-			"not be asked. Needs the right to run commands (pods/exec) in the agents' pods.",
+			"both ends have, and for each direction, the command shows which policies of the API isolate the\n" +
+			"pod and which rules allow the connection, and then what the tables in the kernel of the pod's\n" +
+			"node decide.\n\n" +
+			"The exit status is 0 if both agree, whatever the answer; 2 if they differ; 1 if a node could not\n" +
+			"be asked. Needs the right to run commands in the agents' pods (pods/exec).",
 		Args: cobra.ExactArgs(2),
 		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return explain(ctx, client, t, asked{explainOptions: o, from: args[0], to: args[1]})
 		}),
 	}
-	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text or json")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for a node's answer")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "output format: text or json")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for the answer of each node")
 	return cmd
 }
 
@@ -175,13 +176,13 @@ func parseTarget(text string) (destination, error) {
 	return out, nil
 }
 
-// finder collects what a decision depends on.
+// finder collects the objects that a decision depends on.
 type finder struct {
 	from    explaining
 	cluster policy.Cluster
 }
 
-// end finds the addresses that a person means, and enters the pod that has them.
+// end finds the addresses behind a name, and adds the pod that has them.
 func (f *finder) end(ctx context.Context, name string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		pod, err := f.from.PodObjectAt(ctx, a)
@@ -202,7 +203,7 @@ func (f *finder) end(ctx context.Context, name string) ([]netip.Addr, error) {
 	case err != nil:
 		return nil, err
 	case pod.HostNetwork:
-		return nil, fmt.Errorf("pod %s/%s uses the network of its node, where policies do not apply; give the node's address to see what it may reach", namespace, short)
+		return nil, fmt.Errorf("pod %s/%s uses the network of its node, where policies do not apply; use the node's address to see what it may reach", namespace, short)
 	case len(pod.Addresses) == 0:
 		return nil, fmt.Errorf("pod %s/%s has no address: it has not started, or has finished", namespace, short)
 	}
@@ -302,7 +303,7 @@ func askTables(ctx context.Context, from explaining, pods []kube.Pod, t tablesOf
 		case answer.err != nil:
 			d.Problem = answer.err.Error()
 		case found == nil:
-			d.Problem = "the node does not know the pod by that address"
+			d.Problem = "the node does not know that address as one of its pods"
 		}
 		d.Tables = found
 		t.e.Service = max(t.e.Service, answer.Service)

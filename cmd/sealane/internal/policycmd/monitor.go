@@ -23,7 +23,7 @@ import (
 	"github.com/sealane/sealane/daemonset/observe"
 )
 
-// again is how soon a node is tried again that cannot be watched.
+// again is how long to wait before retrying a node that cannot be watched.
 const again = 3 * time.Second
 
 // monitorOptions are the flags of sealane monitor.
@@ -46,13 +46,13 @@ func NewMonitor(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := monitorOptions{again: again}
 	cmd := &cobra.Command{
 		Use:   "monitor",
-		Short: "Shows live what policies allow and deny, and how it travels",
-		Long: "Shows each flow of a pod when it begins, and when a change of policies ends it: who, to whom, by\n" +
-			"which service, the verdict, the policies and rules that it is from, and the lane that carries it\n" +
-			"to another node with the generations of both nodes' keys. A flow between two nodes is shown twice:\n" +
-			"by the node that judges what leaves and by the one that judges what comes in.\n\n" +
-			"Ends with Ctrl-C. Needs the right to run commands (pods/exec) in the agents' pods, which makes\n" +
-			"whoever has it master of the nodes.",
+		Short: "Show live what policies allow and deny, and which lane carries it",
+		Long: "Shows each flow of a pod when it begins, and when a change of policies ends it: source, destination,\n" +
+			"service, verdict, the policies and rules behind the verdict, and the lane that carries the flow to\n" +
+			"another node, with the key generations of both nodes. A flow between two nodes appears twice: the\n" +
+			"sending node judges egress and the receiving node judges ingress.\n\n" +
+			"Runs until Ctrl-C. Needs the right to run commands in the agents' pods (pods/exec). Whoever has\n" +
+			"that right controls the nodes.",
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
@@ -61,12 +61,12 @@ func NewMonitor(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	filters := flag.NewFlagSet("", flag.ContinueOnError)
 	o.filter.Register(filters)
 	cmd.Flags().AddGoFlagSet(filters)
-	cmd.Flags().StringVar(&o.node, "node", "", "watch this node only")
-	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text or json: one object a line")
+	cmd.Flags().StringVar(&o.node, "node", "", "watch only this node")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "output format: text, or json with one object per line")
 	return cmd
 }
 
-// monitor shows what the nodes decide until ctx ends, which is no error.
+// monitor shows what the nodes decide until ctx ends, which is not an error.
 func monitor(ctx context.Context, from watched, s screen, o monitorOptions) error {
 	if err := o.filter.Validate(); err != nil {
 		return err
@@ -97,8 +97,8 @@ type watch struct {
 	name string // of the node
 }
 
-// watchNode watches one node, again and again when that ends. The error is one
-// that other nodes would give, too.
+// watchNode watches one node, and again whenever that ends. It returns only errors that
+// all nodes would give.
 func watchNode(ctx context.Context, from watched, s screen, w watch) error {
 	last := ""
 	for {
@@ -109,7 +109,7 @@ func watchNode(ctx context.Context, from watched, s screen, w watch) error {
 		if errors.Is(err, kube.ErrForbidden) || errors.Is(err, errPrint) {
 			return err
 		}
-		if text := fmt.Sprintf("node %s cannot be watched, trying again: %v", w.name, err); text != last {
+		if text := fmt.Sprintf("node %s cannot be watched, retrying: %v", w.name, err); text != last {
 			s.warn(text)
 			last = text
 		}

@@ -139,8 +139,8 @@ func TestMonitorMerges(t *testing.T) {
 	out.await(t, "n1 DENIED")
 	out.await(t, "n2 4 flows are not shown")
 	warnings.await(t, "watching node n1\n")
-	warnings.await(t, "node n2 cannot be watched, trying again: sealaned: no daemon answers\n")
-	warnings.await(t, "node n3 cannot be watched, trying again: no agent pod on the node\n")
+	warnings.await(t, "node n2 cannot be watched, retrying: sealaned: no daemon answers\n")
+	warnings.await(t, "node n3 cannot be watched, retrying: no agent pod on the node\n")
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("after Ctrl-C: error %v", err)

@@ -30,9 +30,9 @@ type pardons interface {
 func NewReadmit(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	return &cobra.Command{
 		Use:   "readmit NAME",
-		Short: "Takes the revocation of a node back; the node comes back with a new key",
-		Long: "Deletes the revocation. The node's agent makes a new key, asks for a certificate and\n" +
-			"publishes anew. The keys that the node had before stay revoked.",
+		Short: "Lift the revocation of a node, which then returns with a new key",
+		Long: "Deletes the revocation. The node's agent makes a new key, requests a certificate and\n" +
+			"publishes a new statement. The keys that the node had before stay revoked.",
 		Args: cobra.ExactArgs(1),
 		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return readmit(ctx, client, t, args[0])
@@ -47,13 +47,13 @@ func readmit(ctx context.Context, c pardons, t cli.Terminal, name string) error 
 	}
 	all = slices.DeleteFunc(all, func(r kube.Revocation) bool { return r.Node.Name != name })
 	if len(all) == 0 {
-		return fmt.Errorf("node %s: it is not revoked; sealane revocations lists who is", name)
+		return fmt.Errorf("node %s is not revoked; sealane revocations lists the nodes that are", name)
 	}
 	for _, r := range all {
 		if err := c.DeleteRevocation(ctx, r.Name); err != nil && !errors.Is(err, kube.ErrNotFound) {
 			return err
 		}
-		if err := t.Say("node %s (UID %s) is readmitted; it comes back with a new key\n", name, r.Node.UID); err != nil {
+		if err := t.Say("node %s (UID %s) is readmitted; it returns with a new key\n", name, r.Node.UID); err != nil {
 			return err
 		}
 	}
@@ -73,15 +73,15 @@ func NewRevocations(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "revocations",
-		Short: "Lists the nodes that are revoked, and those whose old keys are",
-		Long: "Reads the signed list that every node follows, verifies it, and adds revocations that it\n" +
-			"does not carry yet.",
+		Short: "List revoked nodes, and readmitted nodes whose old keys stay revoked",
+		Long: "Reads and verifies the signed list that every node follows, and adds the revocations that\n" +
+			"the list does not carry yet.",
 		Args: cobra.NoArgs,
 		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return showRevocations(ctx, client, t, output)
 		}),
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "output format: text or json")
 	return cmd
 }
 
@@ -114,7 +114,8 @@ func showRevocations(ctx context.Context, from published, t cli.Terminal, output
 	return nil
 }
 
-// readList reads the published list as a node does, the zero list if there is none.
+// readList reads and verifies the published list as a node does. It returns the zero
+// list if none is published.
 func readList(ctx context.Context, from published, now time.Time) (keymgr.RevocationList, error) {
 	record, err := from.Record(ctx)
 	if err != nil || len(record.List) == 0 {
@@ -134,7 +135,7 @@ func readList(ctx context.Context, from published, now time.Time) (keymgr.Revoca
 	}
 	list, err := keymgr.VerifyRevocations(signed, bundle, domain, now)
 	if err != nil {
-		return list, fmt.Errorf("the published revocation list does not verify, and nodes keep the one before: %w", err)
+		return list, fmt.Errorf("the published revocation list does not verify; nodes keep the previous one: %w", err)
 	}
 	return list, nil
 }
@@ -150,7 +151,7 @@ func revocationReport(list keymgr.RevocationList, given []kube.Revocation) statu
 		if r, ordered := pending[n.UID]; ordered {
 			v.State, v.Message = status.InForce, r.Message
 			if !n.Blocked {
-				v.State = status.Ordered // anew, after it was readmitted
+				v.State = status.Ordered // again, after it was readmitted
 			}
 			delete(pending, n.UID)
 		} else if !n.Blocked {

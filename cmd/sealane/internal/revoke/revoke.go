@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// maxMessage is what the API server takes, in bytes.
+	// maxMessage is the length that the API server accepts, in bytes.
 	maxMessage = 256
-	// askAgain is how often the agents are asked whether they have cut a lane:
-	// they tell nobody unasked.
+	// askAgain is the interval at which the agents are asked whether they have cut a
+	// lane; they do not announce it.
 	askAgain = 200 * time.Millisecond
 )
 
@@ -47,7 +47,7 @@ type revokeOptions struct {
 func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke",
-		Short: "Takes an identity out of force",
+		Short: "Revoke an identity",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -59,18 +59,18 @@ func newRevokeNode(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := revokeOptions{port: status.Port}
 	cmd := &cobra.Command{
 		Use:   "node NAME",
-		Short: "Makes every other node cut its lanes to a node, for good",
+		Short: "Make every other node cut its lanes to a node, until it is readmitted",
 		Long: "Revokes the node's identity: every other node cuts its lanes to it at once, whatever it\n" +
-			"publishes, and it gets no certificate any more. Its pods and its workloads stay; drain or\n" +
-			"delete the node to move them. sealane readmit takes the revocation back.",
+			"publishes, and the controller issues it no more certificates. Its pods stay; drain or delete\n" +
+			"the node to move them. \"sealane readmit\" lifts the revocation.",
 		Args:    cobra.ExactArgs(1),
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
 		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			return revokeNode(ctx, client, t, target{name: args[0], options: o})
 		}),
 	}
-	cmd.Flags().StringVar(&o.reason, "reason", string(keymgr.ReasonUnspecified), "why: "+strings.Join(reasonWords(), ", "))
-	cmd.Flags().StringVar(&o.message, "message", "", "a text for other people")
+	cmd.Flags().StringVar(&o.reason, "reason", string(keymgr.ReasonUnspecified), "reason: "+strings.Join(reasonWords(), ", "))
+	cmd.Flags().StringVar(&o.message, "message", "", "explanation for other administrators")
 	cmd.Flags().DurationVar(&o.wait, "wait", 0, "how long to wait until every other ready node has cut its lanes; 0: do not wait")
 	cmd.Flags().Uint16Var(&o.port, "agent-port", o.port, "port of the agents (chart value agent.metricsPort)")
 	return cmd
@@ -111,7 +111,7 @@ type cluster interface {
 func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error {
 	node, err := c.Node(ctx, v.name)
 	if errors.Is(err, kube.ErrNotFound) {
-		return fmt.Errorf("node %s: no such node; one that was deleted is revoked by that already", v.name)
+		return fmt.Errorf("node %s: no such node; deleting a node has already revoked it", v.name)
 	}
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error 
 	}
 	start, said := time.Now(), "is revoked"
 	if _, err := c.CreateRevocation(ctx, order); errors.Is(err, kube.ErrConflict) {
-		said = "was revoked before, and stays so"
+		said = "was already revoked before"
 	} else if err != nil {
 		return err
 	}
@@ -166,8 +166,8 @@ func awaitCut(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents
 	}
 }
 
-// lanesLeft counts the other ready nodes, and says of each that may still have a
-// lane why.
+// lanesLeft counts the other ready nodes. open says, for each node that may still have
+// a lane, why.
 func lanesLeft(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents.Question) (count int, open []string, err error) {
 	all, err := c.Nodes(ctx)
 	if err != nil {
@@ -189,7 +189,7 @@ func lanesLeft(ctx context.Context, c agents.Cluster, r kube.Revocation, q agent
 	return count, open, nil
 }
 
-// uncut says why a node may still have a lane to a revoked one, "" if it has none.
+// uncut says why a node may still have a lane to the revoked one; empty if it has none.
 func uncut(a status.Answer, r kube.Revocation) string {
 	switch {
 	case a.Err != nil:

@@ -192,7 +192,7 @@ func TestRevokeWaitsInVain(t *testing.T) {
 func TestReadmit(t *testing.T) {
 	c := newFakeCluster()
 	var out bytes.Buffer
-	if err := readmit(t.Context(), c, cli.Terminal{Out: &out}, "n3"); err == nil || !strings.Contains(err.Error(), "node n3: it is not revoked") {
+	if err := readmit(t.Context(), c, cli.Terminal{Out: &out}, "n3"); err == nil || !strings.Contains(err.Error(), "node n3 is not revoked") {
 		t.Errorf("not revoked: %v", err)
 	}
 	c.given = []kube.Revocation{

@@ -28,7 +28,7 @@ type rotateOptions struct {
 	asking      agents.Question
 }
 
-// look is how often rotate asks the agents how far they are.
+// look is the interval at which rotate asks the agents for their progress.
 const look = time.Second
 
 // New returns the command "rotate".
@@ -36,13 +36,13 @@ func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := rotateOptions{asking: agents.Question{Port: status.Port, Timeout: 10 * time.Second}}
 	cmd := &cobra.Command{
 		Use:   "rotate NODE... | --all",
-		Short: "Replaces the WireGuard keys of nodes, without a lost packet",
+		Short: "Replace the WireGuard keys of nodes without losing a packet",
 		Long: "Asks nodes for new WireGuard keys and waits until the old ones are gone. Peers move to a\n" +
-			"new key once a handshake has proved it, so that no packet is lost. With --compromised the\n" +
-			"old key is dropped at once instead: lanes break until their ends have met again.",
+			"new key once a handshake has proved that it works, so no packet is lost. With --compromised,\n" +
+			"all nodes drop the old key at once; the lanes break until both ends have the new key.",
 		PreRunE: func(_ *cobra.Command, args []string) error {
 			if o.all == (len(args) > 0) {
-				return errors.New("name the nodes, or all of them with --all")
+				return errors.New("name the nodes, or use --all for all of them")
 			}
 			return nil
 		},
@@ -50,10 +50,10 @@ func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			return rotate(ctx, client, t, o, args)
 		}),
 	}
-	cmd.Flags().BoolVar(&o.all, "all", false, "all nodes at once")
-	cmd.Flags().BoolVar(&o.compromised, "compromised", false, "somebody else may have the old key: drop it at once, whatever that costs")
-	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "do not wait for the end")
-	cmd.Flags().DurationVar(&o.wait, "timeout", 10*time.Minute, "how long to wait for the end")
+	cmd.Flags().BoolVar(&o.all, "all", false, "rotate the keys of all nodes at once")
+	cmd.Flags().BoolVar(&o.compromised, "compromised", false, "drop the old key at once because somebody else may have it; this interrupts the lanes")
+	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "return without waiting until the old keys are gone")
+	cmd.Flags().DurationVar(&o.wait, "timeout", 10*time.Minute, "how long to wait until the old keys are gone")
 	cmd.Flags().Uint16Var(&o.asking.Port, "agent-port", o.asking.Port, "port of the agents (chart value agent.metricsPort)")
 	return cmd
 }
@@ -91,7 +91,7 @@ func rotate(ctx context.Context, client rotating, t cli.Terminal, o rotateOption
 	return awaitRotation(ctx, client, t, o, waitFor{names: names, since: request.At})
 }
 
-// chosen checks the names; none stand for all.
+// chosen checks the names of nodes; no names stand for all nodes.
 func chosen(all []kube.Node, names []string) ([]string, error) {
 	var known []string
 	for _, n := range all {
@@ -108,7 +108,7 @@ func chosen(all []kube.Node, names []string) ([]string, error) {
 	return names, nil
 }
 
-// waitFor is what awaitRotation waits for: new keys on these nodes alone.
+// waitFor is what awaitRotation waits for: keys newer than since on these nodes.
 type waitFor struct {
 	names []string
 	since time.Time
@@ -142,7 +142,7 @@ func awaitRotation(ctx context.Context, client agents.Cluster, t cli.Terminal, o
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d nodes have not finished; they go on by themselves, see sealane status", open, len(w.names))
+			return fmt.Errorf("%d of %d nodes have not finished; they continue on their own, see sealane status", open, len(w.names))
 		case <-tick.C:
 		}
 	}
@@ -163,5 +163,5 @@ func progress(a status.Answer, since time.Time) (text string, done bool) {
 		}
 		return text, false
 	}
-	return fmt.Sprintf("generation %d alone, key %s", k.Generation, k.PublicKey), true
+	return fmt.Sprintf("done: generation %d, key %s", k.Generation, k.PublicKey), true
 }

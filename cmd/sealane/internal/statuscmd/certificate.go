@@ -31,9 +31,9 @@ func NewCertificate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "certificate NODE",
-		Short: "Shows who vouches for a node's WireGuard key, up to the root",
-		Long: "Reads what the node has published and verifies it against the trust bundle as every\n" +
-			"other node does. Exits with 0 if the key is vouched for and with 1 if it is not.",
+		Short: "Show who vouches for a node's WireGuard key, up to the root",
+		Long: "Reads what the node has published and verifies it against the trust bundle, as every\n" +
+			"other node does. The exit status is 0 if the key is vouched for and 1 if it is not.",
 		Args: cobra.ExactArgs(1),
 		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
 			e, err := evidence(ctx, client, args[0])
@@ -43,7 +43,7 @@ func NewCertificate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			return showCertificate(t, e, output)
 		}),
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, or pem for the certificates alone")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "output format: text, or pem for the certificates alone")
 	return cmd
 }
 
@@ -85,7 +85,7 @@ func showCertificate(t cli.Terminal, e status.Evidence, output string) error {
 	case voucher.Err == nil:
 		return nil
 	case output == "text":
-		return cli.ErrBad // it says why
+		return cli.ErrBad // the text says why
 	}
 	return voucher.Err
 }

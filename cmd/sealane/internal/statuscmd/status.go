@@ -29,18 +29,18 @@ func NewStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 	o := statusOptions{Question: agents.Question{Port: status.Port}}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Tells whether the cluster is encrypted, and the state of every node and lane",
-		Long: "Asks the agent of every node. The first line is the verdict; what keeps it from being\n" +
-			"\"encrypted\" follows. Exits with 0 if all is well and with 1 if it is not.",
+		Short: "Show whether the cluster is encrypted, and the state of every node and lane",
+		Long: "Asks the agent of every node. The first line is the verdict; whatever keeps it from being\n" +
+			"\"encrypted\" follows. The exit status is 0 for \"encrypted\" and 1 for everything else.",
 		Args: cobra.NoArgs,
 		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
 			return showStatus(ctx, client, t, o)
 		}),
 	}
-	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "text or json")
-	cmd.Flags().StringVar(&o.Node, "node", "", "look at this node only, and at all of it")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "output format: text or json")
+	cmd.Flags().StringVar(&o.Node, "node", "", "show only this node, in detail")
 	cmd.Flags().Uint16Var(&o.Port, "agent-port", o.Port, "port of the agents (chart value agent.metricsPort)")
-	cmd.Flags().DurationVar(&o.Timeout, "timeout", 10*time.Second, "how long to wait for a node's answer")
+	cmd.Flags().DurationVar(&o.Timeout, "timeout", 10*time.Second, "how long to wait for the answer of each node")
 	return cmd
 }
 
