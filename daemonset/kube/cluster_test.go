@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/sealane/sealane/keymgr"
 )
 
 func TestTrustDomain(t *testing.T) {
@@ -162,6 +165,10 @@ func TestLiveLookups(t *testing.T) {
 	want := Pod{
 		Namespace: DefaultNamespace, Name: "agent", UID: "pu", Node: "n1",
 		ServiceAccount: AgentServiceAccount, HostNetwork: true, Deleting: true,
+	}
+	if node, err := api.Node(ctx, "n1"); err != nil || node.ID() != (keymgr.NodeID{Name: "n1", UID: "u1"}) || node.Live().ID != node.ID() ||
+		!slices.Equal(node.Live().PodCIDRs, node.PodCIDRs) || !slices.Equal(node.Live().Addresses, node.Addresses) {
+		t.Errorf("node for keymgr: got %+v, error %v", node.Live(), err)
 	}
 	if pod, err := api.Pod(ctx, DefaultNamespace, "agent"); err != nil || !cmp.Equal(want, pod, comparePlain) {
 		t.Errorf("pod: got %+v, error %v", pod, err)

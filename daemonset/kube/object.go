@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealane/sealane/keymgr"
 )
 
 // controlPlaneLabel marks control-plane nodes (KEP-2067).
@@ -23,6 +25,14 @@ type Node struct {
 	Ready        bool           // condition Ready is True
 	ControlPlane bool           // carries the control-plane role label
 	Zone         string         // label topology.kubernetes.io/zone; empty if it has none
+}
+
+// ID returns what tells the node from all others, also from one that had its name before.
+func (n Node) ID() keymgr.NodeID { return keymgr.NodeID{Name: n.Name, UID: n.UID} }
+
+// Live returns what the API server says of the node, to which keymgr holds its statement.
+func (n Node) Live() keymgr.LiveNode {
+	return keymgr.LiveNode{ID: n.ID(), PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
 }
 
 // Pod is what Sealane needs of a Pod object.

@@ -172,12 +172,8 @@ func (k *Keeper) ask(ctx context.Context) (b Basis, err error) {
 	if err != nil {
 		return b, fmt.Errorf("learn who this node is: %w", err)
 	}
-	b.Self = live(n)
+	b.Self = n.Live()
 	return b, nil
-}
-
-func live(n kube.Node) keymgr.LiveNode {
-	return keymgr.LiveNode{ID: keymgr.NodeID{Name: n.Name, UID: n.UID}, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
 }
 
 // Basis is what the API server has answered, or what the picture says as long as it
@@ -310,7 +306,7 @@ func take(b Basis, snap kube.Snapshot, records []keymgr.Record) Picture {
 		remembered[r.ID.UID] = r.Live
 	}
 	for _, n := range snap.Nodes {
-		node := live(n)
+		node := n.Live()
 		switch old, ok := remembered[n.UID]; {
 		case n.Name == b.Self.ID.Name:
 			p.Self = node

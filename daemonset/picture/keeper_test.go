@@ -195,7 +195,7 @@ func TestStartsFromDiskAndComesBack(t *testing.T) {
 	// The same way as anything that the API server says.
 	for _, n := range snap.Nodes {
 		if n.Name == "peer" {
-			if _, err := h.verifier.Verify(snap.NodeKeys["peer"], live(n)); err != nil {
+			if _, err := h.verifier.Verify(snap.NodeKeys["peer"], n.Live()); err != nil {
 				t.Error(err)
 			}
 		}

@@ -117,7 +117,7 @@ func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error 
 		return err
 	}
 	order := kube.Revocation{
-		Name: node.UID, Node: keymgr.NodeID{Name: node.Name, UID: node.UID},
+		Name: node.UID, Node: node.ID(),
 		Reason: keymgr.RevocationReason(v.options.reason), Message: v.options.message,
 	}
 	start, said := time.Now(), "is revoked"

@@ -54,9 +54,7 @@ func evidence(ctx context.Context, from keys, name string) (status.Evidence, err
 	if err != nil {
 		return e, err
 	}
-	e.Live = keymgr.LiveNode{
-		ID: keymgr.NodeID{Name: node.Name, UID: node.UID}, PodCIDRs: node.PodCIDRs, Addresses: node.Addresses,
-	}
+	e.Live = node.Live()
 	if e.Signed, err = from.NodeKey(ctx, name); err != nil {
 		return e, err
 	}
