@@ -8,7 +8,7 @@ import (
 	"errors"
 	"path/filepath"
 
-	"github.com/sealane/sealane/daemonset/picture"
+	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/overlay"
 )
@@ -17,8 +17,8 @@ import (
 var errUnfit = errors.New("the maps of an earlier version are in use, and the policies in them cannot be taken over without the API server")
 
 // begin learns who this node is, from disk if the API server does not answer.
-func (d *daemon) begin(ctx context.Context) (*picture.Keeper, error) {
-	cfg := picture.Config{
+func (d *daemon) begin(ctx context.Context) (*checkpoint.Keeper, error) {
+	cfg := checkpoint.Config{
 		Path: filepath.Join(d.cfg.StateDir, "picture.json"), Node: d.cfg.NodeName, Cluster: d.client, ClusterCIDRs: d.cfg.ClusterPodCIDRs,
 		Report: func(err error) { d.state.Report(readiness.Node, err) }, Logger: d.log,
 	}
@@ -28,5 +28,5 @@ func (d *daemon) begin(ctx context.Context) (*picture.Keeper, error) {
 	if d.recalled > 0 && !d.datapath.Inherited() {
 		cfg.Unfit = errUnfit
 	}
-	return picture.Begin(ctx, cfg)
+	return checkpoint.Begin(ctx, cfg)
 }

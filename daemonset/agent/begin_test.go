@@ -25,9 +25,9 @@ import (
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/network"
-	"github.com/sealane/sealane/daemonset/picture"
 	"github.com/sealane/sealane/daemonset/podserver"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/internal/nettest"
@@ -522,7 +522,7 @@ func (h *dwelling) servesFromDisk() {
 	if v := h.d.network.View(); v == nil || !v.FromDisk || v.Self.UID != h.live.ID.UID {
 		t.Errorf("node %s: view %+v", name, v)
 	}
-	if _, err := h.d.state.PodMTU(); !errors.Is(err, cni.ErrNotReady) || !strings.Contains(err.Error(), picture.ErrFromDisk.Error()) {
+	if _, err := h.d.state.PodMTU(); !errors.Is(err, cni.ErrNotReady) || !strings.Contains(err.Error(), checkpoint.ErrFromDisk.Error()) {
 		t.Errorf("node %s connects pods: %v", name, err)
 	}
 	if n := len(h.d.leases.Leases()); n != 1 {

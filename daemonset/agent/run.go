@@ -18,11 +18,11 @@ import (
 
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/metrics"
 	"github.com/sealane/sealane/daemonset/network"
-	"github.com/sealane/sealane/daemonset/picture"
 	"github.com/sealane/sealane/daemonset/podserver"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/daemonset/report"
@@ -72,7 +72,7 @@ type daemon struct {
 	leases   *ipam.Allocator
 	pods     *podserver.Server
 	recalled int // pods that an earlier daemon has connected
-	keeper   *picture.Keeper
+	keeper   *checkpoint.Keeper
 	keys     *network.Keys // nil: lanes are not encrypted
 	network  *network.Loop
 }

@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/daemonset/picture"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/trust"
@@ -83,7 +83,7 @@ type Config struct {
 	Node     string // name of this node's Node object
 	Plan     Plan
 	Keys     *Keys // nil: lanes are not encrypted
-	Keeper   *picture.Keeper
+	Keeper   *checkpoint.Keeper
 	Ranges   Ranges
 	Links    Links
 	Datapath Datapath
@@ -112,7 +112,7 @@ type Loop struct {
 	security security
 	// remembered is what is on disk besides the checkpoint: records of peers, and this
 	// node's last statement.
-	remembered picture.Recall
+	remembered checkpoint.Recall
 	log        *slog.Logger
 
 	// applied is the plan that the host follows, as of applyTime. Both are zero after
@@ -138,7 +138,7 @@ func New(c Config) *Loop {
 func (l *Loop) View() *View { return l.view.Load() }
 
 // Run makes a pass whenever something may have changed, until ctx ends.
-func (l *Loop) Run(ctx context.Context, watch picture.Watch) error {
+func (l *Loop) Run(ctx context.Context, watch checkpoint.Watch) error {
 	links, err := l.Links.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch devices: %w", err)

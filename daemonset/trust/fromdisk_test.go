@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/daemonset/picture"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -98,18 +98,18 @@ func (k *court) spoil(marks *keymgr.FileMarks, change func(*keymgr.Record)) {
 func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
 	k.t.Helper()
 	there := answers{node: k.snap.Nodes[0]}
-	cfg := picture.Config{
+	cfg := checkpoint.Config{
 		Path: filepath.Join(k.t.TempDir(), "picture.json"), Node: k.keeper.identity.Node().Name, Cluster: &there, Report: func(error) {},
 		Logger: slog.New(slog.DiscardHandler), Patience: time.Millisecond,
 	}
-	begin := func() *picture.Keeper {
-		keeper, err := picture.Begin(k.t.Context(), cfg)
+	begin := func() *checkpoint.Keeper {
+		keeper, err := checkpoint.Begin(k.t.Context(), cfg)
 		if err != nil {
 			k.t.Fatal(err)
 		}
 		return keeper
 	}
-	recall := func(v *keymgr.Verifier) picture.Recall {
+	recall := func(v *keymgr.Verifier) checkpoint.Recall {
 		return func() ([]keymgr.Record, keymgr.Signed) { return v.Remembered(), keymgr.Signed{} }
 	}
 	begin().Keep(k.snap, recall(k.keeper.verifier))

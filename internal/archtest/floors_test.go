@@ -22,7 +22,7 @@ var floors = []struct {
 	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
 	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},
 	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
-	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/picture", "daemonset/trust", "controller/authority", "controller/signer", "controller/revocation"}},
+	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/checkpoint", "daemonset/trust", "controller/authority", "controller/signer", "controller/revocation"}},
 	{"follow", []string{"daemonset/podserver", "daemonset/network"}},
 	{"report", []string{"daemonset/report"}},
 	{"run", []string{"daemonset/agent", "controller", "perf", "perf/scale"}},

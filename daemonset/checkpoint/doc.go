@@ -15,4 +15,4 @@
 // A daemon that started so goes on asking, and follows the API server as soon as it
 // answers; unless it has been given another identity meanwhile, with which it must
 // start anew.
-package picture
+package checkpoint
