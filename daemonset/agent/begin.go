@@ -17,9 +17,9 @@ import (
 var errUnfit = errors.New("the maps of an earlier version are in use, and the policies in them cannot be taken over without the API server")
 
 // begin learns who this node is, from disk if the API server does not answer.
-func (d *daemon) begin(ctx context.Context) (*checkpoint.Keeper, error) {
+func (d *daemon) begin(ctx context.Context) (*checkpoint.Store, error) {
 	cfg := checkpoint.Config{
-		Path: filepath.Join(d.cfg.StateDir, "picture.json"), Node: d.cfg.NodeName, Cluster: d.client, ClusterCIDRs: d.cfg.ClusterPodCIDRs,
+		Path: filepath.Join(d.cfg.StateDir, "checkpoint.json"), Node: d.cfg.NodeName, Cluster: d.client, ClusterCIDRs: d.cfg.ClusterPodCIDRs,
 		Report: func(err error) { d.state.Report(readiness.Node, err) }, Logger: d.log,
 	}
 	if d.cfg.Lane != overlay.VXLAN {
@@ -28,5 +28,5 @@ func (d *daemon) begin(ctx context.Context) (*checkpoint.Keeper, error) {
 	if d.recalled > 0 && !d.datapath.Inherited() {
 		cfg.Unfit = errUnfit
 	}
-	return checkpoint.Begin(ctx, cfg)
+	return checkpoint.Load(ctx, cfg)
 }

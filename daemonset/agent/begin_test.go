@@ -452,8 +452,8 @@ func TestPrivilegedRebootWithoutAPIServer(t *testing.T) {
 		h.watch.see(w.snapshot(), true)
 	}
 	w.eventually("connected in the usual way", connected)
-	w.eventually("a picture is kept", func(h *dwelling) error {
-		_, err := os.Stat(filepath.Join(h.cfg.StateDir, "picture.json"))
+	w.eventually("a checkpoint is saved", func(h *dwelling) error {
+		_, err := os.Stat(filepath.Join(h.cfg.StateDir, "checkpoint.json"))
 		return err
 	})
 	w.stop()

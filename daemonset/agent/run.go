@@ -72,7 +72,7 @@ type daemon struct {
 	leases   *ipam.Allocator
 	pods     *podserver.Server
 	recalled int // pods that an earlier daemon has connected
-	keeper   *checkpoint.Keeper
+	keeper   *checkpoint.Store
 	keys     *network.Keys // nil: lanes are not encrypted
 	network  *network.Loop
 }

@@ -6,12 +6,12 @@ package checkpoint
 import "errors"
 
 var (
-	// ErrFormat says that a file is no picture, or one of another version.
-	ErrFormat = errors.New("not a picture of the cluster")
-	// ErrOther says that a picture, or this daemon's identity, is that of another
-	// node, of an earlier life of this one, or of another cluster.
+	// ErrFormat says that a file is not a checkpoint, or is one of another version.
+	ErrFormat = errors.New("not a checkpoint of the cluster")
+	// ErrOther says that a checkpoint, or this daemon's identity, belongs to another
+	// node, to an earlier node of the same name, or to another cluster.
 	ErrOther = errors.New("another node or cluster")
-	// ErrFromDisk says that the daemon started from a picture and has not heard of
+	// ErrFromDisk says that the daemon started from a checkpoint and has not heard from
 	// the API server since.
 	ErrFromDisk = errors.New("the API server has been away since the daemon started, which follows what it last saw of the cluster")
 )

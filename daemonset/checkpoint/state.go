@@ -16,57 +16,57 @@ import (
 )
 
 const (
-	// version is of the file's format. A file of another one is ignored: then the
-	// daemon waits for the API server, which is what it did before there was a file.
+	// version is that of the file's format. The daemon ignores a file of another version
+	// and waits for the API server, as it did before there was a file.
 	version = 1
 	maxSize = 16 << 20 // bytes; 5,000 nodes without a record are 1 MB
 )
 
-// Picture is what is kept of the cluster.
-type Picture struct {
+// State is the content of a checkpoint.
+type State struct {
 	Version int `json:"version"`
-	// TrustDomain and Self say whose picture it is, and for whom it was taken.
+	// TrustDomain and Self identify the cluster and the node that the checkpoint is of.
 	TrustDomain string          `json:"trustDomain"`
 	Self        keymgr.LiveNode `json:"self"`
-	// ClusterCIDRs are the pod ranges that the cluster was set up with, as far as it
-	// tells.
+	// ClusterCIDRs are the pod ranges that the cluster was set up with; empty if they are
+	// unknown or configured.
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"`
-	// Published is the hash of the statement of this node that its peers can know of,
-	// nil if there is none.
+	// Published is the hash of the statement of this node that its peers may know; nil if
+	// it has published none.
 	Published *keymgr.Hash `json:"published,omitempty"`
-	// Others are the nodes that keymgr has no record of, or another one.
+	// Others are the nodes that keymgr has no record of, or one that differs.
 	Others []keymgr.LiveNode `json:"others,omitempty"`
 }
 
-// Parse reads a picture, and refuses what no Encode has written.
-func Parse(data []byte) (Picture, error) {
+// Parse reads a checkpoint, and refuses what Encode cannot have written.
+func Parse(data []byte) (State, error) {
 	if len(data) > maxSize {
-		return Picture{}, fmt.Errorf("%w: %d bytes, at most %d", ErrFormat, len(data), maxSize)
+		return State{}, fmt.Errorf("%w: %d bytes, at most %d", ErrFormat, len(data), maxSize)
 	}
-	var p Picture
+	var p State
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := dec.Decode(&p); err != nil {
-		return Picture{}, fmt.Errorf("%w: %w", ErrFormat, err)
+		return State{}, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Picture{}, fmt.Errorf("%w: data after the object", ErrFormat)
+		return State{}, fmt.Errorf("%w: data after the object", ErrFormat)
 	}
 	if err := p.validate(); err != nil {
-		return Picture{}, fmt.Errorf("%w: %w", ErrFormat, err)
+		return State{}, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	return p, nil
 }
 
-// Encode gives the file's content.
-func (p Picture) Encode() ([]byte, error) {
+// Encode returns the content of the file.
+func (p State) Encode() ([]byte, error) {
 	p.Version = version
 	if err := p.validate(); err != nil {
-		return nil, fmt.Errorf("keep picture: %w", err)
+		return nil, fmt.Errorf("encode checkpoint: %w", err)
 	}
 	return json.Marshal(p)
 }
 
-func (p Picture) validate() error {
+func (p State) validate() error {
 	if p.Version != version {
 		return fmt.Errorf("version %d, want %d", p.Version, version)
 	}
@@ -116,19 +116,19 @@ func checkPrefixes(all []netip.Prefix) error {
 	return nil
 }
 
-// mustBe refuses the picture of anybody else. owner is nil for a node without keys.
-func (p Picture) mustBe(node string, owner *keymgr.Owner) error {
+// mustBe refuses the checkpoint of another node. owner is nil for a node without keys.
+func (p State) mustBe(node string, owner *keymgr.Owner) error {
 	switch {
 	case p.Self.ID.Name != node:
-		return fmt.Errorf("%w: the picture is that of node %s", ErrOther, p.Self.ID)
+		return fmt.Errorf("%w: the checkpoint is that of node %s", ErrOther, p.Self.ID)
 	case owner != nil && (*owner != keymgr.Owner{Node: p.Self.ID, TrustDomain: p.TrustDomain}):
-		return fmt.Errorf("%w: the picture is that of node %s in cluster %s, the keys are those of node %s in cluster %s",
+		return fmt.Errorf("%w: the checkpoint is that of node %s in cluster %s, the keys are those of node %s in cluster %s",
 			ErrOther, p.Self.ID, p.TrustDomain, owner.Node, owner.TrustDomain)
 	}
 	return nil
 }
 
-// equalNodes compares what is said of two nodes.
+// equalNodes reports whether a and b are the same node with the same ranges and addresses.
 func equalNodes(a, b keymgr.LiveNode) bool {
 	return a.ID == b.ID && slices.Equal(a.PodCIDRs, b.PodCIDRs) && slices.Equal(a.Addresses, b.Addresses)
 }

@@ -22,9 +22,9 @@ func node(name, cidr, address string) keymgr.LiveNode {
 	}
 }
 
-func example() Picture {
+func example() State {
 	hash := keymgr.HashPayload([]byte("statement"))
-	return Picture{
+	return State{
 		Version: version, TrustDomain: keytest.TrustDomain, Self: node("self", "10.244.1.0/24", "192.0.2.1"),
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/56")},
 		Published:    &hash,
@@ -38,7 +38,7 @@ func equate() cmp.Options {
 	}
 }
 
-func encoded(t testing.TB, p Picture) []byte {
+func encoded(t testing.TB, p State) []byte {
 	t.Helper()
 	data, err := p.Encode()
 	if err != nil {
@@ -47,7 +47,7 @@ func encoded(t testing.TB, p Picture) []byte {
 	return data
 }
 
-func TestPictureIsReadAsWritten(t *testing.T) {
+func TestStateIsReadAsWritten(t *testing.T) {
 	got, err := Parse(encoded(t, example()))
 	if diff := cmp.Diff(example(), got, equate()); err != nil || diff != "" {
 		t.Errorf("error %v, read back (-want +got):\n%s", err, diff)
@@ -95,11 +95,11 @@ func TestEncodeRefusesWhatParseWould(t *testing.T) {
 	p := example()
 	p.Self.Addresses = nil
 	if _, err := p.Encode(); err == nil {
-		t.Error("a picture was written that cannot be read")
+		t.Error("a checkpoint was written that cannot be read")
 	}
 }
 
-func TestPictureOfSomebodyElse(t *testing.T) {
+func TestCheckpointOfAnotherNode(t *testing.T) {
 	p := example()
 	owner := func(id keymgr.NodeID, domain string) *keymgr.Owner {
 		return &keymgr.Owner{Node: id, TrustDomain: domain}

@@ -8,9 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -33,122 +35,152 @@ type Cluster interface {
 	ClusterPodCIDRs(context.Context) ([]netip.Prefix, error)
 }
 
-// Config is what a Keeper is made of.
+// Config says where the checkpoint is, and whom to ask instead of it.
 type Config struct {
 	Path    string // of the file
 	Node    string // this node's name
 	Cluster Cluster
-	// ClusterCIDRs are configured; empty: the cluster is asked for them.
+	// ClusterCIDRs are the configured pod ranges; empty means to ask the cluster.
 	ClusterCIDRs []netip.Prefix
-	// Keys is the folder of the node's identity; empty: it has none.
+	// Keys is the folder of the node's identity; empty means that the node has none.
 	Keys string
-	// Unfit says why this node must not start from disk; nil: it may.
+	// Unfit says why this node must not start from disk; nil means that it may.
 	Unfit error
-	// Report hears why the start has to wait.
+	// Report is called with the reason for which the start has to wait.
 	Report func(error)
 	Logger *slog.Logger
-	// Patience is how long the API server is waited for before the start from disk;
-	// 0 means 5 s.
+	// Patience is how long to wait for the API server before starting from disk; 0 means
+	// 5 s.
 	Patience time.Duration
 }
 
-// Basis is what a daemon has to know of the cluster before anything else.
+// Basis is what a daemon must know about the cluster before anything else.
 type Basis struct {
 	TrustDomain  string
 	Self         keymgr.LiveNode
 	ClusterCIDRs []netip.Prefix
 }
 
-// Keeper knows the basis, and keeps the picture. But for Confirm, which may run
-// beside it, it is for one goroutine.
-type Keeper struct {
+// Store knows the basis, and keeps the checkpoint up to date. Only Confirm and Basis may
+// be called beside the one goroutine that uses it.
+type Store struct {
 	cfg   Config
 	begun Basis
-	// picture is what was started from; nil: the API server answered.
-	picture *Picture
-	// confirmed is what the API server answered later.
+	// loaded is the checkpoint that the daemon follows; nil means that it follows the API
+	// server.
+	loaded *State
+	// confirmed is what the API server answered after a start from disk.
 	confirmed atomic.Pointer[Basis]
 	news      chan struct{}
 	saved     []byte
 }
 
-// Begin asks the API server for the basis until it answers. If it does not for a
-// short time, and there is a picture of this node on disk, that serves instead.
-func Begin(ctx context.Context, cfg Config) (*Keeper, error) {
+// Load asks the API server for the basis until it answers. If there is no answer within
+// Config.Patience, and a checkpoint of this node is on disk, Load returns that instead.
+func Load(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Patience == 0 {
 		cfg.Patience = patience
 	}
-	k := &Keeper{cfg: cfg, news: make(chan struct{}, 1)}
+	s := &Store{cfg: cfg, news: make(chan struct{}, 1)}
 	early, cancel := context.WithTimeout(ctx, cfg.Patience)
 	defer cancel()
-	b, err := k.untilAnswered(early, nil)
-	if early.Err() != nil && ctx.Err() == nil && kube.Unavailable(err) && k.load(err) {
-		return k, nil
+	b, err := s.untilAnswered(early, nil)
+	if early.Err() != nil && ctx.Err() == nil && kube.Unavailable(err) && s.loadFile(err) {
+		return s, nil
 	}
 	if early.Err() != nil && ctx.Err() == nil && err != nil {
-		b, err = k.untilAnswered(ctx, nil)
+		b, err = s.untilAnswered(ctx, nil)
 	}
-	if k.begun = b; err == nil && len(b.ClusterCIDRs) == 0 {
+	if s.begun = b; err == nil && len(b.ClusterCIDRs) == 0 {
 		cfg.Logger.Warn("the cluster's pod ranges are unknown: pods of nodes that this daemon has not heard of yet are not protected by the leak guard; set --cluster-pod-cidrs")
 	}
-	return k, err
+	return s, err
 }
 
-// load makes the picture the basis, if there is one that can be.
-func (k *Keeper) load(why error) bool {
-	p, err := k.read()
+// loadFile makes the checkpoint the basis, and reports whether there is a usable one.
+func (s *Store) loadFile(why error) bool {
+	p, err := s.read()
 	if err != nil {
-		k.cfg.Logger.Warn("the API server is away, and there is nothing to start from without it", "error", err)
+		s.cfg.Logger.Warn("the API server is away, and no checkpoint can replace it", "error", err)
 		return false
 	}
-	k.picture = &p
-	k.begun = Basis{TrustDomain: p.TrustDomain, Self: p.Self, ClusterCIDRs: k.cfg.ClusterCIDRs}
-	if len(k.begun.ClusterCIDRs) == 0 {
-		k.begun.ClusterCIDRs = p.ClusterCIDRs
+	s.loaded = &p
+	s.begun = Basis{TrustDomain: p.TrustDomain, Self: p.Self, ClusterCIDRs: s.cfg.ClusterCIDRs}
+	if len(s.begun.ClusterCIDRs) == 0 {
+		s.begun.ClusterCIDRs = p.ClusterCIDRs
 	}
-	k.cfg.Logger.Warn("the API server is away: starting from what was last seen of the cluster", "node", p.Self.ID, "error", why)
+	s.cfg.Logger.Warn("the API server is away: starting from the checkpoint", "node", p.Self.ID, "error", why)
 	return true
 }
 
-func (k *Keeper) read() (Picture, error) {
-	if k.cfg.Unfit != nil {
-		return Picture{}, k.cfg.Unfit
+func (s *Store) read() (State, error) {
+	if s.cfg.Unfit != nil {
+		return State{}, s.cfg.Unfit
 	}
-	data, err := os.ReadFile(k.cfg.Path)
+	path, data, err := s.readFile()
 	if err != nil {
-		return Picture{}, fmt.Errorf("read picture: %w", err)
+		return State{}, fmt.Errorf("read checkpoint: %w", err)
 	}
 	p, err := Parse(data)
 	if err != nil {
-		return Picture{}, fmt.Errorf("read picture %s: %w", k.cfg.Path, err)
+		return State{}, fmt.Errorf("read checkpoint %s: %w", path, err)
 	}
 	var owner *keymgr.Owner
-	if k.cfg.Keys != "" {
-		o, err := keymgr.Peek(k.cfg.Keys)
+	if s.cfg.Keys != "" {
+		o, err := keymgr.Peek(s.cfg.Keys)
 		if err != nil {
-			return Picture{}, err
+			return State{}, err
 		}
 		owner = &o
 	}
-	if err := p.mustBe(k.cfg.Node, owner); err != nil {
-		return Picture{}, fmt.Errorf("read picture %s: %w", k.cfg.Path, err)
+	if err := p.mustBe(s.cfg.Node, owner); err != nil {
+		return State{}, fmt.Errorf("read checkpoint %s: %w", path, err)
 	}
 	return p, nil
 }
 
-// untilAnswered repeats the questions until they are answered or ctx ends; then it
-// returns why they were not. News are a reason to ask at once.
-func (k *Keeper) untilAnswered(ctx context.Context, news <-chan struct{}) (Basis, error) {
+// formerName is what versions before the first release called the file. Support for it
+// may go after that release: readFile then reads Config.Path only.
+const formerName = "picture.json"
+
+func (s *Store) formerPath() string { return filepath.Join(filepath.Dir(s.cfg.Path), formerName) }
+
+// readFile reads the file of this version or, after an upgrade, that of the last one.
+func (s *Store) readFile() (path string, data []byte, err error) {
+	path = s.cfg.Path
+	data, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if former, formerErr := os.ReadFile(s.formerPath()); formerErr == nil {
+			return s.formerPath(), former, nil
+		}
+	}
+	return path, data, err
+}
+
+// writeFile replaces the file, and removes the one of an earlier version.
+func (s *Store) writeFile(data []byte) error {
+	if err := atomicfile.Write(s.cfg.Path, data, 0o600); err != nil {
+		return err
+	}
+	if err := os.Remove(s.formerPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// untilAnswered asks again until the API server answers or ctx ends; then it returns the
+// last error. A value from news makes it ask at once.
+func (s *Store) untilAnswered(ctx context.Context, news <-chan struct{}) (Basis, error) {
 	wait := retryLeast
 	for {
-		b, err := k.ask(ctx)
+		b, err := s.ask(ctx)
 		if err == nil || errors.Is(err, kube.ErrBadConfig) {
 			return b, err
 		}
-		if k.picture == nil {
-			k.cfg.Report(err)
+		if s.loaded == nil {
+			s.cfg.Report(err)
 		}
-		k.cfg.Logger.Warn("waiting for the API server", "error", err)
+		s.cfg.Logger.Warn("waiting for the API server", "error", err)
 		select {
 		case <-ctx.Done():
 			return b, err
@@ -159,16 +191,16 @@ func (k *Keeper) untilAnswered(ctx context.Context, news <-chan struct{}) (Basis
 	}
 }
 
-func (k *Keeper) ask(ctx context.Context) (b Basis, err error) {
-	if b.ClusterCIDRs = k.cfg.ClusterCIDRs; len(b.ClusterCIDRs) == 0 {
-		if b.ClusterCIDRs, err = k.cfg.Cluster.ClusterPodCIDRs(ctx); err != nil {
+func (s *Store) ask(ctx context.Context) (b Basis, err error) {
+	if b.ClusterCIDRs = s.cfg.ClusterCIDRs; len(b.ClusterCIDRs) == 0 {
+		if b.ClusterCIDRs, err = s.cfg.Cluster.ClusterPodCIDRs(ctx); err != nil {
 			return b, fmt.Errorf("learn the cluster's pod ranges: %w", err)
 		}
 	}
-	if b.TrustDomain, err = k.cfg.Cluster.TrustDomain(ctx); err != nil {
+	if b.TrustDomain, err = s.cfg.Cluster.TrustDomain(ctx); err != nil {
 		return b, fmt.Errorf("learn which cluster this is: %w", err)
 	}
-	n, err := k.cfg.Cluster.Node(ctx, k.cfg.Node)
+	n, err := s.cfg.Cluster.Node(ctx, s.cfg.Node)
 	if err != nil {
 		return b, fmt.Errorf("learn who this node is: %w", err)
 	}
@@ -176,67 +208,68 @@ func (k *Keeper) ask(ctx context.Context) (b Basis, err error) {
 	return b, nil
 }
 
-// Basis is what the API server has answered, or what the picture says as long as it
-// has not.
-func (k *Keeper) Basis() Basis {
-	if b := k.confirmed.Load(); b != nil {
+// Basis returns what the API server has answered or, until then, what the checkpoint
+// says.
+func (s *Store) Basis() Basis {
+	if b := s.confirmed.Load(); b != nil {
 		return *b
 	}
-	return k.begun
+	return s.begun
 }
 
-// Confirm asks the API server, after a start from disk, until it has answered; news
-// are a reason to ask at once. ErrOther: the daemon has started as somebody whom
-// there is no more.
-func (k *Keeper) Confirm(ctx context.Context, news <-chan struct{}) error {
-	if k.picture == nil {
+// Confirm asks the API server, after a start from disk, until it answers; a value from
+// news makes it ask at once. It returns ErrOther if the daemon has started as a node that
+// no longer exists.
+func (s *Store) Confirm(ctx context.Context, news <-chan struct{}) error {
+	if s.loaded == nil {
 		return nil
 	}
-	b, err := k.untilAnswered(ctx, news)
+	b, err := s.untilAnswered(ctx, news)
 	switch {
 	case ctx.Err() != nil:
 		return nil
 	case err != nil:
 		return err
-	case b.TrustDomain != k.begun.TrustDomain || b.Self.ID != k.begun.Self.ID:
+	case b.TrustDomain != s.begun.TrustDomain || b.Self.ID != s.begun.Self.ID:
 		return fmt.Errorf("%w: started without the API server as node %s of cluster %s, which now is node %s of cluster %s: start again",
-			ErrOther, k.begun.Self.ID, k.begun.TrustDomain, b.Self.ID, b.TrustDomain)
+			ErrOther, s.begun.Self.ID, s.begun.TrustDomain, b.Self.ID, b.TrustDomain)
 	}
-	k.confirmed.Store(&b)
-	k.news <- struct{}{} // nobody else sends
+	s.confirmed.Store(&b)
+	s.news <- struct{}{} // nobody else sends
 	return nil
 }
 
-// Confirmed has a value when Confirm is done.
-func (k *Keeper) Confirmed() <-chan struct{} { return k.news }
+// Confirmed receives a value when Confirm is done.
+func (s *Store) Confirmed() <-chan struct{} { return s.news }
 
-// FromDisk is ErrFromDisk after a start from the picture, until the watch has seen
-// everything and Confirm is done.
-func (k *Keeper) FromDisk() error {
-	if k.picture == nil {
+// FromDisk returns ErrFromDisk after a start from the checkpoint, until the watch has
+// seen everything and Confirm is done.
+func (s *Store) FromDisk() error {
+	if s.loaded == nil {
 		return nil
 	}
 	return ErrFromDisk
 }
 
-// Look returns what to follow: what the watch has seen, or after a start from disk
-// and as long as need be, the picture with what keymgr remembers.
-func (k *Keeper) Look(watch Watch, recall Recall) (kube.Snapshot, bool) {
+// Current returns what to follow: what the watch has seen or, after a start from disk
+// until the API server is back, the checkpoint together with keymgr's records. It also
+// reports whether that is complete.
+func (s *Store) Current(watch Watch, records Records) (kube.Snapshot, bool) {
 	snap, synced := watch.Snapshot()
 	switch {
-	case k.picture == nil:
+	case s.loaded == nil:
 		return snap, synced
-	case synced && k.confirmed.Load() != nil:
-		k.picture = nil
-		k.cfg.Logger.Info("the API server is there again, and followed")
+	case synced && s.confirmed.Load() != nil:
+		s.loaded = nil
+		s.cfg.Logger.Info("the API server is back: following it")
 		return snap, true
 	}
-	records, own := recall()
-	return k.picture.snapshot(records, own), true
+	others, own := records()
+	return s.loaded.snapshot(others, own), true
 }
 
-// Recall gives keymgr's records of other nodes, and this node's last statement.
-type Recall func() ([]keymgr.Record, keymgr.Signed)
+// Records returns keymgr's records of other nodes, and this node's last statement.
+type Records func() ([]keymgr.Record, keymgr.Signed)
 
 // Watch is what the API server has. *kube.Watcher is one.
 type Watch interface {
@@ -244,8 +277,8 @@ type Watch interface {
 	Changed() <-chan struct{}
 }
 
-// snapshot is what the API server last said, as far as it is known.
-func (p *Picture) snapshot(records []keymgr.Record, own keymgr.Signed) kube.Snapshot {
+// snapshot returns what the API server last said, as far as it is known.
+func (p *State) snapshot(records []keymgr.Record, own keymgr.Signed) kube.Snapshot {
 	snap := kube.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]kube.RotationRequest{}}
 	uids, listed := map[string]string{p.Self.ID.Name: p.Self.ID.UID}, map[string]bool{}
 	for _, r := range records {
@@ -253,8 +286,8 @@ func (p *Picture) snapshot(records []keymgr.Record, own keymgr.Signed) kube.Snap
 		snap.NodeKeys[r.ID.Name] = r.Statement
 	}
 	add := func(n keymgr.LiveNode) {
-		// One name has one node, and what keymgr remembers is newer than a picture that
-		// a crash has kept from being taken.
+		// One name belongs to one node. If a crash kept the daemon from saving, keymgr's
+		// record is newer than the checkpoint.
 		if uid, known := uids[n.ID.Name]; listed[n.ID.Name] || known && uid != n.ID.UID {
 			return
 		}
@@ -273,41 +306,40 @@ func (p *Picture) snapshot(records []keymgr.Record, own keymgr.Signed) kube.Snap
 	return snap
 }
 
-// Keep takes a picture of what is followed, if anything of it has changed since the
-// last one.
-func (k *Keeper) Keep(snap kube.Snapshot, recall Recall) {
-	if k.picture != nil {
-		return // it is on disk
+// Save writes a checkpoint of what is followed, if it has changed since the last one.
+func (s *Store) Save(snap kube.Snapshot, records Records) {
+	if s.loaded != nil {
+		return // it comes from the disk
 	}
-	records, _ := recall()
-	p := take(k.Basis(), snap, records)
-	if len(k.cfg.ClusterCIDRs) > 0 {
+	others, _ := records()
+	p := newState(s.Basis(), snap, others)
+	if len(s.cfg.ClusterCIDRs) > 0 {
 		p.ClusterCIDRs = nil // they are configured
 	}
 	data, err := p.Encode()
-	if err == nil && bytes.Equal(data, k.saved) {
+	if err == nil && bytes.Equal(data, s.saved) {
 		return
 	}
 	if err == nil {
-		err = atomicfile.Write(k.cfg.Path, data, 0o600)
+		err = s.writeFile(data)
 	}
 	if err != nil {
-		k.cfg.Logger.Error("picture of the cluster not kept: without the API server this daemon could not start", "error", err)
+		s.cfg.Logger.Error("checkpoint not saved: without the API server this daemon could not start again", "error", err)
 		return
 	}
-	k.saved = data
+	s.saved = data
 }
 
-// take makes a picture of what keymgr does not remember.
-func take(b Basis, snap kube.Snapshot, records []keymgr.Record) Picture {
-	p := Picture{TrustDomain: b.TrustDomain, Self: b.Self, ClusterCIDRs: b.ClusterCIDRs}
-	remembered := map[string]keymgr.LiveNode{}
+// newState returns the part of snap that keymgr has no record of.
+func newState(b Basis, snap kube.Snapshot, records []keymgr.Record) State {
+	p := State{TrustDomain: b.TrustDomain, Self: b.Self, ClusterCIDRs: b.ClusterCIDRs}
+	recorded := map[string]keymgr.LiveNode{}
 	for _, r := range records {
-		remembered[r.ID.UID] = r.Live
+		recorded[r.ID.UID] = r.Live
 	}
 	for _, n := range snap.Nodes {
 		node := n.Live()
-		switch old, ok := remembered[n.UID]; {
+		switch old, ok := recorded[n.UID]; {
 		case n.Name == b.Self.ID.Name:
 			p.Self = node
 		case !ok || !equalNodes(old, node):

@@ -114,19 +114,19 @@ func newHome(t *testing.T) *home {
 	h.verifier = h.c.Verifier("self")
 	h.api = &api{domain: keytest.TrustDomain, self: h.self.Live, cluster: example().ClusterCIDRs}
 	h.cfg = Config{
-		Path: filepath.Join(dir, "picture.json"), Node: "self", Cluster: h.api, Keys: keys,
+		Path: filepath.Join(dir, "checkpoint.json"), Node: "self", Cluster: h.api, Keys: keys,
 		Report: func(error) {}, Logger: slog.New(slog.DiscardHandler), Patience: 10 * time.Millisecond,
 	}
 	return h
 }
 
-func (h *home) begin() (*Keeper, error) {
+func (h *home) begin() (*Store, error) {
 	ctx, cancel := context.WithTimeout(h.t.Context(), 200*time.Millisecond)
 	defer cancel()
-	return Begin(ctx, h.cfg)
+	return Load(ctx, h.cfg)
 }
 
-func (h *home) mustBegin() *Keeper {
+func (h *home) mustBegin() *Store {
 	h.t.Helper()
 	k, err := h.begin()
 	if err != nil {
@@ -170,9 +170,9 @@ func TestStartsFromDiskAndComesBack(t *testing.T) {
 		t.Fatal("the API server answered, and was not believed")
 	}
 	world := h.world()
-	k.Keep(world, h.recall)
+	k.Save(world, h.recall)
 	if info, err := os.Stat(h.cfg.Path); err != nil || info.Mode() != 0o600 {
-		t.Fatalf("picture: %v, %v", info, err)
+		t.Fatalf("checkpoint: %v, %v", info, err)
 	}
 
 	h.leaves()
@@ -185,7 +185,7 @@ func TestStartsFromDiskAndComesBack(t *testing.T) {
 		t.Errorf("basis (-want +got):\n%s", diff)
 	}
 	watch := &seen{}
-	snap, ok := k.Look(watch, h.recall)
+	snap, ok := k.Current(watch, h.recall)
 	if diff := cmp.Diff([]string{"new", "peer", "self"}, names(snap)); !ok || diff != "" {
 		t.Errorf("ok %t, nodes (-want +got):\n%s", ok, diff)
 	}
@@ -206,7 +206,7 @@ func TestStartsFromDiskAndComesBack(t *testing.T) {
 	now := world
 	now.Nodes = now.Nodes[1:]
 	watch.snap, watch.synced = now, true
-	if snap, _ = k.Look(watch, h.recall); len(snap.Nodes) != 3 || k.FromDisk() == nil {
+	if snap, _ = k.Current(watch, h.recall); len(snap.Nodes) != 3 || k.FromDisk() == nil {
 		t.Error("followed before it is known whose API server it is")
 	}
 	news, done := make(chan struct{}, 1), make(chan error, 1)
@@ -218,11 +218,11 @@ func TestStartsFromDiskAndComesBack(t *testing.T) {
 	}
 	<-k.Confirmed()
 	watch.synced = false
-	if snap, ok = k.Look(watch, h.recall); !ok || len(snap.Nodes) != 3 {
+	if snap, ok = k.Current(watch, h.recall); !ok || len(snap.Nodes) != 3 {
 		t.Error("followed before everything has been seen")
 	}
 	watch.synced = true
-	if snap, ok = k.Look(watch, h.recall); !ok || len(snap.Nodes) != 2 || k.FromDisk() != nil {
+	if snap, ok = k.Current(watch, h.recall); !ok || len(snap.Nodes) != 2 || k.FromDisk() != nil {
 		t.Errorf("ok %t, from disk: %v, nodes %v; want what the watch has", ok, k.FromDisk(), names(snap))
 	}
 	if got := k.Basis().ClusterCIDRs; len(got) != 1 {
@@ -238,7 +238,7 @@ func TestIdentityIsAnother(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHome(t)
-			h.mustBegin().Keep(h.world(), h.recall)
+			h.mustBegin().Save(h.world(), h.recall)
 			h.leaves()
 			k := h.mustBegin()
 			h.api.set(change)
@@ -256,8 +256,8 @@ func TestIdentityIsAnother(t *testing.T) {
 // TestWaitsForTheAPIServer: there is nothing to start from, or it must not be used.
 func TestWaitsForTheAPIServer(t *testing.T) {
 	for name, spoil := range map[string]func(*home){
-		"no picture":        func(h *home) { h.remove(h.cfg.Path) },
-		"spoilt picture":    func(h *home) { h.write(h.cfg.Path, "{") },
+		"no checkpoint":     func(h *home) { h.remove(h.cfg.Path) },
+		"spoilt file":       func(h *home) { h.write(h.cfg.Path, "{") },
 		"another node's":    func(h *home) { h.cfg.Node = "peer" },
 		"no identity":       func(h *home) { h.cfg.Keys = t.TempDir() },
 		"another identity":  func(h *home) { h.other() },
@@ -268,7 +268,7 @@ func TestWaitsForTheAPIServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHome(t)
-			h.mustBegin().Keep(h.world(), h.recall)
+			h.mustBegin().Save(h.world(), h.recall)
 			h.leaves()
 			var reported error
 			h.cfg.Report = func(err error) { reported = err }
@@ -311,7 +311,7 @@ func (h *home) other() {
 // TestAnswerThatIsNoReasonToStart: the API server is there, and knows no such node.
 func TestAnswerThatIsNoReasonToStart(t *testing.T) {
 	h := newHome(t)
-	h.mustBegin().Keep(h.world(), h.recall)
+	h.mustBegin().Save(h.world(), h.recall)
 	h.api.set(func(a *api) { a.err = statusError(404) })
 	if k, err := h.begin(); err == nil || k.FromDisk() != nil {
 		t.Errorf("error %v, from disk: %v", err, k.FromDisk())
@@ -325,7 +325,7 @@ func TestAnswerThatIsNoReasonToStart(t *testing.T) {
 // TestSilenceIsBounded: packets to the API server vanish.
 func TestSilenceIsBounded(t *testing.T) {
 	h := newHome(t)
-	h.mustBegin().Keep(h.world(), h.recall)
+	h.mustBegin().Save(h.world(), h.recall)
 	h.cfg.Cluster = &deaf{}
 	if k := h.mustBegin(); k.FromDisk() == nil {
 		t.Error("not started from disk")
@@ -337,7 +337,7 @@ func TestConfiguredRanges(t *testing.T) {
 	h := newHome(t)
 	h.cfg.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	k := h.mustBegin()
-	k.Keep(h.world(), h.recall)
+	k.Save(h.world(), h.recall)
 	if h.api.asked != 0 || !slices.Equal(k.Basis().ClusterCIDRs, h.cfg.ClusterCIDRs) {
 		t.Errorf("asked %d times, ranges %v", h.api.asked, k.Basis().ClusterCIDRs)
 	}
@@ -351,26 +351,26 @@ func TestConfiguredRanges(t *testing.T) {
 	}
 }
 
-// TestNothingIsKeptTwice: what keymgr remembers is not in the picture, and a picture
+// TestNothingIsKeptTwice: what keymgr remembers is not in the checkpoint, and a checkpoint
 // of the same is not taken again.
 func TestNothingIsKeptTwice(t *testing.T) {
 	h := newHome(t)
 	k := h.mustBegin()
 	world := h.world()
-	k.Keep(world, h.recall)
+	k.Save(world, h.recall)
 	p, err := k.read()
 	if err != nil || len(p.Others) != 1 || p.Others[0].ID.Name != "new" {
 		t.Fatalf("error %v, others %+v", err, p.Others)
 	}
 	h.remove(h.cfg.Path)
-	k.Keep(world, h.recall)
+	k.Save(world, h.recall)
 	if _, err := os.Stat(h.cfg.Path); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("the same picture was written again")
+		t.Error("the same checkpoint was written again")
 	}
 	// A node that moved is not as keymgr remembers it.
 	world.Nodes = slices.Clone(world.Nodes)
 	world.Nodes[1].Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.77")}
-	k.Keep(world, h.recall)
+	k.Save(world, h.recall)
 	if p, err = k.read(); err != nil || len(p.Others) != 2 {
 		t.Fatalf("error %v, others %+v", err, p.Others)
 	}
@@ -382,8 +382,8 @@ func TestNothingIsKeptTwice(t *testing.T) {
 	}
 }
 
-// TestCrashBeforeThePicture: keymgr has a record that is newer.
-func TestCrashBeforeThePicture(t *testing.T) {
+// TestCrashBeforeSave: keymgr has a record that is newer.
+func TestCrashBeforeSave(t *testing.T) {
 	h := newHome(t)
 	h.world()
 	p := example()
@@ -405,11 +405,44 @@ func TestCrashBeforeThePicture(t *testing.T) {
 func TestOnlyWhatWasPublishedIs(t *testing.T) {
 	h := newHome(t)
 	k := h.mustBegin()
-	k.Keep(h.world(), h.recall)
+	k.Save(h.world(), h.recall)
 	h.self.Sign()
 	h.leaves()
-	snap, _ := h.mustBegin().Look(&seen{}, h.recall)
+	snap, _ := h.mustBegin().Current(&seen{}, h.recall)
 	if _, ok := snap.NodeKeys["self"]; ok {
 		t.Error("a statement that was never published passes for published")
+	}
+}
+
+// TestUpgradeReadsTheFormerFile: an earlier version has left its file under another name.
+func TestUpgradeReadsTheFormerFile(t *testing.T) {
+	h := newHome(t)
+	h.mustBegin().Save(h.world(), h.recall)
+	former := filepath.Join(filepath.Dir(h.cfg.Path), formerName)
+	if err := os.Rename(h.cfg.Path, former); err != nil {
+		t.Fatal(err)
+	}
+	h.leaves()
+	k := h.mustBegin()
+	snap, ok := k.Current(&seen{}, h.recall)
+	if !ok || k.FromDisk() == nil || len(snap.Nodes) != 3 {
+		t.Fatalf("ok %t, from disk: %v, nodes %v", ok, k.FromDisk(), names(snap))
+	}
+
+	// It stays until there is another one, and goes then.
+	if _, err := os.Stat(former); err != nil {
+		t.Fatal(err)
+	}
+	h.api.set(func(a *api) { a.err = nil })
+	h.mustBegin().Save(h.world(), h.recall)
+	if _, err := os.Stat(former); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the former file is still there: %v", err)
+	}
+
+	// What this version has written comes first.
+	h.write(former, "{")
+	h.leaves()
+	if k := h.mustBegin(); k.FromDisk() == nil {
+		t.Error("not started from disk")
 	}
 }

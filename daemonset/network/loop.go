@@ -83,7 +83,7 @@ type Config struct {
 	Node     string // name of this node's Node object
 	Plan     Plan
 	Keys     *Keys // nil: lanes are not encrypted
-	Keeper   *checkpoint.Keeper
+	Keeper   *checkpoint.Store
 	Ranges   Ranges
 	Links    Links
 	Datapath Datapath
@@ -112,7 +112,7 @@ type Loop struct {
 	security security
 	// remembered is what is on disk besides the checkpoint: records of peers, and this
 	// node's last statement.
-	remembered checkpoint.Recall
+	remembered checkpoint.Records
 	log        *slog.Logger
 
 	// applied is the plan that the host follows, as of applyTime. Both are zero after
@@ -150,7 +150,7 @@ func (l *Loop) Run(ctx context.Context, watch checkpoint.Watch) error {
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		snap, synced := l.Keeper.Look(watch, l.remembered)
+		snap, synced := l.Keeper.Current(watch, l.remembered)
 		if !synced || what == nothing {
 			continue
 		}
@@ -161,7 +161,7 @@ func (l *Loop) Run(ctx context.Context, watch checkpoint.Watch) error {
 			next, l.applyTime = retryPause, time.Time{} // a full pass, then
 		}
 		if err == nil {
-			l.Keeper.Keep(snap, l.remembered)
+			l.Keeper.Save(snap, l.remembered)
 		}
 		f.timer.Reset(next)
 	}

@@ -93,33 +93,33 @@ func (k *court) spoil(marks *keymgr.FileMarks, change func(*keymgr.Record)) {
 	}
 }
 
-// keep takes the picture of a daemon that runs, and returns what the next one follows
+// keep saves the checkpoint of a daemon that runs, and returns what the next one follows
 // when it starts without the API server.
 func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
 	k.t.Helper()
 	there := answers{node: k.snap.Nodes[0]}
 	cfg := checkpoint.Config{
-		Path: filepath.Join(k.t.TempDir(), "picture.json"), Node: k.keeper.identity.Node().Name, Cluster: &there, Report: func(error) {},
+		Path: filepath.Join(k.t.TempDir(), "checkpoint.json"), Node: k.keeper.identity.Node().Name, Cluster: &there, Report: func(error) {},
 		Logger: slog.New(slog.DiscardHandler), Patience: time.Millisecond,
 	}
-	begin := func() *checkpoint.Keeper {
-		keeper, err := checkpoint.Begin(k.t.Context(), cfg)
+	begin := func() *checkpoint.Store {
+		keeper, err := checkpoint.Load(k.t.Context(), cfg)
 		if err != nil {
 			k.t.Fatal(err)
 		}
 		return keeper
 	}
-	recall := func(v *keymgr.Verifier) checkpoint.Recall {
+	recall := func(v *keymgr.Verifier) checkpoint.Records {
 		return func() ([]keymgr.Record, keymgr.Signed) { return v.Remembered(), keymgr.Signed{} }
 	}
-	begin().Keep(k.snap, recall(k.keeper.verifier))
+	begin().Save(k.snap, recall(k.keeper.verifier))
 	return func(v *keymgr.Verifier) kube.Snapshot {
 		there.away = context.DeadlineExceeded
 		keeper := begin()
 		if keeper.FromDisk() == nil {
 			k.t.Fatal("not started from disk")
 		}
-		snap, _ := keeper.Look(noWatch{}, recall(v))
+		snap, _ := keeper.Current(noWatch{}, recall(v))
 		return snap
 	}
 }
