@@ -15,7 +15,7 @@ import (
 	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/daemonset/trust"
@@ -24,7 +24,7 @@ import (
 )
 
 // serveObserver answers sealane monitor and sealane policy explain.
-func (d *daemon) serveObserver(ctx context.Context, objects *kube.Objects) error {
+func (d *daemon) serveObserver(ctx context.Context, watched *objects.Objects) error {
 	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, observe.SocketName))
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (d *daemon) serveObserver(ctx context.Context, objects *kube.Objects) error
 	server := &observe.Server{
 		Hub: hub, Tables: d.datapath.PolicyTables, Logger: d.log,
 		Observer: &observe.Observer{
-			Node: d.cfg.NodeName, Names: sights{objects, d.leases, d.cfg.NodeName}, Rules: objects,
+			Node: d.cfg.NodeName, Names: sights{watched, d.leases, d.cfg.NodeName}, Rules: watched,
 			Lane: func(node string) *observe.Lane { return d.laneTo(d.network.View(), node) },
 		},
 	}
@@ -68,7 +68,7 @@ func (v verdicts) Watch(ctx context.Context, f func(observe.Flow)) error {
 // sights knows whose an address is. The leases know this node's pods before the API
 // does: a pod's status is written after its first packets.
 type sights struct {
-	*kube.Objects
+	*objects.Objects
 	leases *ipam.Allocator
 	node   string
 }

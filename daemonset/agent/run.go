@@ -21,6 +21,7 @@ import (
 	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/metrics"
 	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/podserver"
@@ -84,11 +85,11 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	objects, err := d.client.WatchObjects(ctx, kube.ObjectsConfig{Node: d.cfg.NodeName, Nodes: watch})
+	watched, err := objects.Watch(ctx, d.client, objects.Config{Node: d.cfg.NodeName, Nodes: watch})
 	if err != nil {
 		return err
 	}
-	enforcer := d.makeEnforcer(ctx, objects, report.Policies{Node: d.cfg.NodeName, Events: d.client, Nodes: func() []kube.Node {
+	enforcer := d.makeEnforcer(ctx, watched, report.Policies{Node: d.cfg.NodeName, Events: d.client, Nodes: func() []kube.Node {
 		snap, _ := watch.Snapshot()
 		return snap.Nodes
 	}})
@@ -109,10 +110,10 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return d.takeOver(ctx, watch) })
 	group.Go(func() error { return d.repairLeases(ctx, watch) })
-	group.Go(func() error { return d.serveObserver(ctx, objects) })
+	group.Go(func() error { return d.serveObserver(ctx, watched) })
 	group.Go(func() error { return d.serveCNI(ctx) })
 	err = group.Wait()
-	objects.Wait()
+	watched.Wait()
 	watch.Wait()
 	return err
 }
@@ -156,13 +157,14 @@ func (d *daemon) serveKeys(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return status.Run(ctx) })
 }
 
-func (d *daemon) makeEnforcer(ctx context.Context, objects *kube.Objects, p report.Policies) *enforce.Enforcer {
+func (d *daemon) makeEnforcer(ctx context.Context, watched *objects.Objects, p report.Policies) *enforce.Enforcer {
+	ask := objects.Reader{Client: d.client}
 	return enforce.New(enforce.Config{
-		Node: d.cfg.NodeName, Feed: objects, Objects: objects, Datapath: d.datapath, Ask: d.client.PodObject, Policies: d.client.Policies,
+		Node: d.cfg.NodeName, Feed: watched, Objects: watched, Datapath: d.datapath, Ask: ask.PodObject, Policies: ask.Policies,
 		Announce: func(ctx context.Context, pods []kube.AddressedPod) error {
 			return d.client.PublishAddresses(ctx, d.cfg.NodeName, pods)
 		},
-		Refused: objects.Refused, Logger: d.log,
+		Refused: watched.Refused, Logger: d.log,
 		Malformed: func(policy *networkingv1.NetworkPolicy, err error) { p.Malformed(ctx, policy, err) },
 		Report: func(err error) {
 			d.state.Report(readiness.Policy, nil) // it has begun: what is missing is denied, and stops no pod

@@ -13,7 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/cni"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -29,7 +29,7 @@ type request struct {
 	Attachment
 	what verb
 	// found is what the API server said when it was asked.
-	found kube.PodObject
+	found objects.Pod
 	// done is closed when the guard is in the data path; nil if nobody waits.
 	done chan struct{}
 	// missing says what keeps it waiting, and policies which ones the pod's namespace

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/cni"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -28,8 +28,8 @@ const (
 
 func spaceName(i int) string { return fmt.Sprintf("team-%d", i%manySpaces) }
 
-func podOf(i int) kube.PodObject {
-	o := kube.PodObject{Pod: policy.Pod{
+func podOf(i int) objects.Pod {
+	o := objects.Pod{Pod: policy.Pod{
 		Namespace: spaceName(i), Name: fmt.Sprintf("pod-%d", i), UID: fmt.Sprintf("u-%d", i), Node: "n2",
 		Labels:    map[string]string{"app": fmt.Sprintf("app-%d", i%40), "pod-template-hash": fmt.Sprintf("%x", i%1000), "tier": "x"},
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)})},
@@ -142,6 +142,6 @@ func benchRig(b *testing.B) *rig {
 	return &rig{Enforcer: New(Config{Node: "n1", Feed: api, Objects: api, Datapath: dp}), api: api, dp: dp}
 }
 
-func refOf(o kube.PodObject) cni.PodRef {
+func refOf(o objects.Pod) cni.PodRef {
 	return cni.PodRef{Namespace: o.Namespace, Name: o.Name, UID: o.UID}
 }

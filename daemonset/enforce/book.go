@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/cni"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 )
 
 // podName is a pod as the API has it; the zero value is nobody.
@@ -58,7 +58,7 @@ func (b book) nobodys(address netip.Addr) bool {
 }
 
 // addresses returns those that the very pod of an object has.
-func (b book) addresses(o kube.PodObject) []netip.Addr {
+func (b book) addresses(o objects.Pod) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range b.pods[podName{o.Namespace, o.Name}] {
 		if same(b.owners[a], o) {
@@ -71,6 +71,6 @@ func (b book) addresses(o kube.PodObject) []netip.Addr {
 // same tells whether an object is of the pod that the runtime means, and not of
 // another one of that name. Of a static pod the kubelet tells its own UID, not
 // that of its mirror in the API; some runtimes tell none.
-func same(p cni.PodRef, o kube.PodObject) bool {
+func same(p cni.PodRef, o objects.Pod) bool {
 	return p.Namespace == o.Namespace && p.Name == o.Name && (p.UID == "" || p.UID == o.UID || p.UID == o.StaticUID)
 }

@@ -14,11 +14,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/overlay/service"
 	"github.com/sealane/sealane/policy"
 )
 
-// Feed says what changed. *kube.Objects is one.
+// Feed says what changed. *objects.Objects is one.
 type Feed interface {
 	// Changed has a value when Take or Synced may say something new.
 	Changed() <-chan struct{}
@@ -30,9 +31,9 @@ type Feed interface {
 	Zone() string
 }
 
-// Objects has the present state of what Feed names. *kube.Objects is one.
+// Objects has the present state of what Feed names. *objects.Objects is one.
 type Objects interface {
-	Pod(namespace, name string) (kube.PodObject, bool)
+	Pod(namespace, name string) (objects.Pod, bool)
 	Namespace(name string) (labels map[string]string, ok bool)
 	Policy(namespace, name string) (*networkingv1.NetworkPolicy, bool)
 	Service(namespace, name string) (*corev1.Service, []*discoveryv1.EndpointSlice, bool)
@@ -56,7 +57,7 @@ type Config struct {
 	Datapath Datapath
 	// Ask asks the API server for a pod that the watch has not brought in time.
 	// Nil: only the watch brings pods.
-	Ask func(ctx context.Context, namespace, name string) (kube.PodObject, error)
+	Ask func(ctx context.Context, namespace, name string) (objects.Pod, error)
 	// Policies asks the API server for the policies of a namespace: a pod waits for
 	// those that were there before it, and that the watch has not brought yet. While
 	// the API server is away, and if Policies is nil, the watch's are all.

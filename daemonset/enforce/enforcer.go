@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/overlay/service"
 	"github.com/sealane/sealane/policy"
@@ -33,7 +34,7 @@ type Enforcer struct {
 	announcer *announcer
 	foresight foresight // of its own lock
 	// seen is the last state of each pod that has addresses here.
-	seen map[podName]kube.PodObject
+	seen map[podName]objects.Pod
 	// extras are the addresses here whose guard is not the compiler's: nobody's.
 	extras map[netip.Addr]bool
 
@@ -56,7 +57,7 @@ func New(cfg Config) *Enforcer {
 	return &Enforcer{
 		cfg: cfg, wake: make(chan struct{}, 1),
 		compiler: policy.NewCompiler(), services: newServiceBook(), book: newBook(),
-		seen: map[podName]kube.PodObject{}, extras: map[netip.Addr]bool{},
+		seen: map[podName]objects.Pod{}, extras: map[netip.Addr]bool{},
 		dirty: map[podName]bool{}, fresh: map[podName]bool{}, announcer: newAnnouncer(cfg), loose: map[netip.Addr]bool{},
 		foresight: foresight{ask: cfg.Policies, answers: map[podName]*answer{}},
 		retry:     backoff{first: cfg.RetryAfter},
@@ -211,7 +212,7 @@ func (e *Enforcer) foresee(ctx context.Context, name podName) {
 // object returns what is known of the pod of a name. While a pod has addresses
 // here, its last state outlives its object in the API, and counts for more than
 // an older pod of that name that the watch still shows.
-func (e *Enforcer) object(name podName) (kube.PodObject, bool) {
+func (e *Enforcer) object(name podName) (objects.Pod, bool) {
 	now, ok := e.cfg.Objects.Pod(name.namespace, name.name)
 	last, remembered := e.seen[name]
 	switch {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -122,8 +123,8 @@ func (r *rig) wantNothing(a netip.Addr) {
 	}
 }
 
-func pod(name, uid, node string, addresses ...netip.Addr) kube.PodObject {
-	return kube.PodObject{Pod: policy.Pod{
+func pod(name, uid, node string, addresses ...netip.Addr) objects.Pod {
+	return objects.Pod{Pod: policy.Pod{
 		Namespace: "shop", Name: name, UID: uid, Node: node, Addresses: addresses, Labels: map[string]string{"app": name},
 		Created: time.Date(2026, 11, 22, 0, 0, len(uid), 0, time.UTC),
 	}}
@@ -293,15 +294,15 @@ func TestRestoredPodThatTheAPIForgot(t *testing.T) {
 func TestAskedWhenTheWatchIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked []time.Duration
-		var answer atomic.Pointer[kube.PodObject]
+		var answer atomic.Pointer[objects.Pod]
 		began := time.Now()
 		r := newRig(t, func(cfg *Config) {
-			cfg.Ask = func(_ context.Context, namespace, name string) (kube.PodObject, error) {
+			cfg.Ask = func(_ context.Context, namespace, name string) (objects.Pod, error) {
 				asked = append(asked, time.Since(began))
 				if o := answer.Load(); o != nil {
 					return *o, nil
 				}
-				return kube.PodObject{}, kube.ErrNotFound
+				return objects.Pod{}, kube.ErrNotFound
 			}
 		})
 		r.api.setPolicy(deny("all"))

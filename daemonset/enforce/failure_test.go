@@ -16,7 +16,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -180,7 +180,7 @@ func TestRunEndsWhileItWaits(t *testing.T) {
 func TestAnotherPodAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(cfg *Config) {
-			cfg.Ask = func(context.Context, string, string) (kube.PodObject, error) { return pod("web", "other", "n1"), nil }
+			cfg.Ask = func(context.Context, string, string) (objects.Pod, error) { return pod("web", "other", "n1"), nil }
 		})
 		r.run()
 		done := r.attaching(t.Context(), ref("web", "u1"), addrA)

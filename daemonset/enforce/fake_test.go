@@ -16,6 +16,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/overlay/service"
 	"github.com/sealane/sealane/policy"
 )
@@ -29,7 +30,7 @@ type fakeAPI struct {
 	zone       string
 	dirty      map[kube.Ref]bool
 	since      time.Time
-	pods       map[podName]kube.PodObject
+	pods       map[podName]objects.Pod
 	namespaces map[string]map[string]string
 	policies   map[podName]*networkingv1.NetworkPolicy
 	services   map[podName]*corev1.Service
@@ -38,7 +39,7 @@ type fakeAPI struct {
 
 func newFakeAPI() *fakeAPI {
 	return &fakeAPI{
-		changed: make(chan struct{}, 1), synced: true, dirty: map[kube.Ref]bool{}, pods: map[podName]kube.PodObject{},
+		changed: make(chan struct{}, 1), synced: true, dirty: map[kube.Ref]bool{}, pods: map[podName]objects.Pod{},
 		namespaces: map[string]map[string]string{}, policies: map[podName]*networkingv1.NetworkPolicy{},
 		services: map[podName]*corev1.Service{}, slices: map[podName][]*discoveryv1.EndpointSlice{},
 	}
@@ -61,7 +62,7 @@ func (f *fakeAPI) change(do func(), refs ...kube.Ref) {
 	}
 }
 
-func (f *fakeAPI) setPod(o kube.PodObject) {
+func (f *fakeAPI) setPod(o objects.Pod) {
 	f.change(func() { f.pods[podName{o.Namespace, o.Name}] = o }, kube.Ref{Kind: kube.KindPod, Namespace: o.Namespace, Name: o.Name})
 }
 
@@ -107,7 +108,7 @@ func (f *fakeAPI) Zone() string {
 	return f.zone
 }
 
-func (f *fakeAPI) Pod(namespace, name string) (kube.PodObject, bool) {
+func (f *fakeAPI) Pod(namespace, name string) (objects.Pod, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o, ok := f.pods[podName{namespace, name}]

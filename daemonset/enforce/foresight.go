@@ -11,7 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/cni"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 )
 
 // foresightLife is how old an answer may get before the pod is connected. What has
@@ -33,7 +33,7 @@ type foresight struct {
 // answer is what has been asked for a pod. What the API server has said may be read
 // once done is closed.
 type answer struct {
-	pod      kube.PodObject
+	pod      objects.Pod
 	asked    time.Time
 	taken    bool // has served
 	done     chan struct{}
@@ -42,7 +42,7 @@ type answer struct {
 }
 
 // see asks for a pod, once.
-func (f *foresight) see(ctx context.Context, o kube.PodObject) {
+func (f *foresight) see(ctx context.Context, o objects.Pod) {
 	if f.ask == nil {
 		return
 	}

@@ -61,14 +61,14 @@ func (c *Client) RequestCertificate(ctx context.Context, req CertificateRequest)
 		return nil, err
 	}
 	doing := "request certificate " + object.Name
-	created, err := c.core.CertificatesV1().CertificateSigningRequests().Create(ctx, object, metav1.CreateOptions{})
+	created, err := c.conn.Core.CertificatesV1().CertificateSigningRequests().Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
 		if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
 			c.withdraw(ctx, object) // no answer; the request may have arrived all the same
 		}
-		return nil, wrap(doing, err)
+		return nil, Wrap(doing, err)
 	}
-	chain, err := c.awaitCertificate(c.withLog(ctx), created)
+	chain, err := c.awaitCertificate(c.conn.WithLog(ctx), created)
 	if err == nil {
 		return chain, nil
 	}
@@ -106,7 +106,7 @@ func newRequestObject(req CertificateRequest) (*certv1.CertificateSigningRequest
 func requestPrefix(node string) string { return "sealane-" + node + "." }
 
 func (c *Client) awaitCertificate(ctx context.Context, created *certv1.CertificateSigningRequest) ([][]byte, error) {
-	api := c.core.CertificatesV1().CertificateSigningRequests()
+	api := c.conn.Core.CertificatesV1().CertificateSigningRequests()
 	selected := func(o metav1.ListOptions) metav1.ListOptions {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", created.Name).String()
 		return o
@@ -118,7 +118,7 @@ func (c *Client) awaitCertificate(ctx context.Context, created *certv1.Certifica
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return api.Watch(ctx, selected(o))
 		},
-	}, c.core)
+	}, c.conn.Core)
 	var chain [][]byte
 	_, err := watchtools.UntilWithSync(ctx, lw, &certv1.CertificateSigningRequest{}, nil, func(e watch.Event) (bool, error) {
 		object, ok := e.Object.(*certv1.CertificateSigningRequest)
@@ -161,8 +161,8 @@ func answerOf(object *certv1.CertificateSigningRequest) ([][]byte, error) {
 func (c *Client) withdraw(ctx context.Context, request *certv1.CertificateSigningRequest) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	err := c.core.CertificatesV1().CertificateSigningRequests().Delete(ctx, request.Name, metav1.DeleteOptions{})
-	if err := wrap("withdraw certificate request", err); err != nil && !errors.Is(err, ErrNotFound) {
-		c.log.Warn("certificate request is left behind", keyName, request.Name, keyError, err)
+	err := c.conn.Core.CertificatesV1().CertificateSigningRequests().Delete(ctx, request.Name, metav1.DeleteOptions{})
+	if err := Wrap("withdraw certificate request", err); err != nil && !errors.Is(err, ErrNotFound) {
+		c.conn.Log.Warn("certificate request is left behind", keyName, request.Name, keyError, err)
 	}
 }

@@ -4,7 +4,6 @@
 package kube
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,12 +11,10 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/go-logr/logr"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
 
+	"github.com/sealane/sealane/daemonset/kube/internal/conn"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -77,12 +74,8 @@ type Config struct {
 
 // Client talks to one API server. It is safe for concurrent use.
 type Client struct {
-	ownClients
-	core      kubernetes.Interface
-	namespace string
-	log       *slog.Logger
-	events    *eventRecorder
-	rest      *rest.Config // for streams; nil in tests without a server
+	conn   conn.Conn
+	events *eventRecorder
 }
 
 // NewClient makes a Client. It reads the credentials but does not connect.
@@ -98,41 +91,28 @@ func NewClient(cfg Config) (*Client, error) {
 func connect(base *rest.Config, cfg Config) (*Client, error) {
 	base.UserAgent = cfg.UserAgent
 	base.QPS, base.Burst = requestsPerSecond, requestBurst
-
-	forCore := rest.CopyConfig(base)
-	forCore.ContentType = "application/vnd.kubernetes.protobuf"
-	forCore.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	core, err := kubernetes.NewForConfig(forCore)
+	made, err := conn.Open(base)
 	if err != nil {
-		return nil, fmt.Errorf("make api client: %w", err)
+		return nil, err
 	}
-	ours, err := newOwnClients(base)
-	if err != nil {
-		return nil, fmt.Errorf("make api client for sealane.io: %w", err)
-	}
-	c := newClient(core, ours, cfg)
-	c.rest = base
-	return c, nil
+	return New(made, cfg), nil
 }
 
-func newClient(core kubernetes.Interface, ours ownClients, cfg Config) *Client {
+// New makes a Client of a connection that is there: in tests, that to a fake server.
+func New(c conn.Conn, cfg Config) *Client {
 	cfg = cfg.withDefaults()
-	c := &Client{core: core, ownClients: ours, namespace: cfg.Namespace, log: cfg.Logger}
-	c.events = newEventRecorder(core, cfg)
-	return c
+	c.Namespace, c.Log = cfg.Namespace, cfg.Logger
+	return &Client{conn: c, events: newEventRecorder(c.Core, cfg)}
 }
+
+// Connection returns what the packages below this one need in order to ask on their own.
+func (c *Client) Connection() conn.Conn { return c.conn }
 
 // Close ends the sending of Events. Watches end with their contexts.
 func (c *Client) Close() { c.events.close() }
 
 // Namespace returns the namespace of Sealane's own objects.
-func (c *Client) Namespace() string { return c.namespace }
-
-// withLog makes client-go log to the client's logger in calls with the
-// returned context, so that no process-wide logger has to be replaced.
-func (c *Client) withLog(ctx context.Context) context.Context {
-	return klog.NewContext(ctx, logr.FromSlogHandler(c.log.Handler()))
-}
+func (c *Client) Namespace() string { return c.conn.Namespace }
 
 func (cfg Config) withDefaults() Config {
 	if cfg.UserAgent == "" {

@@ -23,9 +23,9 @@ const (
 // TrustDomain returns what tells this cluster from all others: the UID of the
 // namespace kube-system.
 func (c *Client) TrustDomain(ctx context.Context) (string, error) {
-	ns, err := c.core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	ns, err := c.conn.Core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
-		return "", wrap("read namespace "+metav1.NamespaceSystem, err)
+		return "", Wrap("read namespace "+metav1.NamespaceSystem, err)
 	}
 	return string(ns.UID), nil
 }
@@ -34,8 +34,8 @@ func (c *Client) TrustDomain(ctx context.Context) (string, error) {
 // none if the cluster was made otherwise.
 func (c *Client) ClusterPodCIDRs(ctx context.Context) ([]netip.Prefix, error) {
 	where := "configmap " + metav1.NamespaceSystem + "/" + kubeadmConfigMap
-	cm, err := c.core.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfigMap, metav1.GetOptions{})
-	if err := wrap("read "+where, err); errors.Is(err, ErrNotFound) {
+	cm, err := c.conn.Core.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfigMap, metav1.GetOptions{})
+	if err := Wrap("read "+where, err); errors.Is(err, ErrNotFound) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
@@ -74,18 +74,18 @@ func parseKubeadmPodSubnet(text string) ([]netip.Prefix, error) {
 
 // Node returns a node as the API server has it now, ErrNotFound if it has none.
 func (c *Client) Node(ctx context.Context, name string) (Node, error) {
-	object, err := c.core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	object, err := c.conn.Core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return Node{}, wrap("read node "+name, err)
+		return Node{}, Wrap("read node "+name, err)
 	}
 	return nodeOf(object)
 }
 
 // Pod returns a pod as the API server has it now, ErrNotFound if it has none.
 func (c *Client) Pod(ctx context.Context, namespace, name string) (Pod, error) {
-	object, err := c.core.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	object, err := c.conn.Core.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return Pod{}, wrap("read pod "+namespace+"/"+name, err)
+		return Pod{}, Wrap("read pod "+namespace+"/"+name, err)
 	}
 	return podOf(object)
 }
@@ -93,20 +93,20 @@ func (c *Client) Pod(ctx context.Context, namespace, name string) (Pod, error) {
 // DaemonSetUID returns the UID of a DaemonSet in the client's namespace as the
 // API server has it now, ErrNotFound if it has none.
 func (c *Client) DaemonSetUID(ctx context.Context, name string) (string, error) {
-	object, err := c.core.AppsV1().DaemonSets(c.namespace).Get(ctx, name, metav1.GetOptions{})
+	object, err := c.conn.Core.AppsV1().DaemonSets(c.conn.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return "", wrap("read daemonset "+c.namespace+"/"+name, err)
+		return "", Wrap("read daemonset "+c.conn.Namespace+"/"+name, err)
 	}
 	return string(object.UID), nil
 }
 
 // AgentPods returns the pods of the node agents, in no order.
 func (c *Client) AgentPods(ctx context.Context) ([]Pod, error) {
-	list, err := c.core.CoreV1().Pods(c.namespace).List(ctx, metav1.ListOptions{
+	list, err := c.conn.Core.CoreV1().Pods(c.conn.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("spec.serviceAccountName", AgentServiceAccount).String(),
 	})
 	if err != nil {
-		return nil, wrap("list pods of "+AgentServiceAccount, err)
+		return nil, Wrap("list pods of "+AgentServiceAccount, err)
 	}
 	var out []Pod
 	for i := range list.Items {
@@ -128,9 +128,9 @@ type Target struct {
 // ProxyGet reads a path from an HTTP server in a pod by way of the API server,
 // so that it works from wherever the API server is reached.
 func (c *Client) ProxyGet(ctx context.Context, t Target, path string) ([]byte, error) {
-	body, err := c.core.CoreV1().Pods(t.Namespace).ProxyGet("http", t.Pod, fmt.Sprint(t.Port), path, nil).DoRaw(ctx)
+	body, err := c.conn.Core.CoreV1().Pods(t.Namespace).ProxyGet("http", t.Pod, fmt.Sprint(t.Port), path, nil).DoRaw(ctx)
 	if err != nil {
-		return nil, wrap(fmt.Sprintf("get %s from pod %s/%s", path, t.Namespace, t.Pod), err)
+		return nil, Wrap(fmt.Sprintf("get %s from pod %s/%s", path, t.Namespace, t.Pod), err)
 	}
 	return body, nil
 }

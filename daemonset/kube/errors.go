@@ -50,9 +50,9 @@ func (e *DeniedError) Error() string {
 // Is makes errors.Is(err, ErrDenied) true.
 func (e *DeniedError) Is(target error) bool { return target == ErrDenied }
 
-// wrap adds what was attempted to an API error, and the sentinel that callers
-// test for.
-func wrap(doing string, err error) error {
+// Wrap adds to an API error what was attempted, and the sentinel that callers test for. It
+// is for the packages below this one.
+func Wrap(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -66,8 +66,8 @@ func wrap(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// Unavailable tells whether an error of a request to the API server says nothing of
-// what was asked for: it did not answer, or it could not (status 429 and from 500).
+// Unavailable reports whether an error of a request says nothing about what was asked for,
+// because the API server did not answer or could not (status 429, or 500 and above).
 func Unavailable(err error) bool {
 	if err == nil || errors.Is(err, ErrBadConfig) {
 		return false

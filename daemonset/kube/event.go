@@ -20,19 +20,6 @@ import (
 // maxEventMessage keeps an Event readable, in bytes.
 const maxEventMessage = 1024
 
-// ObjectKind is the kind of object that an Event or a Ref is about.
-type ObjectKind string
-
-// The kinds of object that Sealane reports on or follows one by one.
-const (
-	KindNode      ObjectKind = "Node"
-	KindPod       ObjectKind = "Pod"
-	KindRequest   ObjectKind = "CertificateSigningRequest"
-	KindNamespace ObjectKind = "Namespace"
-	KindPolicy    ObjectKind = "NetworkPolicy"
-	KindService   ObjectKind = "Service"
-)
-
 // EventType says how bad it is.
 type EventType string
 

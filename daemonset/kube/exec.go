@@ -38,31 +38,31 @@ func (e *ExitError) Error() string { return e.Message }
 // itself failed.
 func (c *Client) Exec(ctx context.Context, cmd Command) error {
 	doing := fmt.Sprintf("run %s in pod %s/%s", cmd.Args[0], cmd.Namespace, cmd.Pod)
-	if c.rest == nil {
+	if c.conn.Rest == nil {
 		return fmt.Errorf("%s: %w: this client runs no commands", doing, ErrBadConfig)
 	}
-	url := c.core.CoreV1().RESTClient().Get().Namespace(cmd.Namespace).Resource("pods").Name(cmd.Pod).SubResource("exec").
+	url := c.conn.Core.CoreV1().RESTClient().Get().Namespace(cmd.Namespace).Resource("pods").Name(cmd.Pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
 			Container: cmd.Container, Command: cmd.Args, Stdin: true, Stdout: true, Stderr: true,
 		}, scheme.ParameterCodec).URL()
-	modern, err := remotecommand.NewWebSocketExecutor(c.rest, "GET", url.String())
+	modern, err := remotecommand.NewWebSocketExecutor(c.conn.Rest, "GET", url.String())
 	if err != nil {
-		return wrap(doing, err)
+		return Wrap(doing, err)
 	}
-	old, err := remotecommand.NewSPDYExecutor(c.rest, "POST", url)
+	old, err := remotecommand.NewSPDYExecutor(c.conn.Rest, "POST", url)
 	if err != nil {
-		return wrap(doing, err)
+		return Wrap(doing, err)
 	}
 	either, err := remotecommand.NewFallbackExecutor(modern, old, func(err error) bool {
 		said := apierrors.ReasonForError(refusal(err)) != metav1.StatusReasonUnknown
 		return httpstream.IsHTTPSProxyError(err) || (httpstream.IsUpgradeFailure(err) && !said)
 	})
 	if err != nil {
-		return wrap(doing, err)
+		return Wrap(doing, err)
 	}
 	silence, end := io.Pipe()
 	defer end.Close()
-	streaming, cancel := context.WithCancelCause(c.withLog(ctx))
+	streaming, cancel := context.WithCancelCause(c.conn.WithLog(ctx))
 	defer cancel(nil)
 	err = either.StreamWithContext(streaming, remotecommand.StreamOptions{
 		Stdin: silence, Stdout: reader{cmd.Stdout, cancel}, Stderr: reader{cmd.Stderr, cancel},
@@ -74,7 +74,7 @@ func (c *Client) Exec(ctx context.Context, cmd Command) error {
 		return fmt.Errorf("%s: %w", doing, &ExitError{Message: exit.String()})
 	}
 	if err != nil && ctx.Err() == nil {
-		return wrap(doing, refusal(err))
+		return Wrap(doing, refusal(err))
 	}
 	return ctx.Err()
 }

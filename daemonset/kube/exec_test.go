@@ -143,3 +143,9 @@ func TestExecRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestExecWithoutAServer(t *testing.T) {
+	if err := newFake(t).Exec(testContext(t), Command{Args: []string{"x"}}); !errors.Is(err, ErrBadConfig) {
+		t.Errorf("exec without a server: error %v", err)
+	}
+}

@@ -32,7 +32,7 @@ type LeaderConfig struct {
 // overlap through a slow run. It returns what run returns, or nil when ctx
 // ended.
 func (c *Client) Lead(ctx context.Context, cfg LeaderConfig, run func(context.Context) error) error {
-	ctx = c.withLog(ctx)
+	ctx = c.conn.WithLog(ctx)
 	for ctx.Err() == nil {
 		if err := c.term(ctx, cfg.withDefaults(), run); err != nil {
 			return err
@@ -76,7 +76,7 @@ func (c *Client) serve(ctx, leading context.Context, run func(context.Context) e
 	defer context.AfterFunc(leading, stop)()
 	err := run(serving)
 	if ctx.Err() == nil && leading.Err() != nil {
-		c.log.Warn("leadership lost", keyError, err)
+		c.conn.Log.Warn("leadership lost", keyError, err)
 		return nil
 	}
 	return err
@@ -87,14 +87,14 @@ func (c *Client) electionConfig(cfg LeaderConfig, elected chan<- context.Context
 		Name: cfg.Name, LeaseDuration: cfg.LeaseDuration, RenewDeadline: cfg.RenewDeadline, RetryPeriod: cfg.RetryPeriod,
 		ReleaseOnCancel: true,
 		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: c.namespace, Name: cfg.Name},
-			Client:     c.core.CoordinationV1(),
+			LeaseMeta:  metav1.ObjectMeta{Namespace: c.conn.Namespace, Name: cfg.Name},
+			Client:     c.conn.Core.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: cfg.Identity},
 		},
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) { elected <- ctx },
 			OnStoppedLeading: func() {},
-			OnNewLeader:      func(id string) { c.log.Info("leader is elected", keyLeader, id) },
+			OnNewLeader:      func(id string) { c.conn.Log.Info("leader is elected", keyLeader, id) },
 		},
 	}
 }

@@ -5,11 +5,7 @@ package kube
 
 // Keys of log attributes.
 const (
-	keyError   = "error"
-	keyName    = "name"
-	keyLeader  = "leader"
-	keyPod     = "pod"
-	keyNode    = "node"
-	keyAddress = "address"
-	keyRanges  = "ranges"
+	keyError  = "error"
+	keyName   = "name"
+	keyLeader = "leader"
 )

@@ -14,89 +14,17 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/gentype"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/keymgr"
 )
 
-// nodeKeyClient is what gentype's client does and the fake one too.
-type nodeKeyClient interface {
-	nodeKeyReader
-	nodeKeyWriter
-}
-
-type nodeKeyReader interface {
-	Get(ctx context.Context, name string, opts metav1.GetOptions) (*v1alpha1.NodeKey, error)
-	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.NodeKeyList, error)
-	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
-}
-
-type nodeKeyWriter interface {
-	Create(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.CreateOptions) (*v1alpha1.NodeKey, error)
-	Update(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.UpdateOptions) (*v1alpha1.NodeKey, error)
-	UpdateStatus(ctx context.Context, key *v1alpha1.NodeKey, opts metav1.UpdateOptions) (*v1alpha1.NodeKey, error)
-	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
-}
-
-// ownClients are the clients of Sealane's own resources.
-type ownClients struct {
-	nodeKeys     nodeKeyClient
-	revocations  revocationClient
-	podAddresses podAddressesClient
-	// mergeAddresses changes a PodAddresses object by a merge patch (RFC 7396).
-	mergeAddresses func(ctx context.Context, name string, patch []byte) error
-}
-
-func newOwnClients(base *rest.Config) (ownClients, error) {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		return ownClients{}, err
-	}
-	group := v1alpha1.GroupVersion()
-	cfg := rest.CopyConfig(base)
-	cfg.GroupVersion, cfg.APIPath = &group, "/apis"
-	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	client, err := rest.RESTClientFor(cfg)
-	if err != nil {
-		return ownClients{}, err
-	}
-	codec := runtime.NewParameterCodec(scheme)
-	addresses := gentype.NewClientWithList(
-		v1alpha1.PodAddressesResource, client, codec, "",
-		func() *v1alpha1.PodAddresses { return &v1alpha1.PodAddresses{} },
-		func() *v1alpha1.PodAddressesList { return &v1alpha1.PodAddressesList{} },
-	)
-	return ownClients{
-		nodeKeys: gentype.NewClientWithList(
-			v1alpha1.NodeKeyResource, client, codec, "",
-			func() *v1alpha1.NodeKey { return &v1alpha1.NodeKey{} },
-			func() *v1alpha1.NodeKeyList { return &v1alpha1.NodeKeyList{} },
-		),
-		revocations: gentype.NewClientWithList(
-			v1alpha1.RevocationResource, client, codec, "",
-			func() *v1alpha1.Revocation { return &v1alpha1.Revocation{} },
-			func() *v1alpha1.RevocationList { return &v1alpha1.RevocationList{} },
-		),
-		podAddresses: addresses,
-		mergeAddresses: func(ctx context.Context, name string, patch []byte) error {
-			_, err := addresses.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
-			return err
-		},
-	}, nil
-}
-
 // NodeKeys returns every NodeKey object, from the API server itself.
 func (c *Client) NodeKeys(ctx context.Context) ([]v1alpha1.NodeKey, error) {
-	list, err := c.nodeKeys.List(ctx, metav1.ListOptions{})
+	list, err := c.conn.NodeKeys.List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, wrap("list nodekeys", err)
+		return nil, Wrap("list nodekeys", err)
 	}
 	return list.Items, nil
 }
@@ -113,7 +41,7 @@ func (c *Client) PublishNodeKey(ctx context.Context, id keymgr.NodeID, signed ke
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	again := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
-	return wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
+	return Wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
 		return c.putNodeKey(ctx, want, checkSuccession)
 	}))
 }
@@ -127,13 +55,13 @@ func (c *Client) OverwriteNodeKey(ctx context.Context, id keymgr.NodeID, signed 
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	anyway := func(_, _ v1alpha1.NodeKeySpec) error { return nil }
-	return wrap(doing, retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.putNodeKey(ctx, want, anyway) }))
+	return Wrap(doing, retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.putNodeKey(ctx, want, anyway) }))
 }
 
 func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey, check func(have, want v1alpha1.NodeKeySpec) error) error {
-	have, err := c.nodeKeys.Get(ctx, want.Name, metav1.GetOptions{})
+	have, err := c.conn.NodeKeys.Get(ctx, want.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = c.nodeKeys.Create(ctx, want, metav1.CreateOptions{})
+		_, err = c.conn.NodeKeys.Create(ctx, want, metav1.CreateOptions{})
 		return err
 	}
 	if err != nil {
@@ -146,7 +74,7 @@ func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey, check f
 		return nil
 	}
 	have.Spec = want.Spec
-	_, err = c.nodeKeys.Update(ctx, have, metav1.UpdateOptions{})
+	_, err = c.conn.NodeKeys.Update(ctx, have, metav1.UpdateOptions{})
 	return err
 }
 
@@ -214,8 +142,8 @@ func signedOf(spec v1alpha1.NodeKeySpec) keymgr.Signed {
 // means that no statement has been published yet.
 func (c *Client) PublishStatus(ctx context.Context, node string, status v1alpha1.NodeKeyStatus) error {
 	want := boundStatus(status)
-	return wrap("publish status of nodekey "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		have, err := c.nodeKeys.Get(ctx, node, metav1.GetOptions{})
+	return Wrap("publish status of nodekey "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		have, err := c.conn.NodeKeys.Get(ctx, node, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -225,7 +153,7 @@ func (c *Client) PublishStatus(ctx context.Context, node string, status v1alpha1
 			return nil
 		}
 		have.Status = next
-		_, err = c.nodeKeys.UpdateStatus(ctx, have, metav1.UpdateOptions{})
+		_, err = c.conn.NodeKeys.UpdateStatus(ctx, have, metav1.UpdateOptions{})
 		return err
 	}))
 }
@@ -253,24 +181,24 @@ func boundStatus(s v1alpha1.NodeKeyStatus) v1alpha1.NodeKeyStatus {
 // has taken over, is left alone without an error.
 func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error {
 	doing := "delete nodekey " + name
-	have, err := c.nodeKeys.Get(ctx, name, metav1.GetOptions{})
+	have, err := c.conn.NodeKeys.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return wrap(doing, err)
+		return Wrap(doing, err)
 	}
 	if have.Spec.NodeUID != nodeUID {
 		return nil
 	}
-	if err := c.podAddresses.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return wrap("delete podaddresses "+name, err)
+	if err := c.conn.PodAddresses.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return Wrap("delete podaddresses "+name, err)
 	}
-	err = c.nodeKeys.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
+	err = c.conn.NodeKeys.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
 		UID: &have.UID, ResourceVersion: &have.ResourceVersion,
 	}})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	return wrap(doing, err)
+	return Wrap(doing, err)
 }

@@ -11,8 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 )
 
 // RevocationRecord is what the ConfigMap of revocations holds.
@@ -31,32 +31,28 @@ func recordOf(o *corev1.ConfigMap) RevocationRecord {
 	return RevocationRecord{List: []byte(o.Data[RevocationListKey]), CRL: o.BinaryData[CRLKey], Version: o.ResourceVersion}
 }
 
-func (c *Client) recordSource() source[*corev1.ConfigMap, RevocationRecord] {
-	api := c.core.CoreV1().ConfigMaps(c.namespace)
-	return source[*corev1.ConfigMap, RevocationRecord]{
-		example:  &corev1.ConfigMap{},
-		selector: fields.OneTermEqualSelector("metadata.name", RevocationConfigMap).String(),
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-		convert: func(o *corev1.ConfigMap) (RevocationRecord, error) { return recordOf(o), nil },
+func (c *Client) recordSource() informer.Source[*corev1.ConfigMap, RevocationRecord] {
+	api := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace)
+	return informer.Source[*corev1.ConfigMap, RevocationRecord]{
+		Example:  &corev1.ConfigMap{},
+		Selector: fields.OneTermEqualSelector("metadata.name", RevocationConfigMap).String(),
+		List:     informer.AsObject(api.List),
+		Watch:    api.Watch,
+		Convert:  func(o *corev1.ConfigMap) (RevocationRecord, error) { return recordOf(o), nil },
 	}
 }
 
 // RecordWatcher follows the published revocations alone. See Client.WatchRecord.
 type RecordWatcher struct {
-	*notifier
-	records *feed[RevocationRecord]
+	*informer.Notifier
+	records *informer.Feed[RevocationRecord]
 }
 
 // WatchRecord follows the published revocations until ctx ends.
 func (c *Client) WatchRecord(ctx context.Context) (*RecordWatcher, error) {
-	w := &RecordWatcher{notifier: newNotifier(c)}
+	w := &RecordWatcher{Notifier: informer.NewNotifier(c.conn)}
 	var err error
-	w.records, err = start(c.withLog(ctx), w.notifier, c.recordSource())
+	w.records, err = informer.Start(c.conn.WithLog(ctx), w.Notifier, c.recordSource())
 	return w, err
 }
 
@@ -66,8 +62,8 @@ func (w *RecordWatcher) Record() RevocationRecord {
 	return theRecord(w.records)
 }
 
-func theRecord(f *feed[RevocationRecord]) (found RevocationRecord) {
-	for _, r := range f.values() {
+func theRecord(f *informer.Feed[RevocationRecord]) (found RevocationRecord) {
+	for _, r := range f.Values() {
 		if r.Version != "" {
 			found = r
 		}
@@ -79,8 +75,8 @@ func theRecord(f *feed[RevocationRecord]) (found RevocationRecord) {
 // the ConfigMap's, and returns it with its new version. Of two writers one gets
 // ErrConflict.
 func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (RevocationRecord, error) {
-	doing := fmt.Sprintf("publish configmap %s/%s", c.namespace, RevocationConfigMap)
-	api := c.core.CoreV1().ConfigMaps(c.namespace)
+	doing := fmt.Sprintf("publish configmap %s/%s", c.conn.Namespace, RevocationConfigMap)
+	api := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace)
 	object := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: RevocationConfigMap, ResourceVersion: r.Version, Labels: map[string]string{partOfLabel: partOf}},
 		Data:       map[string]string{RevocationListKey: string(r.List)},
@@ -96,7 +92,7 @@ func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (Revocat
 		object, err = api.Update(ctx, object, metav1.UpdateOptions{})
 	}
 	if err != nil {
-		return RevocationRecord{}, wrap(doing, err)
+		return RevocationRecord{}, Wrap(doing, err)
 	}
 	return recordOf(object), nil
 }
@@ -104,8 +100,8 @@ func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (Revocat
 // Record returns what is published, from the API server itself; the zero value if
 // nothing is.
 func (c *Client) Record(ctx context.Context) (RevocationRecord, error) {
-	object, err := c.core.CoreV1().ConfigMaps(c.namespace).Get(ctx, RevocationConfigMap, metav1.GetOptions{})
-	if err := wrap("read configmap "+c.namespace+"/"+RevocationConfigMap, err); errors.Is(err, ErrNotFound) {
+	object, err := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace).Get(ctx, RevocationConfigMap, metav1.GetOptions{})
+	if err := Wrap("read configmap "+c.conn.Namespace+"/"+RevocationConfigMap, err); errors.Is(err, ErrNotFound) {
 		return RevocationRecord{}, nil
 	} else if err != nil {
 		return RevocationRecord{}, err

@@ -15,9 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -46,33 +45,29 @@ func (r Request) Pending() bool { return !r.Denied && !r.Failed && len(r.Certifi
 // RequestWatcher follows the certificate requests for our signer. See
 // Client.WatchRequests.
 type RequestWatcher struct {
-	*notifier
-	requests *feed[Request]
+	*informer.Notifier
+	requests *informer.Feed[Request]
 }
 
 // WatchRequests follows the certificate requests for SignerName until ctx ends.
 func (c *Client) WatchRequests(ctx context.Context) (*RequestWatcher, error) {
-	w := &RequestWatcher{notifier: newNotifier(c)}
-	api := c.core.CertificatesV1().CertificateSigningRequests()
+	w := &RequestWatcher{Notifier: informer.NewNotifier(c.conn)}
+	api := c.conn.Core.CertificatesV1().CertificateSigningRequests()
 	var err error
-	w.requests, err = start(c.withLog(ctx), w.notifier, source[*certv1.CertificateSigningRequest, Request]{
-		example:  &certv1.CertificateSigningRequest{},
-		selector: fields.OneTermEqualSelector("spec.signerName", SignerName).String(),
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-		convert: func(o *certv1.CertificateSigningRequest) (Request, error) { return requestOf(o), nil },
+	w.requests, err = informer.Start(c.conn.WithLog(ctx), w.Notifier, informer.Source[*certv1.CertificateSigningRequest, Request]{
+		Example:  &certv1.CertificateSigningRequest{},
+		Selector: fields.OneTermEqualSelector("spec.signerName", SignerName).String(),
+		List:     informer.AsObject(api.List),
+		Watch:    api.Watch,
+		Convert:  func(o *certv1.CertificateSigningRequest) (Request, error) { return requestOf(o), nil },
 	})
 	return w, err
 }
 
 // Requests returns all requests, oldest first, and whether the list is complete.
 func (w *RequestWatcher) Requests() ([]Request, bool) {
-	complete := w.synced()
-	out := slices.DeleteFunc(w.requests.values(), func(r Request) bool { return r.Signer != SignerName })
+	complete := w.Synced()
+	out := slices.DeleteFunc(w.requests.Values(), func(r Request) bool { return r.Signer != SignerName })
 	slices.SortFunc(out, func(a, b Request) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
 	})
@@ -134,8 +129,8 @@ func (c *Client) decide(ctx context.Context, r Request, kind certv1.RequestCondi
 		return nil
 	}
 	object.Status.Conditions = append(object.Status.Conditions, newCondition(kind, v))
-	_, err = c.core.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, r.Name, object, metav1.UpdateOptions{})
-	return wrap(doing, err)
+	_, err = c.conn.Core.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, r.Name, object, metav1.UpdateOptions{})
+	return Wrap(doing, err)
 }
 
 // FailRequest records that the signer refuses a request although somebody has
@@ -150,8 +145,8 @@ func (c *Client) FailRequest(ctx context.Context, r Request, v Verdict) error {
 		return nil
 	}
 	object.Status.Conditions = append(object.Status.Conditions, newCondition(certv1.CertificateFailed, v))
-	_, err = c.core.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, object, metav1.UpdateOptions{})
-	return wrap(doing, err)
+	_, err = c.conn.Core.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, object, metav1.UpdateOptions{})
+	return Wrap(doing, err)
 }
 
 // AnswerRequest gives the request its certificate. It looks at the live object
@@ -169,15 +164,15 @@ func (c *Client) AnswerRequest(ctx context.Context, r Request, chain [][]byte) e
 			live.Approved, live.Denied, live.Failed, len(live.Certificate) > 0)
 	}
 	object.Status.Certificate = keymgr.EncodeChain(chain)
-	_, err = c.core.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, object, metav1.UpdateOptions{})
-	return wrap(doing, err)
+	_, err = c.conn.Core.CertificatesV1().CertificateSigningRequests().UpdateStatus(ctx, object, metav1.UpdateOptions{})
+	return Wrap(doing, err)
 }
 
 // liveRequest reads the object behind r from the API server itself.
 func (c *Client) liveRequest(ctx context.Context, r Request) (*certv1.CertificateSigningRequest, error) {
-	object, err := c.core.CertificatesV1().CertificateSigningRequests().Get(ctx, r.Name, metav1.GetOptions{})
+	object, err := c.conn.Core.CertificatesV1().CertificateSigningRequests().Get(ctx, r.Name, metav1.GetOptions{})
 	if err != nil {
-		return nil, wrap("read request", err)
+		return nil, Wrap("read request", err)
 	}
 	if string(object.UID) != r.UID || !bytes.Equal(object.Spec.Request, r.CSR) {
 		return nil, fmt.Errorf("read request: %w: it is another request of the same name", ErrConflict)

@@ -21,26 +21,9 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
-
-// revocationClient is what gentype's client does and the fake one too.
-type revocationClient interface {
-	revocationReader
-	revocationWriter
-}
-
-type revocationReader interface {
-	Get(ctx context.Context, name string, opts metav1.GetOptions) (*v1alpha1.Revocation, error)
-	List(ctx context.Context, opts metav1.ListOptions) (*v1alpha1.RevocationList, error)
-	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
-}
-
-type revocationWriter interface {
-	Create(ctx context.Context, r *v1alpha1.Revocation, opts metav1.CreateOptions) (*v1alpha1.Revocation, error)
-	UpdateStatus(ctx context.Context, r *v1alpha1.Revocation, opts metav1.UpdateOptions) (*v1alpha1.Revocation, error)
-	Delete(ctx context.Context, name string, opts metav1.DeleteOptions) error
-}
 
 // Revocation is an order to revoke a node.
 type Revocation struct {
@@ -116,25 +99,21 @@ func sortedRevocations(all []Revocation) []Revocation {
 	return all
 }
 
-func (c *Client) revocationSource() source[*v1alpha1.Revocation, Revocation] {
-	return source[*v1alpha1.Revocation, Revocation]{
-		example: &v1alpha1.Revocation{},
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.revocations.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.revocations.Watch(ctx, o)
-		},
-		convert: revocationOf,
+func (c *Client) revocationSource() informer.Source[*v1alpha1.Revocation, Revocation] {
+	return informer.Source[*v1alpha1.Revocation, Revocation]{
+		Example: &v1alpha1.Revocation{},
+		List:    informer.AsObject(c.conn.Revocations.List),
+		Watch:   c.conn.Revocations.Watch,
+		Convert: revocationOf,
 	}
 }
 
 // Revocations returns every order to revoke, oldest first, from the API server
 // itself.
 func (c *Client) Revocations(ctx context.Context) ([]Revocation, error) {
-	list, err := c.revocations.List(ctx, metav1.ListOptions{})
+	list, err := c.conn.Revocations.List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, wrap("list revocations", err)
+		return nil, Wrap("list revocations", err)
 	}
 	out := make([]Revocation, 0, len(list.Items))
 	for i := range list.Items {
@@ -149,9 +128,9 @@ func (c *Client) Revocations(ctx context.Context) ([]Revocation, error) {
 
 // Revocation returns one order, ErrNotFound if there is none of that name.
 func (c *Client) Revocation(ctx context.Context, name string) (Revocation, error) {
-	object, err := c.revocations.Get(ctx, name, metav1.GetOptions{})
+	object, err := c.conn.Revocations.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return Revocation{}, wrap("read revocation "+name, err)
+		return Revocation{}, Wrap("read revocation "+name, err)
 	}
 	return revocationOf(object)
 }
@@ -159,14 +138,14 @@ func (c *Client) Revocation(ctx context.Context, name string) (Revocation, error
 // CreateRevocation gives an order to revoke a node. The object has the node's UID
 // for a name, so that one node is revoked once: ErrConflict says that it is already.
 func (c *Client) CreateRevocation(ctx context.Context, r Revocation) (Revocation, error) {
-	object, err := c.revocations.Create(ctx, &v1alpha1.Revocation{
+	object, err := c.conn.Revocations.Create(ctx, &v1alpha1.Revocation{
 		ObjectMeta: metav1.ObjectMeta{Name: r.Node.UID},
 		Spec: v1alpha1.RevocationSpec{
 			NodeName: r.Node.Name, NodeUID: r.Node.UID, Reason: v1alpha1.RevocationReason(r.Reason), Message: r.Message,
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return Revocation{}, wrap("revoke node "+r.Node.Name, err)
+		return Revocation{}, Wrap("revoke node "+r.Node.Name, err)
 	}
 	return revocationOf(object)
 }
@@ -174,15 +153,15 @@ func (c *Client) CreateRevocation(ctx context.Context, r Revocation) (Revocation
 // DeleteRevocation takes an order back, which readmits the node. ErrNotFound says
 // that it was gone already.
 func (c *Client) DeleteRevocation(ctx context.Context, name string) error {
-	return wrap("delete revocation "+name, c.revocations.Delete(ctx, name, metav1.DeleteOptions{}))
+	return Wrap("delete revocation "+name, c.conn.Revocations.Delete(ctx, name, metav1.DeleteOptions{}))
 }
 
 // ReportRevocation writes into an order how far it was carried out. An order that
 // is gone, or that was given anew under the same name, needs no report.
 func (c *Client) ReportRevocation(ctx context.Context, r Revocation) error {
 	want := r.Status.object()
-	return wrap("report on revocation "+r.Name, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		have, err := c.revocations.Get(ctx, r.Name, metav1.GetOptions{})
+	return Wrap("report on revocation "+r.Name, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		have, err := c.conn.Revocations.Get(ctx, r.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -192,7 +171,7 @@ func (c *Client) ReportRevocation(ctx context.Context, r Revocation) error {
 			return nil
 		}
 		have.Status = next
-		_, err = c.revocations.UpdateStatus(ctx, have, metav1.UpdateOptions{})
+		_, err = c.conn.Revocations.UpdateStatus(ctx, have, metav1.UpdateOptions{})
 		return err
 	}))
 }
@@ -206,14 +185,14 @@ func (c *Client) AwaitListed(ctx context.Context, name string) (Revocation, erro
 	}
 	lw := cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.revocations.List(ctx, selected(o))
+			return c.conn.Revocations.List(ctx, selected(o))
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.revocations.Watch(ctx, selected(o))
+			return c.conn.Revocations.Watch(ctx, selected(o))
 		},
-	}, c.core)
+	}, c.conn.Core)
 	var found Revocation
-	_, err := watchtools.UntilWithSync(c.withLog(ctx), lw, &v1alpha1.Revocation{}, nil, func(e watch.Event) (bool, error) {
+	_, err := watchtools.UntilWithSync(c.conn.WithLog(ctx), lw, &v1alpha1.Revocation{}, nil, func(e watch.Event) (bool, error) {
 		object, ok := e.Object.(*v1alpha1.Revocation)
 		if !ok || object.Name != name {
 			return false, nil

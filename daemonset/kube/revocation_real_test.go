@@ -32,7 +32,7 @@ func testRevocationRights(t *testing.T, r *realCluster, agent *Client) {
 	}
 	_, errCreate := agent.CreateRevocation(ctx, Revocation{Node: r.n1, Reason: keymgr.ReasonUnspecified})
 	_, errPublish := agent.PublishRecord(ctx, RevocationRecord{List: []byte("mine"), Version: record.Version})
-	configMaps := agent.core.CoreV1().ConfigMaps(agent.namespace)
+	configMaps := agent.conn.Core.CoreV1().ConfigMaps(agent.conn.Namespace)
 	_, errOther := configMaps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
 	reported := given
 	reported.Status.Number = 1
@@ -41,8 +41,8 @@ func testRevocationRights(t *testing.T, r *realCluster, agent *Client) {
 		"readmit":         agent.DeleteRevocation(ctx, given.Name),
 		"report":          agent.ReportRevocation(ctx, reported),
 		"publish":         errPublish,
-		"delete the list": wrap("", configMaps.Delete(ctx, RevocationConfigMap, metav1.DeleteOptions{})),
-		"make configmaps": wrap("", errOther),
+		"delete the list": Wrap("", configMaps.Delete(ctx, RevocationConfigMap, metav1.DeleteOptions{})),
+		"make configmaps": Wrap("", errOther),
 	} {
 		if !errors.Is(err, ErrForbidden) {
 			t.Errorf("%s: got error %v, want ErrForbidden", what, err)
@@ -51,7 +51,7 @@ func testRevocationRights(t *testing.T, r *realCluster, agent *Client) {
 	if err := r.admin.DeleteRevocation(ctx, given.Name); err != nil {
 		t.Error(err)
 	}
-	r.Kubectl(t, "", "-n", agent.namespace, "delete", "configmap", RevocationConfigMap)
+	r.Kubectl(t, "", "-n", agent.conn.Namespace, "delete", "configmap", RevocationConfigMap)
 }
 
 // testRealRevocation is about what only a real API server checks.

@@ -42,8 +42,8 @@ func rotationOf(annotations map[string]string) RotationRequest {
 // RequestRotation asks a node for a new WireGuard key. ErrNotFound means that the
 // node has published none yet.
 func (c *Client) RequestRotation(ctx context.Context, node string, r RotationRequest) error {
-	return wrap("request rotation of node "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		key, err := c.nodeKeys.Get(ctx, node, metav1.GetOptions{})
+	return Wrap("request rotation of node "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		key, err := c.conn.NodeKeys.Get(ctx, node, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (c *Client) RequestRotation(ctx context.Context, node string, r RotationReq
 				key.Annotations[name] = at.UTC().Format(time.RFC3339)
 			}
 		}
-		_, err = c.nodeKeys.Update(ctx, key, metav1.UpdateOptions{})
+		_, err = c.conn.NodeKeys.Update(ctx, key, metav1.UpdateOptions{})
 		return err
 	}))
 }

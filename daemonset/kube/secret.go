@@ -45,8 +45,8 @@ func (s *SecretStore) Load(ctx context.Context) (ca.Stored, error) {
 
 // Save implements ca.Store.
 func (s *SecretStore) Save(ctx context.Context, next ca.Stored) error {
-	doing := fmt.Sprintf("write secret %s/%s", s.client.namespace, s.name)
-	api := s.client.core.CoreV1().Secrets(s.client.namespace)
+	doing := fmt.Sprintf("write secret %s/%s", s.client.conn.Namespace, s.name)
+	api := s.client.conn.Core.CoreV1().Secrets(s.client.conn.Namespace)
 	if next.Version == "" {
 		_, err := api.Create(ctx, &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Name: s.name, Labels: map[string]string{partOfLabel: partOf}},
@@ -67,15 +67,15 @@ func (s *SecretStore) Save(ctx context.Context, next ca.Stored) error {
 }
 
 func (s *SecretStore) get(ctx context.Context) (*corev1.Secret, error) {
-	object, err := s.client.core.CoreV1().Secrets(s.client.namespace).Get(ctx, s.name, metav1.GetOptions{})
+	object, err := s.client.conn.Core.CoreV1().Secrets(s.client.conn.Namespace).Get(ctx, s.name, metav1.GetOptions{})
 	if err != nil {
-		return nil, wrap(fmt.Sprintf("read secret %s/%s", s.client.namespace, s.name), err)
+		return nil, Wrap(fmt.Sprintf("read secret %s/%s", s.client.conn.Namespace, s.name), err)
 	}
 	return object, nil
 }
 
 func asStoreError(doing string, err error) error {
-	if err = wrap(doing, err); errors.Is(err, ErrConflict) {
+	if err = Wrap(doing, err); errors.Is(err, ErrConflict) {
 		return fmt.Errorf("%w: %w", ca.ErrConflict, err)
 	}
 	return err

@@ -47,9 +47,9 @@ func trustOf(o *corev1.ConfigMap) Trust {
 // Trust returns what is published, from the API server itself; ErrNotFound if
 // nothing is.
 func (c *Client) Trust(ctx context.Context) (Trust, error) {
-	object, err := c.core.CoreV1().ConfigMaps(c.namespace).Get(ctx, TrustConfigMap, metav1.GetOptions{})
+	object, err := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace).Get(ctx, TrustConfigMap, metav1.GetOptions{})
 	if err != nil {
-		return Trust{}, wrap("read configmap "+c.namespace+"/"+TrustConfigMap, err)
+		return Trust{}, Wrap("read configmap "+c.conn.Namespace+"/"+TrustConfigMap, err)
 	}
 	return trustOf(object), nil
 }
@@ -91,10 +91,10 @@ func (c *Client) RequestRootRotation(ctx context.Context, at time.Time) error {
 
 // changeTrust makes a change to the ConfigMap, and the ConfigMap if there is none.
 func (c *Client) changeTrust(ctx context.Context, verb string, change func(*corev1.ConfigMap) bool) error {
-	doing := fmt.Sprintf("%s configmap %s/%s", verb, c.namespace, TrustConfigMap)
-	api := c.core.CoreV1().ConfigMaps(c.namespace)
+	doing := fmt.Sprintf("%s configmap %s/%s", verb, c.conn.Namespace, TrustConfigMap)
+	api := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace)
 	again := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
-	return wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
+	return Wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
 		object, err := api.Get(ctx, TrustConfigMap, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			object = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: TrustConfigMap, Labels: map[string]string{partOfLabel: partOf}}}

@@ -36,9 +36,9 @@ func NewUserClient(cfg Config, contextName string) (*Client, error) {
 
 // Nodes returns every node, from the API server itself.
 func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
-	list, err := c.core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	list, err := c.conn.Core.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, wrap("list nodes", err)
+		return nil, Wrap("list nodes", err)
 	}
 	out := make([]Node, 0, len(list.Items))
 	for i := range list.Items {
@@ -54,9 +54,9 @@ func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 // NodeKey returns the statement that a node has published, unverified;
 // ErrNotFound if it has published none.
 func (c *Client) NodeKey(ctx context.Context, name string) (keymgr.Signed, error) {
-	object, err := c.nodeKeys.Get(ctx, name, metav1.GetOptions{})
+	object, err := c.conn.NodeKeys.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return keymgr.Signed{}, wrap("read nodekey "+name, err)
+		return keymgr.Signed{}, Wrap("read nodekey "+name, err)
 	}
 	return signedOf(object.Spec), nil
 }

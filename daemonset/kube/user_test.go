@@ -62,7 +62,7 @@ func TestUserClientFindsKubeconfig(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			if got := c.core.CoreV1().RESTClient().Get().URL().Host; got != tc.want {
+			if got := c.conn.Core.CoreV1().RESTClient().Get().URL().Host; got != tc.want {
 				t.Errorf("server %s, want %s", got, tc.want)
 			}
 		})

@@ -12,11 +12,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -49,13 +48,13 @@ type Snapshot struct {
 
 // Watcher follows what the API server has. See Client.Watch.
 type Watcher struct {
-	*notifier
-	nodes    *feed[Node]
-	nodeKeys *feed[publishedKey]
-	trust    *feed[Trust]
-	records  *feed[RevocationRecord]
-	pods     *feed[Pod]        // nil if not watched
-	orders   *feed[Revocation] // nil if not watched
+	*informer.Notifier
+	nodes    *informer.Feed[Node]
+	nodeKeys *informer.Feed[publishedKey]
+	trust    *informer.Feed[Trust]
+	records  *informer.Feed[RevocationRecord]
+	pods     *informer.Feed[Pod]        // nil if not watched
+	orders   *informer.Feed[Revocation] // nil if not watched
 }
 
 type publishedKey struct {
@@ -68,60 +67,60 @@ type publishedKey struct {
 // Watch follows nodes, NodeKeys, the trust bundle, the revocation list and what
 // cfg asks for until ctx ends. While the API server is away the last snapshot stays.
 func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
-	ctx = c.withLog(ctx)
-	w := &Watcher{notifier: newNotifier(c)}
+	ctx = c.conn.WithLog(ctx)
+	w := &Watcher{Notifier: informer.NewNotifier(c.conn)}
 	var err error
-	if w.nodes, err = start(ctx, w.notifier, c.nodeSource()); err != nil {
+	if w.nodes, err = informer.Start(ctx, w.Notifier, c.nodeSource()); err != nil {
 		return nil, err
 	}
-	if w.nodeKeys, err = start(ctx, w.notifier, c.nodeKeySource(cfg.Reports)); err != nil {
+	if w.nodeKeys, err = informer.Start(ctx, w.Notifier, c.nodeKeySource(cfg.Reports)); err != nil {
 		return nil, err
 	}
-	if w.trust, err = start(ctx, w.notifier, c.trustSource()); err != nil {
+	if w.trust, err = informer.Start(ctx, w.Notifier, c.trustSource()); err != nil {
 		return nil, err
 	}
-	if w.records, err = start(ctx, w.notifier, c.recordSource()); err != nil {
+	if w.records, err = informer.Start(ctx, w.Notifier, c.recordSource()); err != nil {
 		return nil, err
 	}
 	if cfg.Revocations {
-		if w.orders, err = start(ctx, w.notifier, c.revocationSource()); err != nil {
+		if w.orders, err = informer.Start(ctx, w.Notifier, c.revocationSource()); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Node == "" {
 		return w, nil
 	}
-	w.pods, err = start(ctx, w.notifier, c.podSource(cfg.Node))
+	w.pods, err = informer.Start(ctx, w.Notifier, c.podSource(cfg.Node))
 	return w, err
 }
 
 // Snapshot returns what is known now, and whether that is complete: false
 // until each kind has been listed once.
 func (w *Watcher) Snapshot() (Snapshot, bool) {
-	complete := w.synced()
+	complete := w.Synced()
 	s := Snapshot{
-		Nodes: w.nodes.values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{},
+		Nodes: w.nodes.Values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{},
 		Reports: map[string]string{}, Rotations: map[string]RotationRequest{},
 	}
 	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
-	for _, key := range w.nodeKeys.values() {
+	for _, key := range w.nodeKeys.Values() {
 		s.NodeKeys[key.name] = key.signed
 		s.Claims[key.name], s.Reports[key.name] = key.nodeUID, key.bundleHash
 		if key.rotation != (RotationRequest{}) {
 			s.Rotations[key.name] = key.rotation
 		}
 	}
-	for _, trust := range w.trust.values() {
+	for _, trust := range w.trust.Values() {
 		if len(trust.Bundle) > 0 {
 			s.Bundle, s.Trust = trust.Bundle, trust
 		}
 	}
 	s.Revoked = theRecord(w.records)
 	if w.orders != nil {
-		s.Orders = sortedRevocations(w.orders.values())
+		s.Orders = sortedRevocations(w.orders.Values())
 	}
 	if w.pods != nil {
-		s.LocalPods = w.pods.values()
+		s.LocalPods = w.pods.Values()
 		slices.SortFunc(s.LocalPods, func(a, b Pod) int {
 			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 		})
@@ -129,31 +128,29 @@ func (w *Watcher) Snapshot() (Snapshot, bool) {
 	return s, complete
 }
 
-func (c *Client) nodeSource() source[*corev1.Node, Node] {
-	api := c.core.CoreV1().Nodes()
-	return source[*corev1.Node, Node]{
-		example: &corev1.Node{},
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-		convert:  nodeOf,
-		indexers: cache.Indexers{byAddress: byEach(func(n Node) []netip.Addr { return n.Addresses })},
+// ByAddress is the index of NodeFeed by a node's addresses.
+const ByAddress = "address"
+
+// NodeFeed returns the nodes, for watches that depend on them.
+func (w *Watcher) NodeFeed() *informer.Feed[Node] { return w.nodes }
+
+func (c *Client) nodeSource() informer.Source[*corev1.Node, Node] {
+	api := c.conn.Core.CoreV1().Nodes()
+	return informer.Source[*corev1.Node, Node]{
+		Example:  &corev1.Node{},
+		List:     informer.AsObject(api.List),
+		Watch:    api.Watch,
+		Convert:  nodeOf,
+		Indexers: cache.Indexers{ByAddress: informer.ByEach(func(n Node) []netip.Addr { return n.Addresses })},
 	}
 }
 
-func (c *Client) nodeKeySource(reports bool) source[*v1alpha1.NodeKey, publishedKey] {
-	return source[*v1alpha1.NodeKey, publishedKey]{
-		example: &v1alpha1.NodeKey{},
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.nodeKeys.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.nodeKeys.Watch(ctx, o)
-		},
-		convert: func(o *v1alpha1.NodeKey) (publishedKey, error) {
+func (c *Client) nodeKeySource(reports bool) informer.Source[*v1alpha1.NodeKey, publishedKey] {
+	return informer.Source[*v1alpha1.NodeKey, publishedKey]{
+		Example: &v1alpha1.NodeKey{},
+		List:    informer.AsObject(c.conn.NodeKeys.List),
+		Watch:   c.conn.NodeKeys.Watch,
+		Convert: func(o *v1alpha1.NodeKey) (publishedKey, error) {
 			key := publishedKey{name: o.Name, nodeUID: o.Spec.NodeUID, signed: signedOf(o.Spec), rotation: rotationOf(o.Annotations)}
 			if reports {
 				key.bundleHash = o.Status.BundleHash
@@ -163,32 +160,24 @@ func (c *Client) nodeKeySource(reports bool) source[*v1alpha1.NodeKey, published
 	}
 }
 
-func (c *Client) trustSource() source[*corev1.ConfigMap, Trust] {
-	api := c.core.CoreV1().ConfigMaps(c.namespace)
-	return source[*corev1.ConfigMap, Trust]{
-		example:  &corev1.ConfigMap{},
-		selector: fields.OneTermEqualSelector("metadata.name", TrustConfigMap).String(),
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-		convert: func(o *corev1.ConfigMap) (Trust, error) { return trustOf(o), nil },
+func (c *Client) trustSource() informer.Source[*corev1.ConfigMap, Trust] {
+	api := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace)
+	return informer.Source[*corev1.ConfigMap, Trust]{
+		Example:  &corev1.ConfigMap{},
+		Selector: fields.OneTermEqualSelector("metadata.name", TrustConfigMap).String(),
+		List:     informer.AsObject(api.List),
+		Watch:    api.Watch,
+		Convert:  func(o *corev1.ConfigMap) (Trust, error) { return trustOf(o), nil },
 	}
 }
 
-func (c *Client) podSource(node string) source[*corev1.Pod, Pod] {
-	api := c.core.CoreV1().Pods(metav1.NamespaceAll)
-	return source[*corev1.Pod, Pod]{
-		example:  &corev1.Pod{},
-		selector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
-		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.List(ctx, o)
-		},
-		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return api.Watch(ctx, o)
-		},
-		convert: podOf,
+func (c *Client) podSource(node string) informer.Source[*corev1.Pod, Pod] {
+	api := c.conn.Core.CoreV1().Pods(metav1.NamespaceAll)
+	return informer.Source[*corev1.Pod, Pod]{
+		Example:  &corev1.Pod{},
+		Selector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
+		List:     informer.AsObject(api.List),
+		Watch:    api.Watch,
+		Convert:  podOf,
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -165,13 +166,13 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 		handler       func(func()) cache.ResourceEventHandler
 		news          bool
 	}{
-		{"heartbeat", node, beating, c.nodeSource().toEntry, noting[Node], false},
-		{"new range", node, moved, c.nodeSource().toEntry, noting[Node], true},
-		{"status report", key, reported, c.nodeKeySource(false).toEntry, noting[publishedKey], false},
-		{"status report of no concern", key, reported, c.nodeKeySource(true).toEntry, noting[publishedKey], false},
-		{"other bundle", key, rebundled, c.nodeKeySource(true).toEntry, noting[publishedKey], true},
-		{"other bundle, for an agent", key, rebundled, c.nodeKeySource(false).toEntry, noting[publishedKey], false},
-		{"rotation", key, rotated, c.nodeKeySource(false).toEntry, noting[publishedKey], true},
+		{"heartbeat", node, beating, c.nodeSource().ToEntry, noting[Node], false},
+		{"new range", node, moved, c.nodeSource().ToEntry, noting[Node], true},
+		{"status report", key, reported, c.nodeKeySource(false).ToEntry, noting[publishedKey], false},
+		{"status report of no concern", key, reported, c.nodeKeySource(true).ToEntry, noting[publishedKey], false},
+		{"other bundle", key, rebundled, c.nodeKeySource(true).ToEntry, noting[publishedKey], true},
+		{"other bundle, for an agent", key, rebundled, c.nodeKeySource(false).ToEntry, noting[publishedKey], false},
+		{"rotation", key, rotated, c.nodeKeySource(false).ToEntry, noting[publishedKey], true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before, errBefore := tc.toEntry(tc.before)
@@ -189,7 +190,7 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 }
 
 func noting[T any](notify func()) cache.ResourceEventHandler {
-	return handler(func(_, _ *entry[T]) { notify() })
+	return informer.Handler(func(_, _ *informer.Entry[T]) { notify() })
 }
 
 func TestMalformedObjectDoesNotStopTheOthers(t *testing.T) {

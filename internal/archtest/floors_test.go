@@ -18,10 +18,10 @@ var floors = []struct {
 	packages []string
 }{
 	{"stand on", []string{"internal/atomicfile", "internal/nl", "overlay/backend", "daemonset/status/words", "api/v1alpha1", "cni/hostport"}},
-	{"know", []string{"keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
-	{"vouch", []string{"keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
-	{"plan", []string{"overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},
-	{"do", []string{"overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/kube", "daemonset/metrics", "perf/limit"}},
+	{"know", []string{"daemonset/kube/internal/conn", "keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
+	{"vouch", []string{"daemonset/kube/internal/informer", "keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
+	{"plan", []string{"daemonset/kube", "overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},
+	{"do", []string{"daemonset/kube/objects", "overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/metrics", "perf/limit"}},
 	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/checkpoint", "daemonset/trust", "controller/authority", "controller/signer", "controller/revocation"}},
 	{"follow", []string{"daemonset/podserver", "daemonset/network"}},
 	{"report", []string{"daemonset/report"}},
@@ -41,7 +41,10 @@ var floors = []struct {
 // doors lists the libraries that only a few packages may touch, so that the
 // rest of the code neither depends on their types nor repeats their traps.
 var doors = map[string][]string{
-	"k8s.io/client-go":                         {"daemonset/kube"},
+	"k8s.io/client-go": {
+		"daemonset/kube", "daemonset/kube/objects",
+		"daemonset/kube/internal/conn", "daemonset/kube/internal/conntest", "daemonset/kube/internal/informer",
+	},
 	"github.com/cilium/ebpf":                   {"bpf"},
 	"github.com/vishvananda/":                  {"internal/nl", "internal/nettest"},
 	"golang.zx2c4.com/wireguard":               {"overlay/wireguard", "overlay/wireguard/userspace"},

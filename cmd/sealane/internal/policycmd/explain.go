@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/policy"
 )
@@ -58,7 +59,7 @@ func newPolicyExplain(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			"be asked. Needs the right to run commands in the agents' pods (pods/exec).",
 		Args: cobra.ExactArgs(2),
 		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
-			return explain(ctx, client, t, asked{explainOptions: o, from: args[0], to: args[1]})
+			return explain(ctx, objects.Reader{Client: client}, t, asked{explainOptions: o, from: args[0], to: args[1]})
 		}),
 	}
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "output format: text or json")
@@ -74,10 +75,10 @@ type asked struct {
 
 // policies are the objects that policies are decided by.
 type policies interface {
-	PodObject(ctx context.Context, namespace, name string) (kube.PodObject, error)
-	PodObjectAt(ctx context.Context, address netip.Addr) (kube.PodObject, error)
+	PodObject(ctx context.Context, namespace, name string) (objects.Pod, error)
+	PodObjectAt(ctx context.Context, address netip.Addr) (objects.Pod, error)
 	NamespaceLabels(ctx context.Context, name string) (map[string]string, error)
-	PoliciesIn(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error)
+	Policies(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error)
 }
 
 // explaining is what explain needs of the cluster.
@@ -210,7 +211,7 @@ func (f *finder) end(ctx context.Context, name string) ([]netip.Addr, error) {
 	return pod.Addresses, f.enter(ctx, pod)
 }
 
-func (f *finder) enter(ctx context.Context, pod kube.PodObject) error {
+func (f *finder) enter(ctx context.Context, pod objects.Pod) error {
 	node, err := f.from.Node(ctx, pod.Node)
 	if err != nil {
 		return err
@@ -223,7 +224,7 @@ func (f *finder) enter(ctx context.Context, pod kube.PodObject) error {
 	if f.cluster.Namespaces[pod.Namespace], err = f.from.NamespaceLabels(ctx, pod.Namespace); err != nil {
 		return err
 	}
-	found, err := f.from.PoliciesIn(ctx, pod.Namespace)
+	found, err := f.from.Policies(ctx, pod.Namespace)
 	f.cluster.Policies = append(f.cluster.Policies, found...)
 	return err
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/policy"
 )
@@ -42,7 +43,7 @@ func newShop(t *testing.T) *fakeShop {
 		p.Local = true
 		c.SetPod(p.Pod)
 	}
-	found, _ := s.PoliciesIn(t.Context(), "shop")
+	found, _ := s.Policies(t.Context(), "shop")
 	if err := c.SetPolicy(found[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -50,37 +51,37 @@ func newShop(t *testing.T) *fakeShop {
 	return s
 }
 
-func (s *fakeShop) PodObject(_ context.Context, namespace, name string) (kube.PodObject, error) {
+func (s *fakeShop) PodObject(_ context.Context, namespace, name string) (objects.Pod, error) {
 	switch namespace + "/" + name {
 	case "shop/web":
-		return kube.PodObject{Pod: policy.Pod{
+		return objects.Pod{Pod: policy.Pod{
 			Namespace: "shop", Name: "web", Node: "n1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00::1:5")},
 		}}, nil
 	case "shop/db":
-		return kube.PodObject{Pod: policy.Pod{
+		return objects.Pod{Pod: policy.Pod{
 			Namespace: "shop", Name: "db", Node: "n2", Labels: map[string]string{"app": "db"},
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.7"), netip.MustParseAddr("fd00::2:7")},
 		}}, nil
 	case "default/proxy":
-		return kube.PodObject{Pod: policy.Pod{Namespace: "default", Name: "proxy"}, HostNetwork: true}, nil
+		return objects.Pod{Pod: policy.Pod{Namespace: "default", Name: "proxy"}, HostNetwork: true}, nil
 	case "default/new":
-		return kube.PodObject{Pod: policy.Pod{Namespace: "default", Name: "new"}}, nil
+		return objects.Pod{Pod: policy.Pod{Namespace: "default", Name: "new"}}, nil
 	}
-	return kube.PodObject{}, fmt.Errorf("get pod %s/%s: %w", namespace, name, kube.ErrNotFound)
+	return objects.Pod{}, fmt.Errorf("get pod %s/%s: %w", namespace, name, kube.ErrNotFound)
 }
 
-func (s *fakeShop) PodObjectAt(ctx context.Context, a netip.Addr) (kube.PodObject, error) {
+func (s *fakeShop) PodObjectAt(ctx context.Context, a netip.Addr) (objects.Pod, error) {
 	if a == netip.MustParseAddr("10.244.1.5") {
 		return s.PodObject(ctx, "shop", "web")
 	}
-	return kube.PodObject{}, kube.ErrNotFound
+	return objects.Pod{}, kube.ErrNotFound
 }
 
 func (s *fakeShop) NamespaceLabels(context.Context, string) (map[string]string, error) {
 	return nil, nil
 }
 
-func (s *fakeShop) PoliciesIn(context.Context, string) ([]*networkingv1.NetworkPolicy, error) {
+func (s *fakeShop) Policies(context.Context, string) ([]*networkingv1.NetworkPolicy, error) {
 	return []*networkingv1.NetworkPolicy{{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"},
 		Spec: networkingv1.NetworkPolicySpec{

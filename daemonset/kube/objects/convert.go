@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package objects
 
 import (
 	"fmt"
@@ -13,23 +13,24 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/policy"
 )
 
-// PodObject is what policies see of a Pod of any node. Its addresses are none if
-// it uses its node's network or has finished; Local is never set.
-type PodObject struct {
+// Pod is what policies see of a Pod of any node. It has no addresses if it uses its node's
+// network or has finished; Local is never set.
+type Pod struct {
 	policy.Pod
 	HostNetwork bool
 	Finished    bool // phase Succeeded or Failed: its addresses are free
 	Deleting    bool // has a deletion timestamp
-	Announced   bool // its addresses are what its node says; its status has none yet
-	// StaticUID is the UID by which the kubelet calls a static pod, of which
-	// this object is the mirror; empty for all others.
+	Announced   bool // its addresses are those that its node says; its status has none yet
+	// StaticUID is the kubelet's own UID of a static pod, of which this object is the
+	// mirror; empty for all other pods.
 	StaticUID string
 }
 
-// interned shares the strings of labels: most pods have theirs in common with
+// interned shares the strings of labels: most pods have their labels in common with
 // others, and each decoded object brings copies of its own.
 func interned(labels map[string]string) map[string]string {
 	if len(labels) == 0 {
@@ -42,8 +43,8 @@ func interned(labels map[string]string) map[string]string {
 	return out
 }
 
-func podObjectOf(o *corev1.Pod) (PodObject, error) {
-	p := PodObject{
+func podOf(o *corev1.Pod) (Pod, error) {
+	p := Pod{
 		Pod: policy.Pod{
 			Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Labels: interned(o.Labels), Ports: namedPorts(o.Spec),
 			Node: unique.Make(o.Spec.NodeName).Value(), Created: o.CreationTimestamp.UTC(),
@@ -58,7 +59,7 @@ func podObjectOf(o *corev1.Pod) (PodObject, error) {
 	for _, ip := range o.Status.PodIPs {
 		addr, err := netip.ParseAddr(ip.IP)
 		if err != nil {
-			return p, fmt.Errorf("%w: pod %s/%s: status.podIPs: %w", ErrBadConfig, o.Namespace, o.Name, err)
+			return p, fmt.Errorf("%w: pod %s/%s: status.podIPs: %w", kube.ErrBadConfig, o.Namespace, o.Name, err)
 		}
 		p.Addresses = append(p.Addresses, addr.Unmap())
 	}
@@ -90,8 +91,8 @@ func namedPorts(spec corev1.PodSpec) []policy.NamedPort {
 
 const maxPort = 1<<16 - 1
 
-// ipProtocol returns the number of a protocol in the IP header. The API server
-// makes no name mean TCP.
+// ipProtocol returns the number of a protocol in the IP header. To the API server, no name
+// means TCP.
 func ipProtocol(p corev1.Protocol) (number uint8, known bool) {
 	switch p {
 	case corev1.ProtocolTCP, "":

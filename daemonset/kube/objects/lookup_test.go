@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package objects
 
 import (
 	"errors"
@@ -14,6 +14,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/sealane/sealane/daemonset/kube"
 )
 
 // shop is a cluster in which two pods claim one address, and a third one an
@@ -75,19 +77,16 @@ func TestAskWhoseAddress(t *testing.T) {
 	if p, err := api.PodObjectAt(ctx, netip.MustParseAddr("10.244.1.5")); err != nil || p.Name != "newer" {
 		t.Errorf("pod %q, error %v", p.Name, err)
 	}
-	if _, err := api.PodObjectAt(ctx, netip.MustParseAddr("10.244.2.6")); !errors.Is(err, ErrNotFound) {
+	if _, err := api.PodObjectAt(ctx, netip.MustParseAddr("10.244.2.6")); !errors.Is(err, kube.ErrNotFound) {
 		t.Errorf("of an address that the node cannot give: error %v", err)
 	}
 	if labels, err := api.NamespaceLabels(ctx, "shop"); err != nil || labels["team"] != "a" {
 		t.Errorf("labels %v, error %v", labels, err)
 	}
-	if _, err := api.NamespaceLabels(ctx, "nowhere"); !errors.Is(err, ErrNotFound) {
+	if _, err := api.NamespaceLabels(ctx, "nowhere"); !errors.Is(err, kube.ErrNotFound) {
 		t.Errorf("of no namespace: error %v", err)
 	}
-	if found, err := api.PoliciesIn(ctx, "shop"); err != nil || len(found) != 2 {
+	if found, err := api.Policies(ctx, "shop"); err != nil || len(found) != 2 {
 		t.Errorf("%d policies, error %v", len(found), err)
-	}
-	if err := api.Exec(ctx, Command{Args: []string{"x"}}); !errors.Is(err, ErrBadConfig) {
-		t.Errorf("exec without a server: error %v", err)
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package objects
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -47,7 +48,7 @@ func following(t *testing.T, objects ...runtime.Object) (context.Context, *fakeA
 	t.Helper()
 	api := newFake(t, objects...)
 	ctx, o := api.follow(t)
-	api.awaitWatches(ctx, t, 10)
+	api.server.AwaitWatches(ctx, t, 10)
 	for !o.Synced() {
 		awaitChange(ctx, t, o)
 	}
@@ -58,11 +59,11 @@ func following(t *testing.T, objects ...runtime.Object) (context.Context, *fakeA
 func (f *fakeAPI) follow(t *testing.T) (context.Context, *Objects) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := f.Watch(ctx, WatchConfig{})
+	w, err := f.Watch(ctx, kube.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := f.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
+	o, err := Watch(ctx, f.Client, Config{Node: "n1", Nodes: w})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func awaitChange(ctx context.Context, t *testing.T, o *Objects) {
 }
 
 // awaitDirty takes until each of want was named, and refuses all others.
-func awaitDirty(ctx context.Context, t *testing.T, o *Objects, want ...Ref) {
+func awaitDirty(ctx context.Context, t *testing.T, o *Objects, want ...kube.Ref) {
 	t.Helper()
 	missing := slices.Clone(want)
 	for {
@@ -89,7 +90,7 @@ func awaitDirty(ctx context.Context, t *testing.T, o *Objects, want ...Ref) {
 			if !slices.Contains(want, r) {
 				t.Errorf("%v is named, which did not change", r)
 			}
-			missing = slices.DeleteFunc(missing, func(m Ref) bool { return m == r })
+			missing = slices.DeleteFunc(missing, func(m kube.Ref) bool { return m == r })
 		}
 		if len(missing) == 0 {
 			return
@@ -106,7 +107,7 @@ func addrs(texts ...string) []netip.Addr {
 	return out
 }
 
-func podRef(name string) Ref { return Ref{KindPod, "shop", name} }
+func podRef(name string) kube.Ref { return kube.Ref{Kind: kube.KindPod, Namespace: "shop", Name: name} }
 
 func TestObjectsNamesAllThereIsOnce(t *testing.T) {
 	before := time.Now()
@@ -117,13 +118,13 @@ func TestObjectsNamesAllThereIsOnce(t *testing.T) {
 		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}, makeSlice("web-1", "web"), makeSlice("other-1", "other"),
 	)
 	got, since := o.Take()
-	want := []Ref{
-		{KindNamespace, "", "shop"},
-		{KindPolicy, "shop", "deny"},
+	want := []kube.Ref{
+		{Kind: kube.KindNamespace, Namespace: "", Name: "shop"},
+		{Kind: kube.KindPolicy, Namespace: "shop", Name: "deny"},
 		podRef("db"),
 		podRef("web"),
-		{KindService, "shop", "other"},
-		{KindService, "shop", "web"},
+		{Kind: kube.KindService, Namespace: "shop", Name: "other"},
+		{Kind: kube.KindService, Namespace: "shop", Name: "web"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("named (-want +got):\n%s", diff)
@@ -242,7 +243,7 @@ func TestServiceHasItsSlices(t *testing.T) {
 	if _, err := api.core.DiscoveryV1().EndpointSlices("shop").Update(ctx, makeSlice("b", "db"), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	awaitDirty(ctx, t, o, Ref{KindService, "shop", "web"}, Ref{KindService, "shop", "db"})
+	awaitDirty(ctx, t, o, kube.Ref{Kind: kube.KindService, Namespace: "shop", Name: "web"}, kube.Ref{Kind: kube.KindService, Namespace: "shop", Name: "db"})
 	if web, db := names("web"), names("db"); !slices.Equal(web, []string{"a"}) || !slices.Equal(db, []string{"b", "c"}) {
 		t.Errorf("after the move web has slices %v, db has %v", web, db)
 	}
@@ -258,7 +259,7 @@ func TestZoneOfThisNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	awaitDirty(ctx, t, o, Ref{Kind: KindNode, Name: "n1"})
+	awaitDirty(ctx, t, o, kube.Ref{Kind: kube.KindNode, Name: "n1"})
 	if o.Zone() != "east" {
 		t.Errorf("zone is %q", o.Zone())
 	}
@@ -278,7 +279,7 @@ func TestPodObject(t *testing.T) {
 	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "static"}
 	pod.Spec.Containers = []corev1.Container{port("http", 8080, ""), port("dns", 53, "UDP"), port("odd", 1, "QUIC")}
 	pod.Spec.InitContainers = []corev1.Container{setup, sidecar}
-	want := PodObject{
+	want := Pod{
 		Pod: policy.Pod{
 			Namespace: "shop", Name: "web", UID: "u-1", Labels: map[string]string{"app": "web"}, Node: "n1", Created: created,
 			Ports:     []policy.NamedPort{{Name: "http", Protocol: 6, Port: 8080}, {Name: "dns", Protocol: 17, Port: 53}, {Name: "proxy", Protocol: 132, Port: 15001}},
@@ -286,20 +287,20 @@ func TestPodObject(t *testing.T) {
 		},
 		Deleting: true, StaticUID: "static",
 	}
-	got, err := podObjectOf(pod)
-	if diff := cmp.Diff(want, got, comparePlain); diff != "" || err != nil {
+	got, err := podOf(pod)
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || err != nil {
 		t.Errorf("error %v, pod (-want +got):\n%s", err, diff)
 	}
 	pod.Status.Phase = corev1.PodSucceeded
-	if got, _ := podObjectOf(pod); !got.Finished || got.Addresses != nil {
+	if got, _ := podOf(pod); !got.Finished || got.Addresses != nil {
 		t.Errorf("a finished pod has addresses %v", got.Addresses)
 	}
 	pod.Status.Phase, pod.Spec.HostNetwork = corev1.PodRunning, true
-	if got, _ := podObjectOf(pod); !got.HostNetwork || got.Addresses != nil {
+	if got, _ := podOf(pod); !got.HostNetwork || got.Addresses != nil {
 		t.Errorf("a pod of the host's network has addresses %v", got.Addresses)
 	}
 	bad := makePod("web", "n1", "10.244.1.5", "nonsense")
-	if got, err := podObjectOf(bad); err == nil || len(got.Addresses) != 1 {
+	if got, err := podOf(bad); err == nil || len(got.Addresses) != 1 {
 		t.Errorf("malformed address: got %v, error %v", got.Addresses, err)
 	}
 }
@@ -342,13 +343,13 @@ func TestPodIsAskedFor(t *testing.T) {
 	if err != nil || got.UID != "u-1" {
 		t.Errorf("got %+v, error %v", got, err)
 	}
-	if _, err := api.PodObject(t.Context(), "shop", "nobody"); !errors.Is(err, ErrNotFound) {
+	if _, err := api.PodObject(t.Context(), "shop", "nobody"); !errors.Is(err, kube.ErrNotFound) {
 		t.Errorf("a pod that never was: error %v", err)
 	}
 }
 
 func TestObjectsNeedNodes(t *testing.T) {
-	if _, err := newFake(t).WatchObjects(t.Context(), ObjectsConfig{Node: "n1"}); err == nil {
+	if _, err := Watch(t.Context(), newFake(t).Client, Config{Node: "n1"}); err == nil {
 		t.Error("objects are followed without nodes")
 	}
 }
@@ -357,11 +358,11 @@ func TestObjectsLeaveNoGoroutine(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	api := newFake(t, makePod("web", "n1"))
 	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := api.Watch(ctx, WatchConfig{})
+	w, err := api.Watch(ctx, kube.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := api.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
+	o, err := Watch(ctx, api.Client, Config{Node: "n1", Nodes: w})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package objects
 
 import (
 	"context"
 	"slices"
 	"testing"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/kubetest"
 )
 
 const realObjects = `
@@ -47,18 +50,28 @@ ports: [{name: "", port: 8080}]
 endpoints: [{addresses: [10.244.2.5], nodeName: n2}]
 `
 
-// testRealObjects follows objects with the rights of the chart alone: what the
+// TestRealObjects follows objects with the rights of the chart alone: what the
 // fake server does not know is rights, and selectors by field.
-func testRealObjects(t *testing.T, r *realCluster, agent *Client) {
+func TestRealObjects(t *testing.T) {
+	r := kubetest.Start(t)
+	r.Install(t, kubetest.Values{"ca": map[string]any{"mode": "self"}})
+	r.AddNode(t, "n1", "10.244.1.0/24", "fd00:1::/64")
+	r.AddNode(t, "n2", "10.244.2.0/24", "fd00:2::/64")
+	client, err := kube.NewClient(kube.Config{Kubeconfig: r.Agent(t, "n1"), UserAgent: "sealane-agent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	agent := Reader{Client: client}
 	r.Kubectl(t, "", "create", "namespace", "shop")
 	r.Kubectl(t, "", "-n", "shop", "create", "serviceaccount", "default")
 	r.Apply(t, realObjects)
 	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := agent.Watch(ctx, WatchConfig{})
+	w, err := agent.Watch(ctx, kube.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := agent.WatchObjects(ctx, ObjectsConfig{Node: "n1", Nodes: w})
+	o, err := Watch(ctx, client, Config{Node: "n1", Nodes: w})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,12 +80,15 @@ func testRealObjects(t *testing.T, r *realCluster, agent *Client) {
 		awaitChange(ctx, t, o)
 	}
 	refs, _ := o.Take()
-	for _, want := range []Ref{podRef("web"), podRef("job"), {KindNamespace, "", "shop"}, {KindPolicy, "shop", "deny"}, {KindService, "shop", "web"}} {
+	for _, want := range []kube.Ref{
+		podRef("web"), podRef("job"), {Kind: kube.KindNamespace, Name: "shop"},
+		{Kind: kube.KindPolicy, Namespace: "shop", Name: "deny"}, {Kind: kube.KindService, Namespace: "shop", Name: "web"},
+	} {
 		if !slices.Contains(refs, want) {
 			t.Errorf("%v is not named; named are %v", want, refs)
 		}
 	}
-	if slices.Contains(refs, Ref{KindService, "shop", "foreign"}) {
+	if slices.Contains(refs, kube.Ref{Kind: kube.KindService, Namespace: "shop", Name: "foreign"}) {
 		t.Error("a service of another proxy is named")
 	}
 	if _, found, ok := o.Service("shop", "web"); !ok || len(found) != 1 {
