@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
 // Where a node keeps what a container runtime uses.
@@ -110,7 +110,7 @@ func readIdentities(in io.Reader) (all []identity, err error) {
 type pod struct {
 	identity
 	id     string // of the container
-	netns  place.Netns
+	netns  netnsexec.Netns
 	result json.RawMessage
 }
 
@@ -121,13 +121,13 @@ func (n network) call(ctx context.Context, i int, cmd string, p *pod) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	c := place.Command(ctx, filepath.Join(binDir, filepath.Base(kind)))
+	c := netnsexec.Command(ctx, filepath.Join(binDir, filepath.Base(kind)))
 	c.Stdin = bytes.NewReader(conf)
 	c.Env = append(os.Environ(), // portmap looks for iptables in PATH
 		"CNI_COMMAND="+cmd, "CNI_CONTAINERID="+p.id, "CNI_NETNS="+string(p.netns), "CNI_IFNAME=eth0", "CNI_PATH="+binDir,
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_INFRA_CONTAINER_ID="+p.id+";K8S_POD_NAME="+p.name+";K8S_POD_UID="+p.uid,
 	)
-	return place.Output(c)
+	return netnsexec.Output(c)
 }
 
 // add runs the plugins in their order, as a runtime does for a new pod.
@@ -167,7 +167,7 @@ func timePods(ctx context.Context, all []identity, parallel int) (t cniTimes, er
 	}()
 	for i := range pods {
 		id := fmt.Sprintf("slperf-%d-%d", os.Getpid(), i)
-		if pods[i].netns, err = place.Make(id); err != nil {
+		if pods[i].netns, err = netnsexec.Make(id); err != nil {
 			return t, err
 		}
 		pods[i].id, pods[i].identity = id, all[i]

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
 // fakeSubjects count the calls of their plugins. The second one's fail in the
@@ -75,8 +75,8 @@ func TestMeasureEndsWithContext(t *testing.T) {
 // TestEverySubjectIsMeasured: the steps that fit a subject are those that its
 // columns need.
 func TestEverySubjectIsMeasured(t *testing.T) {
-	cluster := subject{cni: lab{}.timePods, paths: map[string]place.Path{"same": {}, "cross": {}}}
-	limit := subject{paths: map[string]place.Path{"same": {}}}
+	cluster := subject{cni: lab{}.timePods, paths: map[string]netnsexec.Path{"same": {}, "cross": {}}}
+	limit := subject{paths: map[string]netnsexec.Path{"same": {}}}
 	count := map[string]int{}
 	for _, s := range steps() {
 		if s.fits(cluster) {
@@ -108,8 +108,8 @@ func TestRunUsage(t *testing.T) {
 		{"compare", "-wireguard=a", "-vxlan=b"},
 		{"cni", "-pods=0"},
 		{"cni", "x"},
-		{"turns"},
-		{"turns", "-to=[::1]:5202"},
+		{"roundtrips"},
+		{"roundtrips", "-to=[::1]:5202"},
 		{"serve", "-nonsense"},
 		{"compare", "-wireguard=a", "-vxlan=b", "-flannel=c", "-rounds=0"},
 	} {

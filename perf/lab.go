@@ -16,7 +16,7 @@ import (
 
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/perf/limit"
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
 // lab is a cluster of two nodes that test/lab runs.
@@ -44,10 +44,10 @@ items:
 
 // run runs a command of the lab and returns its standard output.
 func (l lab) run(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := place.Command(ctx, append([]string{l.program}, args...)...)
+	cmd := netnsexec.Command(ctx, append([]string{l.program}, args...)...)
 	cmd.Env = append(os.Environ(), "SEALANE_LAB_NAME="+l.name)
 	cmd.Stdin = strings.NewReader(stdin)
-	out, err := place.Output(cmd)
+	out, err := netnsexec.Output(cmd)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", l.name, err)
 	}
@@ -76,7 +76,7 @@ func (l lab) subject(ctx context.Context, name string) (subject, error) {
 		return s, err
 	}
 	server, to, err := l.pod(ctx, "bench-server", "n2")
-	s.paths = map[string]place.Path{
+	s.paths = map[string]netnsexec.Path{
 		"same":  {Client: near, Server: server, To: to},
 		"cross": {Client: far, Server: server, To: to},
 	}
@@ -84,7 +84,7 @@ func (l lab) subject(ctx context.Context, name string) (subject, error) {
 }
 
 // pod returns the network namespace and the address of a pod.
-func (l lab) pod(ctx context.Context, name, node string) (place.Netns, netip.Addr, error) {
+func (l lab) pod(ctx context.Context, name, node string) (netnsexec.Netns, netip.Addr, error) {
 	text, err := l.run(ctx, "", "kubectl", "get", "pod", name, "-o", "jsonpath={.status.podIP}")
 	if err != nil {
 		return "", netip.Addr{}, err
@@ -103,9 +103,9 @@ func (l lab) pod(ctx context.Context, name, node string) (place.Netns, netip.Add
 		return "", addr, err
 	}
 	for _, path := range all {
-		has, err := place.Netns(path).Run(ctx, "ip", "-oneline", "address", "show", "scope", "global")
+		has, err := netnsexec.Netns(path).Run(ctx, "ip", "-oneline", "address", "show", "scope", "global")
 		if err == nil && strings.Contains(string(has), " "+addr.String()+"/") {
-			return place.Netns(path), addr, nil
+			return netnsexec.Netns(path), addr, nil
 		}
 	}
 	return "", addr, fmt.Errorf("%w: no network namespace of %s has the address %s of %s", ErrLab, node, addr, name)
@@ -122,10 +122,10 @@ func (l lab) carry(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	cmd := place.Command(ctx, l.program, "sh", onNode, "sh", "-c", "cat >"+carried+" && chmod 755 "+carried)
+	cmd := netnsexec.Command(ctx, l.program, "sh", onNode, "sh", "-c", "cat >"+carried+" && chmod 755 "+carried)
 	cmd.Env = append(os.Environ(), "SEALANE_LAB_NAME="+l.name)
 	cmd.Stdin = f
-	_, err = place.Output(cmd)
+	_, err = netnsexec.Output(cmd)
 	return err
 }
 
@@ -171,7 +171,7 @@ func (l lab) kubelet(ctx context.Context, signal string) error {
 }
 
 // mtu returns the MTU of a pod, in bytes.
-func mtu(n place.Netns) (int, error) {
+func mtu(n netnsexec.Netns) (int, error) {
 	h, err := nl.OpenAt(string(n))
 	if err != nil {
 		return 0, err
@@ -207,7 +207,7 @@ func (c comparisonConfig) subjects(ctx context.Context) (all []subject, closing 
 		return nil, b.Close, err
 	}
 	return append(all,
-		subject{name: redirect, paths: map[string]place.Path{"same": same}},
-		subject{name: bareWG, paths: map[string]place.Path{"cross": cross}},
+		subject{name: redirect, paths: map[string]netnsexec.Path{"same": same}},
+		subject{name: bareWG, paths: map[string]netnsexec.Path{"cross": cross}},
 	), b.Close, nil
 }

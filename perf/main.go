@@ -37,11 +37,11 @@ func run(ctx context.Context, args []string) error {
 			return runCNI(ctx, args[1:])
 		case "serve":
 			return runServe(ctx, args[1:])
-		case "turns":
-			return runTurns(ctx, args[1:])
+		case "roundtrips":
+			return runRoundTrips(ctx, args[1:])
 		}
 	}
-	return fmt.Errorf("%w: perf compare|cni|serve|turns [FLAG…]; perf/run does it all", ErrUsage)
+	return fmt.Errorf("%w: perf compare|cni|serve|roundtrips [FLAG…]; perf/run does it all", ErrUsage)
 }
 
 // parse reads flags and wants nothing behind them.
@@ -101,26 +101,26 @@ func runCNI(ctx context.Context, args []string) error {
 
 func runServe(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
-	port := flags.Int("port", turnPort, "TCP port")
+	port := flags.Int("port", roundTripPort, "TCP port")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	return serveTurns(ctx, *port, os.Stdout)
+	return serveRoundTrips(ctx, *port, os.Stdout)
 }
 
-func runTurns(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("turns", flag.ContinueOnError)
+func runRoundTrips(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("roundtrips", flag.ContinueOnError)
 	var to netip.AddrPort
 	flags.TextVar(&to, "to", netip.AddrPort{}, "`address:port` of the server, IPv4")
 	length := flags.Duration("for", time.Second, "how long")
-	connect := flags.Bool("connect", false, "a connection per turn")
+	connect := flags.Bool("connect", false, "a connection per round trip")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
 	if !to.Addr().Is4() {
 		return fmt.Errorf("%w: -to wants an IPv4 address and a port", ErrUsage)
 	}
-	q, err := takeTurns(ctx, to, *length, *connect)
+	q, err := measureRoundTrips(ctx, to, *length, *connect)
 	if err != nil {
 		return err
 	}

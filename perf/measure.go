@@ -11,16 +11,16 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
-// turnPort is where the server of turns listens, beside iperf3's 5201.
-const turnPort = 5202
+// roundTripPort is where the server of round trips listens, beside iperf3's 5201.
+const roundTripPort = 5202
 
 // subject is one of the things that are compared.
 type subject struct {
 	name  string
-	paths map[string]place.Path // "same" and "cross"; a bare limit has only one
+	paths map[string]netnsexec.Path // "same" and "cross"; a bare limit has only one
 	cni   func(ctx context.Context, pods, parallel int) (cniTimes, error)
 }
 
@@ -62,8 +62,8 @@ func trafficSteps(path string) []step {
 		{path + " TCP, 8 streams", tcpEight(path), path},
 		{path + " UDP, 64 bytes", udp(path, 64), path},
 		{path + " UDP, 1,400 bytes", udp(path, 1400), path},
-		{path + " request-response", turns(path, "rr"), path},
-		{path + " connect-request-response", turns(path, "crr"), path},
+		{path + " request-response", roundTrips(path, "rr"), path},
+		{path + " connect-request-response", roundTrips(path, "crr"), path},
 	}
 }
 
@@ -111,9 +111,9 @@ type transfer struct {
 	busy, wall time.Duration
 }
 
-func measureIperf(ctx context.Context, p place.Path, length time.Duration, args ...string) (transfer, error) {
+func measureIperf(ctx context.Context, p netnsexec.Path, length time.Duration, args ...string) (transfer, error) {
 	var t transfer
-	stop, err := place.Serve(ctx, p.Server, "iperf3", "--server", "--one-off", "--forceflush")
+	stop, err := netnsexec.Serve(ctx, p.Server, "iperf3", "--server", "--one-off", "--forceflush")
 	if err != nil {
 		return t, err
 	}
@@ -156,20 +156,20 @@ func idleLoad(ctx context.Context, length time.Duration) (float64, error) {
 	return (after - before).Seconds() / length.Seconds(), err
 }
 
-// turns measures turns on one connection ("rr") or on new ones ("crr").
-func turns(name, kind string) runner {
+// roundTrips measures round trips on one connection ("rr") or on new ones ("crr").
+func roundTrips(name, kind string) runner {
 	return func(ctx context.Context, s subject, l limits) (map[string]float64, error) {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
 		}
 		p := s.paths[name]
-		stop, err := place.Serve(ctx, p.Server, self, "serve", "-port="+strconv.Itoa(turnPort))
+		stop, err := netnsexec.Serve(ctx, p.Server, self, "serve", "-port="+strconv.Itoa(roundTripPort))
 		if err != nil {
 			return nil, err
 		}
 		defer stop()
-		out, err := p.Client.Run(ctx, self, "turns", fmt.Sprintf("-to=%s:%d", p.To, turnPort),
+		out, err := p.Client.Run(ctx, self, "roundtrips", fmt.Sprintf("-to=%s:%d", p.To, roundTripPort),
 			"-for="+l.length.String(), fmt.Sprintf("-connect=%t", kind == "crr"))
 		if err != nil {
 			return nil, err

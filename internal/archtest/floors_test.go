@@ -18,9 +18,9 @@ var floors = []struct {
 	packages []string
 }{
 	{"stand on", []string{"internal/atomicfile", "internal/nl", "overlay/backend", "daemonset/status/words", "api/v1alpha1", "cni/hostport"}},
-	{"know", []string{"daemonset/kube/internal/conn", "keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
+	{"know", []string{"perf/scale/internal/sim", "daemonset/kube/internal/conn", "keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"vouch", []string{"daemonset/kube/internal/informer", "keymgr/ca", "keymgr/pairing", "keymgr/roll"}},
-	{"plan", []string{"daemonset/kube", "overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/place"}},
+	{"plan", []string{"daemonset/kube", "overlay", "overlay/wireguard/process", "bpf", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/netnsexec", "perf/scale/internal/price", "perf/scale/internal/wire"}},
 	{"do", []string{"daemonset/kube/objects", "overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/metrics", "perf/limit"}},
 	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/checkpoint", "daemonset/trust", "controller/authority", "controller/signer", "controller/revocation"}},
 	{"follow", []string{"daemonset/podserver", "daemonset/network"}},

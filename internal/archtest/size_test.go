@@ -36,7 +36,6 @@ var widePackages = map[string]struct {
 	lines int
 	why   string
 }{
-	"perf/scale":     {2000, "one simulation, whose parts know each other"},
 	"daemonset/kube": {2350, "what the API server is asked and told, one file for each kind of object"},
 	"cmd/sealane":    {2100, "one file for each command, and nobody else's"},
 	"keymgr/ca":      {2500, "the private keys of the authority stay in one package, from their making to their end"},

@@ -16,7 +16,7 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/internal/nl"
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
 // Bench is a set of network namespaces without Kubernetes. Their names begin with
@@ -39,8 +39,8 @@ func (b *Bench) Close() error {
 	return errors.Join(errs...)
 }
 
-func (b *Bench) namespace(name string) (place.Netns, error) {
-	n, err := place.Make(b.prefix + "-" + name)
+func (b *Bench) namespace(name string) (netnsexec.Netns, error) {
+	n, err := netnsexec.Make(b.prefix + "-" + name)
 	if err != nil {
 		return "", err
 	}
@@ -50,7 +50,7 @@ func (b *Bench) namespace(name string) (place.Netns, error) {
 
 // wire is a veth pair between two namespaces.
 type wire struct {
-	inner, outer place.Netns
+	inner, outer netnsexec.Netns
 	name         string       // of the device in outer; the other one is eth0
 	address      netip.Prefix // of eth0
 	mtu          int
@@ -67,7 +67,7 @@ func (w wire) lay(ctx context.Context) error {
 }
 
 // ip runs ip(8) in the namespace, once per line.
-func ip(ctx context.Context, n place.Netns, lines ...string) error {
+func ip(ctx context.Context, n netnsexec.Netns, lines ...string) error {
 	for _, line := range lines {
 		if _, err := n.Run(ctx, append([]string{"ip"}, strings.Fields(line)...)...); err != nil {
 			return err
@@ -79,9 +79,9 @@ func ip(ctx context.Context, n place.Netns, lines ...string) error {
 // Redirect makes two namespaces behind veth pairs with nothing in between but
 // bpf_redirect_peer: what the same-node path of any CNI can reach at most. Devices
 // have that MTU, in bytes.
-func (b *Bench) Redirect(ctx context.Context, mtu int) (p place.Path, err error) {
-	var host place.Netns
-	for name, n := range map[string]*place.Netns{"host": &host, "a": &p.Client, "b": &p.Server} {
+func (b *Bench) Redirect(ctx context.Context, mtu int) (p netnsexec.Path, err error) {
+	var host netnsexec.Netns
+	for name, n := range map[string]*netnsexec.Netns{"host": &host, "a": &p.Client, "b": &p.Server} {
 		if *n, err = b.namespace(name); err != nil {
 			return p, err
 		}
@@ -105,9 +105,9 @@ func (b *Bench) Redirect(ctx context.Context, mtu int) (p place.Path, err error)
 // in them but wireguard-go and a route into its device: what a lane that
 // wireguard-go encrypts can reach at most. Its device has that MTU, in bytes, or what
 // fits through the nodes' if that is less.
-func (b *Bench) WireGuard(ctx context.Context, program string, mtu int) (p place.Path, err error) {
-	var hub place.Netns
-	for name, n := range map[string]*place.Netns{"switch": &hub, "n1": &p.Client, "n2": &p.Server} {
+func (b *Bench) WireGuard(ctx context.Context, program string, mtu int) (p netnsexec.Path, err error) {
+	var hub netnsexec.Netns
+	for name, n := range map[string]*netnsexec.Netns{"switch": &hub, "n1": &p.Client, "n2": &p.Server} {
 		if *n, err = b.namespace(name); err != nil {
 			return p, err
 		}

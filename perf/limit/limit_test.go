@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/nettest"
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
 // programs builds this program and upstream's.
@@ -41,7 +41,7 @@ func TestPrivilegedLimits(t *testing.T) {
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
-		if left, _ := filepath.Glob(filepath.Join(place.Dir, b.prefix+"*")); len(left) > 0 {
+		if left, _ := filepath.Glob(filepath.Join(netnsexec.Dir, b.prefix+"*")); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
 		if left, _ := filepath.Glob(filepath.Join(uapiDir, fmt.Sprintf("slp%d-*", os.Getpid()))); len(left) > 0 {
@@ -56,23 +56,23 @@ func TestPrivilegedLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, p := range map[string]place.Path{"redirect_peer": same, "wireguard-go": cross} {
+	for name, p := range map[string]netnsexec.Path{"redirect_peer": same, "wireguard-go": cross} {
 		for _, connect := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, connect %t", name, connect), func(t *testing.T) { talk(t, self, p, connect) })
 		}
 	}
 }
 
-func talk(t *testing.T, self string, p place.Path, connect bool) {
+func talk(t *testing.T, self string, p netnsexec.Path, connect bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stop, err := place.Serve(ctx, p.Server, self, "serve")
+	stop, err := netnsexec.Serve(ctx, p.Server, self, "serve")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
-	out, err := p.Client.Run(ctx, self, "turns", fmt.Sprintf("-to=%s:%d", p.To, 5202), "-for=50ms", fmt.Sprintf("-connect=%t", connect))
+	out, err := p.Client.Run(ctx, self, "roundtrips", fmt.Sprintf("-to=%s:%d", p.To, 5202), "-for=50ms", fmt.Sprintf("-connect=%t", connect))
 	if err != nil {
 		t.Fatal(err)
 	}

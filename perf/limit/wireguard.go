@@ -19,7 +19,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 
 // tunnelEnd is one end of a tunnel between two nodes.
 type tunnelEnd struct {
-	node   place.Netns
+	node   netnsexec.Netns
 	device string
 	outer  netip.Prefix // of the node
 	inner  netip.Addr   // inside the tunnel

@@ -19,6 +19,9 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/perf/scale/internal/price"
+	"github.com/sealane/sealane/perf/scale/internal/sim"
+	"github.com/sealane/sealane/perf/scale/internal/wire"
 )
 
 const trustDomain = "6f1c9c0e-7d1f-4a53-9c55-3d1f3f0a5a11"
@@ -43,9 +46,14 @@ type author struct {
 
 func (a *author) newest() keymgr.StatementKey { return a.keys[len(a.keys)-1] }
 
+// end is what it brings to an exchange.
+func (a *author) end() price.End {
+	return price.End{Node: a.live.ID, Chain: a.chain, Key: a.key, WireGuard: a.newest().Key}
+}
+
 // registry is the authority and everybody's certificates.
 type registry struct {
-	clock     *clock
+	clock     *sim.Clock
 	authority *ca.Authority
 }
 
@@ -63,7 +71,7 @@ func (r *registry) issue(csr []byte, live keymgr.LiveNode) ([][]byte, error) {
 		Usages: []string{"digital signature", "client auth", "server auth"},
 	}, ca.Policy{
 		TrustDomain: trustDomain, Namespace: "sealane-system", ServiceAccount: "sealane-agent", DaemonSetUID: "daemonset",
-	}, ca.Facts{Now: r.clock.now, Node: &ca.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod})
+	}, ca.Facts{Now: r.clock.Now(), Node: &ca.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod})
 	if err != nil {
 		return nil, err
 	}
@@ -90,10 +98,10 @@ func (r *registry) author(index int) (*author, error) {
 	if err := r.certify(a); err != nil {
 		return nil, err
 	}
-	if err := a.generation(r.clock.now.Add(-time.Hour)); err != nil {
+	if err := a.generation(r.clock.Now().Add(-time.Hour)); err != nil {
 		return nil, err
 	}
-	return a, a.sign(r.clock.now)
+	return a, a.sign(r.clock.Now())
 }
 
 func (r *registry) certify(a *author) error {
@@ -164,6 +172,6 @@ func (a *author) say(s keymgr.Signed, now time.Time) error {
 		return err
 	}
 	a.signed, a.keys, a.seq = s, stmt.Keys, stmt.Seq
-	a.line, err = encode(a.live.ID, s, now)
+	a.line, err = wire.Encode(a.live.ID, s, now)
 	return err
 }

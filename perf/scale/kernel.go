@@ -50,7 +50,7 @@ func (k *kernel) install(n *node, i int, p rotation.Pair) {
 				l.key = key.Key()
 			}
 		}
-		l.begins = n.w.clock.now.Add(time.Millisecond)
+		l.begins = n.w.clock.Now().Add(time.Millisecond)
 		if !c.Initiate { // the peer has the answer now, and brings it to its lane
 			l.begins = l.begins.Add(n.w.lag())
 		}
@@ -61,7 +61,7 @@ func (k *kernel) install(n *node, i int, p rotation.Pair) {
 
 // observe dumps the devices.
 func (k *kernel) observe(n *node) []overlay.LaneState {
-	now := n.w.clock.now
+	now := n.w.clock.Now()
 	own := n.identity.WGKeys().All()
 	lanes := make([]overlay.LaneState, 2*len(own))
 	for x, key := range own {

@@ -23,6 +23,9 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/perf/scale/internal/price"
+	"github.com/sealane/sealane/perf/scale/internal/sim"
+	"github.com/sealane/sealane/perf/scale/internal/wire"
 )
 
 // errUsage means that the command line cannot be understood.
@@ -67,12 +70,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func (b *bench) prepare(ctx context.Context, nodes int) error {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	// So old that the intermediate is due for renewal some hours later.
-	c := &clock{now: start.Add(-ca.DefaultIntermediateLifetime / 3 * 2)}
+	c := sim.NewClock(start.Add(-ca.DefaultIntermediateLifetime / 3 * 2))
 	authority, err := ca.Open(ctx, ca.Config{TrustDomain: trustDomain, Store: ca.NewMemoryStore(), Clock: c.Now})
 	if err != nil {
 		return err
 	}
-	c.now = start.Add(-time.Hour)
+	c.Set(start.Add(-time.Hour))
 	b.registry = &registry{clock: c, authority: authority}
 	for i := range nodes {
 		a, err := b.registry.author(i)
@@ -97,7 +100,7 @@ func (b *bench) weigh(ctx context.Context) error {
 		return err
 	}
 	for _, a := range b.authors {
-		s, err := decode(a.line)
+		s, err := wire.Decode(a.line)
 		if err != nil {
 			return err
 		}
@@ -106,7 +109,7 @@ func (b *bench) weigh(ctx context.Context) error {
 		}
 	}
 	b.memory = heapSize() - before
-	b.price, err = priceOf(ctx, b.authors[0], b.authors[1], v.Authenticate)
+	b.price, err = price.Of(ctx, b.authors[0].end(), b.authors[1].end(), v.Authenticate)
 	return err
 }
 

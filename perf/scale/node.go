@@ -12,6 +12,8 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/perf/scale/internal/sim"
+	"github.com/sealane/sealane/perf/scale/internal/wire"
 )
 
 const (
@@ -141,10 +143,10 @@ func (n *node) wake() {
 	n.wakes++
 	mine := n.wakes
 	at := n.busy
-	if n.w.clock.now.After(at) {
-		at = n.w.clock.now
+	if n.w.clock.Now().After(at) {
+		at = n.w.clock.Now()
 	}
-	n.w.clock.at(at, func() {
+	n.w.clock.At(at, func() {
 		if n.wakes == mine && n.pending {
 			n.pass()
 		}
@@ -156,14 +158,14 @@ func (n *node) pass() {
 	before := n.spent.sum()
 	n.spent.passes++
 	n.take()
-	measure(&n.spent.Decode, n.read)
-	measure(&n.spent.Verify, n.verify)
+	sim.Measure(&n.spent.Decode, n.read)
+	sim.Measure(&n.spent.Verify, n.verify)
 	var lanes []overlay.LaneState
-	measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
+	sim.Measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
 	asks := map[string]rotation.Slot{}
 	var d rotation.Decision
 	for again := true; again; {
-		measure(&n.spent.Decide, func() { d = n.machine.Step(n.input(lanes)) })
+		sim.Measure(&n.spent.Decide, func() { d = n.machine.Step(n.input(lanes)) })
 		for uid, p := range d.Peers {
 			if p.Exchange != nil {
 				asks[uid] = *p.Exchange
@@ -171,17 +173,17 @@ func (n *node) pass() {
 		}
 		again = n.own(d)
 	}
-	measure(&n.spent.Plan, func() { n.compute(d) })
-	n.last, n.passed = d, n.w.clock.now
-	n.busy = n.w.clock.now.Add(n.spent.sum() - before)
-	n.w.clock.at(n.busy, func() { n.apply(d, asks) })
+	sim.Measure(&n.spent.Plan, func() { n.compute(d) })
+	n.last, n.passed = d, n.w.clock.Now()
+	n.busy = n.w.clock.Now().Add(n.spent.sum() - before)
+	n.w.clock.At(n.busy, func() { n.apply(d, asks) })
 	n.timer(min(d.Next, resync))
 }
 
 // take tells the machine how the exchanges went that have ended.
 func (n *node) take() {
 	for _, r := range n.results {
-		n.machine.Exchanged(r.uid, r.ok, n.w.clock.now)
+		n.machine.Exchanged(r.uid, r.ok, n.w.clock.Now())
 	}
 	n.results = nil
 }
@@ -191,7 +193,7 @@ func (n *node) take() {
 func (n *node) timer(d time.Duration) {
 	n.timers++
 	mine := n.timers
-	n.w.clock.at(n.busy.Add(max(d, 0)), func() {
+	n.w.clock.At(n.busy.Add(max(d, 0)), func() {
 		if n.timers == mine && !n.pending && n.up {
 			n.glance()
 		}
@@ -199,7 +201,7 @@ func (n *node) timer(d time.Duration) {
 }
 
 func (n *node) glance() {
-	left := resync - n.w.clock.now.Sub(n.passed)
+	left := resync - n.w.clock.Now().Sub(n.passed)
 	if left <= 0 {
 		n.wake()
 		return
@@ -210,8 +212,8 @@ func (n *node) glance() {
 	var d rotation.Decision
 	changed := false
 	var lanes []overlay.LaneState
-	measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
-	measure(&n.spent.Decide, func() {
+	sim.Measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
+	sim.Measure(&n.spent.Decide, func() {
 		d = n.machine.Step(n.input(lanes))
 		changed = d.Create != "" || d.Remove != 0 || !same(d, n.last)
 	})
@@ -221,8 +223,8 @@ func (n *node) glance() {
 			asks[uid] = *p.Exchange
 		}
 	}
-	n.busy = n.w.clock.now.Add(n.spent.sum() - before)
-	n.w.clock.at(n.busy, func() { n.ask(asks) })
+	n.busy = n.w.clock.Now().Add(n.spent.sum() - before)
+	n.w.clock.At(n.busy, func() { n.ask(asks) })
 	if changed {
 		n.wake()
 		return
@@ -244,7 +246,7 @@ func same(a, b rotation.Decision) bool {
 
 func (n *node) read() {
 	for i, line := range n.inbox {
-		s, err := decode(line)
+		s, err := wire.Decode(line)
 		if err != nil {
 			n.w.fail(err)
 		}
@@ -270,7 +272,7 @@ func (n *node) verify() {
 // input puts together what the machine is told, as the agent does.
 func (n *node) input(lanes []overlay.LaneState) rotation.Input {
 	own := n.identity.WGKeys().All()
-	in := rotation.Input{Now: n.w.clock.now, Ready: n.ready, Boot: n.boot, Requested: n.asked}
+	in := rotation.Input{Now: n.w.clock.Now(), Ready: n.ready, Boot: n.boot, Requested: n.asked}
 	since := map[uint64]time.Time{}
 	if last, ok := n.identity.Last(); ok {
 		if s, err := keymgr.ParseStatement(last.Payload); err == nil {
@@ -324,10 +326,10 @@ func (n *node) own(d rotation.Decision) bool {
 	case d.Create != "":
 		_, err := n.identity.WGKeys().Create()
 		n.w.fail(err)
-		n.began = n.w.clock.now
+		n.began = n.w.clock.Now()
 	case d.Remove != 0:
 		n.w.fail(n.identity.WGKeys().Remove(d.Remove))
-		n.took = append(n.took, n.w.clock.now.Sub(n.began))
+		n.took = append(n.took, n.w.clock.Now().Sub(n.began))
 	default:
 		return false
 	}
@@ -386,7 +388,7 @@ func (n *node) apply(d rotation.Decision, asks map[string]rotation.Slot) {
 // arrive notes how long something took that is awaited of a pair.
 func (n *node) arrive(i int, p rotation.Pair) {
 	if !n.since[i].IsZero() && n.w.goal(n, i, p) {
-		n.arrived = append(n.arrived, n.w.clock.now.Sub(n.since[i]))
+		n.arrived = append(n.arrived, n.w.clock.Now().Sub(n.since[i]))
 		n.since[i] = time.Time{}
 	}
 }
@@ -405,6 +407,6 @@ func (n *node) publish(list []uint64) {
 	}
 	s, err := n.identity.Sign(in)
 	n.w.fail(err)
-	n.w.fail(n.say(s, n.w.clock.now))
+	n.w.fail(n.say(s, n.w.clock.Now()))
 	n.w.announce(n.author)
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rotation"
+	"github.com/sealane/sealane/perf/scale/internal/price"
+	"github.com/sealane/sealane/perf/scale/internal/sim"
 )
 
 const (
@@ -44,7 +46,7 @@ func arrived(n *node, i int, p rotation.Pair) bool {
 type bench struct {
 	registry *registry
 	authors  []*author
-	price    price
+	price    price.Price
 	dir      string
 	observed int
 	window   time.Duration
@@ -58,7 +60,7 @@ func (b *bench) world(age time.Duration) (*world, error) {
 		clock: b.registry.clock, registry: b.registry, authors: b.authors, price: b.price, dir: b.dir,
 		rnd: rand.New(rand.NewPCG(1, 1)), goal: arrived,
 	}
-	w.clock.queue = nil
+	w.clock.Clear()
 	for _, a := range b.authors {
 		a.self, a.up = nil, true
 	}
@@ -74,7 +76,7 @@ func (b *bench) world(age time.Duration) (*world, error) {
 			return nil, err
 		}
 	}
-	w.clock.until(w.clock.now.Add(2*time.Second), never)
+	w.clock.Until(w.clock.Now().Add(2*time.Second), never)
 	for _, n := range w.observed {
 		n.spent = costs{}
 	}
@@ -93,12 +95,12 @@ func (b *bench) quiet(name string, renew time.Duration) (row, error) {
 		for i, a := range w.authors {
 			if s := target(n, a); renew > 0 && a != n.author && goesFirst(a, n) {
 				if at := w.spread(renew); at < b.window {
-					w.clock.after(at, func() { w.agree(n, i, s) })
+					w.clock.After(at, func() { w.agree(n, i, s) })
 				}
 			}
 		}
 	}
-	w.clock.until(w.clock.now.Add(b.window), never)
+	w.clock.Until(w.clock.Now().Add(b.window), never)
 	return w.row(name, b.window, float64(time.Hour)/float64(b.window)), w.err
 }
 
@@ -108,12 +110,12 @@ func (b *bench) one() (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	n, start := w.observed[0], w.clock.now
+	n, start := w.observed[0], w.clock.Now()
 	n.asked = start
 	n.wake()
-	w.clock.until(start.Add(longest), func() bool { return len(n.took) > 0 || w.err != nil })
-	b.hold = w.clock.now.Sub(start) - rotation.TimesFor(rotation.DefaultPeriod).Propagation
-	r := w.row("(a) one node rotates", w.clock.now.Sub(start), 1)
+	w.clock.Until(start.Add(longest), func() bool { return len(n.took) > 0 || w.err != nil })
+	b.hold = w.clock.Now().Sub(start) - rotation.TimesFor(rotation.DefaultPeriod).Propagation
+	r := w.row("(a) one node rotates", w.clock.Now().Sub(start), 1)
 	r.firstOnly = true
 	return r, w.err
 }
@@ -124,7 +126,7 @@ func (b *bench) all() (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	start, count := w.clock.now, 0
+	start, count := w.clock.Now(), 0
 	share := float64(b.window) / float64(firstWave)
 	for _, i := range w.rnd.Perm(len(w.authors))[:max(1, int(share*float64(len(w.authors))))] {
 		a := w.authors[i]
@@ -132,25 +134,25 @@ func (b *bench) all() (row, error) {
 			continue
 		}
 		count++
-		w.clock.after(w.spread(b.window), func() {
+		w.clock.After(w.spread(b.window), func() {
 			w.rotate(a)
-			w.clock.after(b.hold, func() { w.withdraw(a) })
+			w.clock.After(b.hold, func() { w.withdraw(a) })
 		})
 	}
-	w.clock.until(start.Add(b.window+b.hold+time.Minute), func() bool { return w.err != nil })
-	return w.row("(b) every node rotates once", w.clock.now.Sub(start), float64(len(w.authors))/float64(max(1, count))), w.err
+	w.clock.Until(start.Add(b.window+b.hold+time.Minute), func() bool { return w.err != nil })
+	return w.row("(b) every node rotates once", w.clock.Now().Sub(start), float64(len(w.authors))/float64(max(1, count))), w.err
 }
 
 // rotate publishes a second key of a node that is not observed.
 func (w *world) rotate(a *author) {
-	w.fail(a.generation(w.clock.now))
-	w.fail(a.sign(w.clock.now))
+	w.fail(a.generation(w.clock.Now()))
+	w.fail(a.sign(w.clock.Now()))
 	w.announce(a)
 }
 
 func (w *world) withdraw(a *author) {
 	a.keys = a.keys[len(a.keys)-1:]
-	w.fail(a.sign(w.clock.now))
+	w.fail(a.sign(w.clock.Now()))
 	w.announce(a)
 }
 
@@ -162,21 +164,21 @@ func (b *bench) restart() (row, error) {
 	}
 	// What is awaited is that there is traffic at all.
 	w.goal = func(_ *node, _ int, p rotation.Pair) bool { return p.Live }
-	start := w.clock.now
-	w.clock.queue = nil
+	start := w.clock.Now()
+	w.clock.Clear()
 	for _, a := range w.authors {
 		a.up = false
 		at := start.Add(w.spread(rebooting))
 		if a.self != nil {
-			w.clock.at(at, func() { w.boot(a.self) })
+			w.clock.At(at, func() { w.boot(a.self) })
 			continue
 		}
-		w.clock.at(at, func() { w.come(a) })
+		w.clock.At(at, func() { w.come(a) })
 	}
-	w.clock.until(start.Add(longest), func() bool {
+	w.clock.Until(start.Add(longest), func() bool {
 		return w.err != nil || !slices.ContainsFunc(w.observed, func(n *node) bool { return len(n.arrived) < len(w.authors)-1 })
 	})
-	return w.row("(c) every node reboots within a minute", w.clock.now.Sub(start), 1), w.err
+	return w.row("(c) every node reboots within a minute", w.clock.Now().Sub(start), 1), w.err
 }
 
 // come is a node that is not observed, back after a reboot: it answers at once. Its
@@ -190,13 +192,13 @@ func (w *world) come(a *author) {
 
 // boot starts an observed node from its marks, and lists the NodeKeys.
 func (w *world) boot(n *node) {
-	now := w.clock.now
+	now := w.clock.Now()
 	n.up, n.boot, n.ready, n.busy, n.pending = true, now, 0, now, false
 	n.kernel = kernel{links: make([][]link, len(w.authors)), active: make([]rotation.Slot, len(w.authors))}
 	n.paired = make([]map[rotation.Slot]rotation.Pairing, len(w.authors))
 	n.peers = make([]keymgr.Peer, len(w.authors))
 	n.plan.Lanes = nil
-	n.busy = now.Add(measure(&n.spent.Start, func() { w.fail(n.start()) }))
+	n.busy = now.Add(sim.Measure(&n.spent.Start, func() { w.fail(n.start()) }))
 	for i, a := range w.authors {
 		n.inbox, n.from = append(n.inbox, a.line), append(n.from, i)
 		if n == w.observed[0] {
@@ -214,9 +216,9 @@ func (w *world) boot(n *node) {
 // that nodes ever renew at.
 func (b *bench) reissue() (row, error) {
 	clock := b.registry.clock
-	clock.now = clock.now.Add(20 * time.Hour)
+	clock.Set(clock.Now().Add(20 * time.Hour))
 	for _, a := range b.authors { // a statement lasts long enough, but is refreshed
-		if err := a.sign(clock.now); err != nil {
+		if err := a.sign(clock.Now()); err != nil {
 			return row{}, err
 		}
 	}
@@ -232,23 +234,23 @@ func (b *bench) reissue() (row, error) {
 	}
 	span := keymgr.Span(len(w.authors))
 	window := min(span, b.window)
-	start, count := w.clock.now, 0
+	start, count := w.clock.Now(), 0
 	for _, a := range w.authors {
 		if at := w.spread(span); at < window && a.self == nil {
 			count++
-			w.clock.after(at, func() { w.renew(a) })
+			w.clock.After(at, func() { w.renew(a) })
 		}
 	}
-	w.clock.until(start.Add(window+time.Second), func() bool { return w.err != nil })
-	return w.row("(d) every certificate is renewed under a new intermediate", w.clock.now.Sub(start), float64(len(w.authors))/float64(max(1, count))), w.err
+	w.clock.Until(start.Add(window+time.Second), func() bool { return w.err != nil })
+	return w.row("(d) every certificate is renewed under a new intermediate", w.clock.Now().Sub(start), float64(len(w.authors))/float64(max(1, count))), w.err
 }
 
 func (w *world) renew(a *author) {
 	w.fail(w.registry.certify(a))
 	w.writes += 3 // the request, its approval, the certificate
-	w.fail(a.sign(w.clock.now))
+	w.fail(a.sign(w.clock.Now()))
 	for _, n := range w.observed {
-		n.since[a.index] = w.clock.now
+		n.since[a.index] = w.clock.Now()
 	}
 	w.announce(a)
 	w.report(a)

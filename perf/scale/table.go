@@ -29,7 +29,7 @@ func (c costs) over(n int) costs {
 // head begins the table of scenarios, in Markdown.
 func (b *bench) head(out io.Writer) {
 	fmt.Fprintf(out, "%d nodes, of which %d are observed. NodeKey event %d bytes; exchange of a preshared key %s of CPU per end and %d bytes; a verifier holds %.1f MB.\n\n",
-		len(b.authors), b.observed, len(b.authors[len(b.authors)-1].line), b.price.cpu.Round(10*time.Microsecond), b.price.bytes, float64(b.memory)/1e6)
+		len(b.authors), b.observed, len(b.authors[len(b.authors)-1].line), b.price.CPU.Round(10*time.Microsecond), b.price.Bytes, float64(b.memory)/1e6)
 	fmt.Fprintln(out, "| scenario | simulated | times | CPU s per node | CPU s of all | exchanges per node (failed) | watch MB per node | watch GB of all | API writes | converged p50 / max | rotation p50 / max |")
 	fmt.Fprintln(out, "|---|---|---|---|---|---|---|---|---|---|---|")
 }

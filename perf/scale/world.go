@@ -13,16 +13,19 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/perf/scale/internal/price"
+	"github.com/sealane/sealane/perf/scale/internal/sim"
+	"github.com/sealane/sealane/perf/scale/internal/wire"
 )
 
 // world is the cluster in one scenario: an API server, the authors and the nodes
 // that are observed.
 type world struct {
-	clock    *clock
+	clock    *sim.Clock
 	registry *registry
 	authors  []*author
 	observed []*node
-	price    price
+	price    price.Price
 	dir      string
 	rnd      *rand.Rand
 	err      error // the first
@@ -65,7 +68,7 @@ func (w *world) announce(a *author) {
 	w.bytes += len(a.line)
 	w.mark(a)
 	for _, n := range w.observed {
-		w.clock.after(50*time.Millisecond+w.spread(100*time.Millisecond), func() {
+		w.clock.After(50*time.Millisecond+w.spread(100*time.Millisecond), func() {
 			if !n.up {
 				return // it lists everything when it comes
 			}
@@ -84,7 +87,7 @@ func (w *world) mark(a *author) {
 	if len(a.keys) == 2 {
 		w.report(a)
 		for _, n := range w.observed {
-			n.await(a, w.clock.now)
+			n.await(a, w.clock.Now())
 		}
 	}
 }
@@ -107,8 +110,8 @@ func (w *world) report(a *author) {
 	w.bytes += len(a.line)
 	for _, n := range w.observed {
 		if n.up {
-			measure(&n.spent.Decode, func() {
-				_, err := decode(a.line)
+			sim.Measure(&n.spent.Decode, func() {
+				_, err := wire.Decode(a.line)
 				w.fail(err)
 			})
 		}
@@ -144,7 +147,7 @@ func (w *world) expect(n *node, a *author) {
 	if _, done := n.paired[a.index][s]; done || s.Own == 0 || !goesFirst(a, n) {
 		return
 	}
-	w.clock.after(w.spread(w.herd()), func() { w.askedBy(n, a, s) })
+	w.clock.After(w.spread(w.herd()), func() { w.askedBy(n, a, s) })
 }
 
 func (w *world) askedBy(n *node, a *author, s rotation.Slot) {
@@ -152,7 +155,7 @@ func (w *world) askedBy(n *node, a *author, s rotation.Slot) {
 		return
 	}
 	if !n.up || !a.up {
-		w.clock.after(refused+w.spread(refused), func() { w.askedBy(n, a, s) })
+		w.clock.After(refused+w.spread(refused), func() { w.askedBy(n, a, s) })
 		return
 	}
 	w.agree(n, a.index, s)
@@ -161,8 +164,8 @@ func (w *world) askedBy(n *node, a *author, s rotation.Slot) {
 // agree is an exchange that a peer began.
 func (w *world) agree(n *node, i int, s rotation.Slot) {
 	n.spent.exchanges++
-	n.spent.Exchange += w.price.cpu
-	n.pair(i, s, rotation.Pairing{At: w.clock.now})
+	n.spent.Exchange += w.price.CPU
+	n.pair(i, s, rotation.Pairing{At: w.clock.Now()})
 	n.timer(0)
 }
 
@@ -189,11 +192,11 @@ func (n *node) ask(asks map[string]rotation.Slot) {
 		q := n.backlog[0]
 		n.backlog = n.backlog[1:]
 		n.asking++
-		wait := n.w.price.cpu*2 + n.w.lag()
+		wait := n.w.price.CPU*2 + n.w.lag()
 		if !n.w.authors[q.to].up {
 			wait = refused
 		}
-		n.w.clock.after(wait, func() { n.answered(q) })
+		n.w.clock.After(wait, func() { n.answered(q) })
 	}
 }
 
@@ -207,8 +210,8 @@ func (n *node) answered(q question) {
 	ok := a.up && known
 	if ok {
 		n.spent.exchanges++
-		n.spent.Exchange += n.w.price.cpu
-		n.pair(q.to, q.slot, rotation.Pairing{At: n.w.clock.now, Client: true})
+		n.spent.Exchange += n.w.price.CPU
+		n.pair(q.to, q.slot, rotation.Pairing{At: n.w.clock.Now(), Client: true})
 	} else {
 		n.spent.failures++
 	}
@@ -227,7 +230,7 @@ func (w *world) observe(i int) (*node, error) {
 	}
 	var err error
 	n.identity, err = keymgr.OpenIdentity(keymgr.IdentityConfig{
-		Dir: filepath.Join(w.dir, fmt.Sprint(i, "-", w.clock.now.Unix())), Node: a.live.ID, TrustDomain: trustDomain, Clock: w.clock.Now,
+		Dir: filepath.Join(w.dir, fmt.Sprint(i, "-", w.clock.Now().Unix())), Node: a.live.ID, TrustDomain: trustDomain, Clock: w.clock.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -255,7 +258,7 @@ func (w *world) observe(i int) (*node, error) {
 		return nil, err
 	}
 	n.shown = s
-	return n, n.say(s, w.clock.now)
+	return n, n.say(s, w.clock.Now())
 }
 
 // settle puts an observed node where it is when all is well: verified, paired, with
@@ -265,7 +268,7 @@ func (w *world) settle(n *node, age time.Duration) error {
 		return err
 	}
 	for i, a := range w.authors {
-		s, err := decode(a.line)
+		s, err := wire.Decode(a.line)
 		if err != nil {
 			return err
 		}
@@ -277,8 +280,8 @@ func (w *world) settle(n *node, age time.Duration) error {
 			continue
 		}
 		s, first := target(n, a), !goesFirst(a, n)
-		began := w.clock.now.Add(-w.spread(rekey))
-		n.pair(i, s, rotation.Pairing{At: w.clock.now.Add(-w.spread(age)), Client: first})
+		began := w.clock.Now().Add(-w.spread(rekey))
+		n.pair(i, s, rotation.Pairing{At: w.clock.Now().Add(-w.spread(age)), Client: first})
 		n.kernel.links[i] = []link{{
 			Slot: s, key: n.peers[i].Keys[0].Key(), initiates: first, begins: began, uses: began, allowedIPs: n.peers[i].PodCIDRs,
 		}}

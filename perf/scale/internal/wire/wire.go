@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+// Package wire encodes NodeKeys as the API server sends them to those who watch.
+package wire
 
 import (
 	"encoding/json"
@@ -27,8 +28,8 @@ type news struct {
 	Object v1alpha1.NodeKey `json:"object"`
 }
 
-// encode puts a statement into the NodeKey that the API server sends.
-func encode(id keymgr.NodeID, s keymgr.Signed, now time.Time) ([]byte, error) {
+// Encode puts a statement into the NodeKey that the API server sends.
+func Encode(id keymgr.NodeID, s keymgr.Signed, now time.Time) ([]byte, error) {
 	stmt, err := keymgr.ParseStatement(s.Payload)
 	if err != nil {
 		return nil, err
@@ -71,8 +72,8 @@ func encode(id keymgr.NodeID, s keymgr.Signed, now time.Time) ([]byte, error) {
 	return json.Marshal(news{"MODIFIED", key})
 }
 
-// decode is what a watching agent does with it.
-func decode(line []byte) (keymgr.Signed, error) {
+// Decode does what a watching agent does with it.
+func Decode(line []byte) (keymgr.Signed, error) {
 	var n news
 	if err := json.Unmarshal(line, &n); err != nil {
 		return keymgr.Signed{}, err

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package main
+// Package price measures what an exchange of a preshared key costs.
+package price
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"net"
 	"net/netip"
@@ -13,12 +15,22 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/pairing"
+	"github.com/sealane/sealane/perf/scale/internal/sim"
 )
 
-// price is what an exchange of a preshared key costs one end.
-type price struct {
-	cpu   time.Duration
-	bytes int // both directions, in TCP
+// Price is what an exchange of a preshared key costs one end.
+type Price struct {
+	CPU   time.Duration
+	Bytes int // both directions, in TCP
+}
+
+// End is one of the two nodes of an exchange.
+type End struct {
+	Node  keymgr.NodeID
+	Chain [][]byte
+	Key   crypto.Signer
+	// WireGuard is the key that the preshared key is for.
+	WireGuard keymgr.PublicKey
 }
 
 // counting counts what goes through a connection.
@@ -52,18 +64,18 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return counting{c, l.n}, nil
 }
 
-// priceOf makes exchanges between two nodes over the loopback device. Half of what
-// both ends spend is one end's.
-func priceOf(ctx context.Context, a, b *author, authenticate func([][]byte) (keymgr.NodeID, error)) (price, error) {
+// Of makes exchanges between two nodes over the loopback device. Half of what both ends
+// spend is the price of one.
+func Of(ctx context.Context, a, b End, authenticate func([][]byte) (keymgr.NodeID, error)) (Price, error) {
 	const times = 300
-	end := func(x *author) pairing.Identity {
-		return pairing.Identity{Node: x.live.ID, Authenticate: authenticate, Certificate: func() (*tls.Certificate, error) {
-			return &tls.Certificate{Certificate: x.chain, PrivateKey: x.key}, nil
+	end := func(x End) pairing.Identity {
+		return pairing.Identity{Node: x.Node, Authenticate: authenticate, Certificate: func() (*tls.Certificate, error) {
+			return &tls.Certificate{Certificate: x.Chain, PrivateKey: x.Key}, nil
 		}}
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return price{}, err
+		return Price{}, err
 	}
 	var bytes atomic.Int64
 	ctx, stop := context.WithCancel(ctx)
@@ -73,18 +85,18 @@ func priceOf(ctx context.Context, a, b *author, authenticate func([][]byte) (key
 		Agree: func(context.Context, pairing.Subject, keymgr.PresharedKey) error { return nil },
 	}
 	go func() { ended <- server.Serve(ctx, countingListener{l, &bytes}) }()
-	subject := pairing.Subject{Peer: b.live.ID, Own: a.newest().Key, Theirs: b.newest().Key}
+	subject := pairing.Subject{Peer: b.Node, Own: a.WireGuard, Theirs: b.WireGuard}
 	to := l.Addr().(*net.TCPAddr).AddrPort()
-	before := cpu()
+	before := sim.CPU()
 	for range times {
 		if _, err = pairing.Exchange(ctx, end(a), to, subject); err != nil {
 			break
 		}
 	}
-	spent := cpu() - before
+	spent := sim.CPU() - before
 	stop()
 	if failed := <-ended; err == nil {
 		err = failed
 	}
-	return price{spent / times / 2, int(bytes.Load() / times)}, err
+	return Price{spent / times / 2, int(bytes.Load() / times)}, err
 }

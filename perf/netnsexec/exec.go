@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package place runs programs in network namespaces, wherever those come from: made
-// here, or of a cluster's pods.
-package place
+// Package netnsexec runs programs in network namespaces: its own, or those of a
+// cluster's pods.
+package netnsexec
 
 import (
 	"bufio"
@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// Listening is the word by which a server says that it can be called; iperf3 has it
-// in its greeting.
+// Listening is the word that a server prints when it can be called; iperf3's greeting
+// contains it.
 const Listening = "listening"
 
 // Netns is the path of a network namespace.

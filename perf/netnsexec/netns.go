@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package place
+package netnsexec
 
 import (
 	"errors"

@@ -14,13 +14,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sealane/sealane/perf/place"
+	"github.com/sealane/sealane/perf/netnsexec"
 )
 
-// A turn is one byte there and one back. Both sides use blocking sockets: Go's own
+// A round trip is one byte there and one back. Both sides use blocking sockets: Go's own
 // ones would measure its scheduler, too.
 
-// warmUp is how many turns are not counted.
+// warmUp is how many round trips are not counted.
 const warmUp = 50
 
 // maxConnects is how many connections a run makes at most. Each keeps a port of
@@ -30,9 +30,9 @@ const maxConnects = 5000
 // ioTimeout ends a run whose other side is gone.
 const ioTimeout = 10 * time.Second
 
-// serveTurns answers every byte on every connection until ctx ends. It says on w
+// serveRoundTrips answers every byte on every connection until ctx ends. It says on w
 // when it listens.
-func serveTurns(ctx context.Context, port int, w io.Writer) error {
+func serveRoundTrips(ctx context.Context, port int, w io.Writer) error {
 	ln, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -49,7 +49,7 @@ func serveTurns(ctx context.Context, port int, w io.Writer) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(ln, unix.SHUT_RDWR) }) // ends the Accept4
 	defer stop()
-	fmt.Fprintln(w, place.Listening)
+	fmt.Fprintln(w, netnsexec.Listening)
 	for {
 		fd, err := retry(func() (int, error) {
 			fd, _, err := unix.Accept4(ln, unix.SOCK_CLOEXEC)
@@ -81,11 +81,11 @@ func answer(fd int) {
 	}
 }
 
-// takeTurns measures turns to a server for some time: on one connection, or each
-// on a new one, whose making is then part of the turn.
-func takeTurns(ctx context.Context, to netip.AddrPort, length time.Duration, connect bool) (quantiles, error) {
+// measureRoundTrips measures round trips to a server for some time: on one connection, or
+// each on a new one, whose making is then part of the round trip.
+func measureRoundTrips(ctx context.Context, to netip.AddrPort, length time.Duration, connect bool) (quantiles, error) {
 	var all []time.Duration
-	turn := func() error { return turnOnNew(to) }
+	roundTrip := func() error { return roundTripOnNew(to) }
 	limit := maxConnects
 	if !connect {
 		fd, err := dial(to)
@@ -93,16 +93,16 @@ func takeTurns(ctx context.Context, to netip.AddrPort, length time.Duration, con
 			return quantiles{}, err
 		}
 		defer unix.Close(fd)
-		turn, limit = func() error { return turnOn(fd) }, int(^uint(0)>>1)
+		roundTrip, limit = func() error { return roundTripOn(fd) }, int(^uint(0)>>1)
 	}
 	for range warmUp {
-		if err := turn(); err != nil {
+		if err := roundTrip(); err != nil {
 			return quantiles{}, err
 		}
 	}
 	for end := time.Now().Add(length); len(all) < limit && ctx.Err() == nil; {
 		start := time.Now()
-		if err := turn(); err != nil {
+		if err := roundTrip(); err != nil {
 			return quantiles{}, err
 		}
 		now := time.Now()
@@ -114,15 +114,15 @@ func takeTurns(ctx context.Context, to netip.AddrPort, length time.Duration, con
 	return quantilesOf(all), ctx.Err()
 }
 
-func turnOnNew(to netip.AddrPort) error {
+func roundTripOnNew(to netip.AddrPort) error {
 	fd, err := dial(to)
 	if err != nil {
 		return err
 	}
-	return errors.Join(turnOn(fd), unix.Close(fd))
+	return errors.Join(roundTripOn(fd), unix.Close(fd))
 }
 
-func turnOn(fd int) error {
+func roundTripOn(fd int) error {
 	buf := []byte{'?'}
 	if _, err := retry(func() (int, error) { return unix.Write(fd, buf) }); err != nil {
 		return os.NewSyscallError("write", err)
