@@ -38,8 +38,8 @@ const (
 
 // CertificateRequest asks for a node certificate.
 type CertificateRequest struct {
-	// Node names the node; it goes into the request's name only. Who asks is
-	// what the API server says about the agent's token.
+	// Node names the node, in the request's name only. Who really asks is what the API
+	// server says about the agent's token.
 	Node keymgr.NodeID
 	// CSR is the PKCS#10 request, PEM.
 	CSR []byte
@@ -52,9 +52,8 @@ type CertificateRequest struct {
 // as long as ctx lasts. It returns the chain in DER, the node's certificate
 // first. A refusal is a *DeniedError, for which errors.Is(err, ErrDenied).
 //
-// The request object stays when it was answered: it is the record of what was
-// issued, and Kubernetes removes it after an hour. One that nobody answered
-// is withdrawn.
+// An answered request object stays: it is the record of what was issued, and Kubernetes
+// removes it after an hour. A request without an answer is withdrawn.
 func (c *Client) RequestCertificate(ctx context.Context, req CertificateRequest) ([][]byte, error) {
 	object, err := newRequestObject(req)
 	if err != nil {
@@ -155,9 +154,9 @@ func answerOf(object *certv1.CertificateSigningRequest) ([][]byte, error) {
 	return chain, nil
 }
 
-// withdraw removes a request that nobody will read the answer of, so that an
-// agent in a crash loop does not fill the API server while the controller is
-// away. The name is enough to find it by: its end is random.
+// withdraw removes a request whose answer will not be read, so that an agent in a crash
+// loop does not fill the API server while the controller is away. The name identifies the
+// request: its end is random.
 func (c *Client) withdraw(ctx context.Context, request *certv1.CertificateSigningRequest) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()

@@ -20,7 +20,7 @@ const (
 	kubeadmKey       = "ClusterConfiguration"
 )
 
-// TrustDomain returns what tells this cluster from all others: the UID of the
+// TrustDomain returns what distinguishes this cluster from all others: the UID of the
 // namespace kube-system.
 func (c *Client) TrustDomain(ctx context.Context) (string, error) {
 	ns, err := c.conn.Core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
@@ -30,8 +30,8 @@ func (c *Client) TrustDomain(ctx context.Context) (string, error) {
 	return string(ns.UID), nil
 }
 
-// ClusterPodCIDRs returns the pod ranges that kubeadm set the cluster up with,
-// none if the cluster was made otherwise.
+// ClusterPodCIDRs returns the pod ranges that kubeadm set the cluster up with, or none if
+// another tool did.
 func (c *Client) ClusterPodCIDRs(ctx context.Context) ([]netip.Prefix, error) {
 	where := "configmap " + metav1.NamespaceSystem + "/" + kubeadmConfigMap
 	cm, err := c.conn.Core.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfigMap, metav1.GetOptions{})
@@ -125,8 +125,8 @@ type Target struct {
 	Port           uint16
 }
 
-// ProxyGet reads a path from an HTTP server in a pod by way of the API server,
-// so that it works from wherever the API server is reached.
+// ProxyGet reads a path from an HTTP server in a pod through the API server. So it works
+// wherever the API server can be reached.
 func (c *Client) ProxyGet(ctx context.Context, t Target, path string) ([]byte, error) {
 	body, err := c.conn.Core.CoreV1().Pods(t.Namespace).ProxyGet("http", t.Pod, fmt.Sprint(t.Port), path, nil).DoRaw(ctx)
 	if err != nil {

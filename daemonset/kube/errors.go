@@ -39,7 +39,7 @@ var (
 type DeniedError struct {
 	Request string // name of the CertificateSigningRequest
 	Reason  string // one word, as in the controller's metrics
-	Message string // for people
+	Message string // free text
 }
 
 // Error implements error.

@@ -31,11 +31,10 @@ type ExitError struct{ Message string }
 // Error implements error.
 func (e *ExitError) Error() string { return e.Message }
 
-// Exec runs a command in a container, through the API server, until it ends or
-// ctx does: over WebSocket, or SPDY where something on the way knows no better.
-// Its standard input is open until then, and empty: a command that should not
-// outlive the connection ends with it. The error is an *ExitError if the command
-// itself failed.
+// Exec runs a command in a container, through the API server, until it ends or ctx does:
+// over WebSocket, or over SPDY if something on the way does not support WebSocket. Its
+// standard input stays open until then, and empty, so a command can notice the end of the
+// connection by it. The error is an *ExitError if the command itself failed.
 func (c *Client) Exec(ctx context.Context, cmd Command) error {
 	doing := fmt.Sprintf("run %s in pod %s/%s", cmd.Args[0], cmd.Namespace, cmd.Pod)
 	if c.conn.Rest == nil {
@@ -79,7 +78,7 @@ func (c *Client) Exec(ctx context.Context, cmd Command) error {
 	return ctx.Err()
 }
 
-// refusal is what the API server said, if that is why there is no stream.
+// refusal returns what the API server said, if that is why there is no stream.
 func refusal(err error) error {
 	if failed := (*httpstream.UpgradeFailureError)(nil); errors.As(err, &failed) && failed.Cause != nil {
 		return failed.Cause
@@ -87,8 +86,8 @@ func refusal(err error) error {
 	return err
 }
 
-// reader is whoever reads what a command writes: when nobody does any more, it
-// ends, which the library alone would only log.
+// reader passes on what a command writes. When that fails, because the reading end is gone,
+// it ends the command; the library alone would only log the failure.
 type reader struct {
 	io.Writer
 	gone context.CancelCauseFunc

@@ -13,24 +13,23 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// LeaderConfig describes an election. The zero durations mean 15 s, 10 s, 2 s.
+// LeaderConfig describes an election.
 type LeaderConfig struct {
 	Name     string // of the Lease, in the client's namespace
 	Identity string // of this candidate, unique among all
-	// LeaseDuration is how long a silent leader is waited for.
+	// LeaseDuration is how long the others wait for a silent leader; 0 means 15 s.
 	LeaseDuration time.Duration
-	// RenewDeadline is how long a leader tries to renew before it steps down;
-	// it must be shorter than LeaseDuration.
+	// RenewDeadline is how long a leader tries to renew before it steps down; it must be
+	// shorter than LeaseDuration, and 0 means 10 s.
 	RenewDeadline time.Duration
-	// RetryPeriod is the time between tries.
+	// RetryPeriod is the time between tries; 0 means 2 s.
 	RetryPeriod time.Duration
 }
 
-// Lead takes part in the election until ctx ends. Each time it is elected it
-// calls run with a context that ends with the leadership, and waits for run to
-// return before it stands again or lets go of the Lease: two leaders never
-// overlap through a slow run. It returns what run returns, or nil when ctx
-// ended.
+// Lead takes part in the election until ctx ends. Each time it is elected, it calls run
+// with a context that ends with the leadership, and waits for run to return before it
+// stands again or releases the Lease. So a slow run never makes two leaders overlap. Lead
+// returns what run returns, or nil when ctx ends.
 func (c *Client) Lead(ctx context.Context, cfg LeaderConfig, run func(context.Context) error) error {
 	ctx = c.conn.WithLog(ctx)
 	for ctx.Err() == nil {

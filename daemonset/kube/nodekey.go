@@ -29,11 +29,10 @@ func (c *Client) NodeKeys(ctx context.Context) ([]v1alpha1.NodeKey, error) {
 	return list.Items, nil
 }
 
-// PublishNodeKey makes the node's NodeKey object carry the statement. It does
-// nothing if it does so already. It refuses to go back: ErrNewer if a
-// statement with a higher sequence number is published for this node UID,
-// ErrFork if another one with the same number is. What an earlier node of the
-// same name left is replaced.
+// PublishNodeKey makes the node's NodeKey object carry the statement, if it does not do so
+// already. It returns ErrNewer if a statement with a higher sequence number is published
+// for this node UID, and ErrFork if another one with the same number is. It replaces what
+// an earlier node of the same name left.
 func (c *Client) PublishNodeKey(ctx context.Context, id keymgr.NodeID, signed keymgr.Signed) error {
 	doing := "publish nodekey " + id.Name
 	want, err := newNodeKey(id, signed)
@@ -46,8 +45,8 @@ func (c *Client) PublishNodeKey(ctx context.Context, id keymgr.NodeID, signed ke
 	}))
 }
 
-// OverwriteNodeKey does the same whatever the object carries: for a node that finds
-// there what it never signed.
+// OverwriteNodeKey does the same whatever the object carries, for a node that finds a
+// statement there that it never signed.
 func (c *Client) OverwriteNodeKey(ctx context.Context, id keymgr.NodeID, signed keymgr.Signed) error {
 	doing := "overwrite nodekey " + id.Name
 	want, err := newNodeKey(id, signed)
@@ -176,9 +175,9 @@ func boundStatus(s v1alpha1.NodeKeyStatus) v1alpha1.NodeKeyStatus {
 	return out
 }
 
-// DeleteNodeKey deletes the NodeKey of a node that is gone, if it still speaks
-// for nodeUID, and its PodAddresses before. A NodeKey that is gone already, or that the node's successor
-// has taken over, is left alone without an error.
+// DeleteNodeKey deletes the PodAddresses and then the NodeKey of a node that is gone, if
+// the NodeKey is still that of nodeUID. It is no error if the NodeKey is gone already, or if
+// the node's successor has taken it over: that one stays.
 func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error {
 	doing := "delete nodekey " + name
 	have, err := c.conn.NodeKeys.Get(ctx, name, metav1.GetOptions{})

@@ -27,10 +27,11 @@ type Node struct {
 	Zone         string         // label topology.kubernetes.io/zone; empty if it has none
 }
 
-// ID returns what tells the node from all others, also from one that had its name before.
+// ID returns the node's identity, which distinguishes it from an earlier node of its name.
 func (n Node) ID() keymgr.NodeID { return keymgr.NodeID{Name: n.Name, UID: n.UID} }
 
-// Live returns what the API server says of the node, to which keymgr holds its statement.
+// Live returns what the API server says about the node, for keymgr to check its statement
+// against.
 func (n Node) Live() keymgr.LiveNode {
 	return keymgr.LiveNode{ID: n.ID(), PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
 }

@@ -20,9 +20,9 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// Request is a certificate request (CertificateSigningRequest) for our signer.
-// All but CSR, Usages and Validity was written by the API server about the
-// authenticated caller, not by the caller.
+// Request is a certificate request (CertificateSigningRequest) for our signer. The caller
+// wrote CSR, Usages and Validity; all else the API server wrote about the caller, whom it
+// has authenticated.
 type Request struct {
 	Name, UID string
 	Created   time.Time
@@ -31,7 +31,7 @@ type Request struct {
 	Extra     map[string][]string // of the caller's token
 	CSR       []byte              // PEM
 	Usages    []string
-	Validity  time.Duration // zero if the caller did not say
+	Validity  time.Duration // zero if the caller does not ask for one
 	Approved  bool
 	Denied    bool
 	Failed    bool
@@ -39,7 +39,7 @@ type Request struct {
 	Certificate []byte
 }
 
-// Pending tells whether the request still waits for an answer.
+// Pending reports whether the request still waits for an answer.
 func (r Request) Pending() bool { return !r.Denied && !r.Failed && len(r.Certificate) == 0 }
 
 // RequestWatcher follows the certificate requests for our signer. See
@@ -102,10 +102,10 @@ func hasCondition(o *certv1.CertificateSigningRequest, kind certv1.RequestCondit
 	})
 }
 
-// Verdict is a decision on a request and why.
+// Verdict is the reason for a decision on a request.
 type Verdict struct {
 	Reason  string // one word
-	Message string // for people
+	Message string // free text
 }
 
 // ApproveRequest records that the request may be signed.
@@ -133,8 +133,7 @@ func (c *Client) decide(ctx context.Context, r Request, kind certv1.RequestCondi
 	return Wrap(doing, err)
 }
 
-// FailRequest records that the signer refuses a request although somebody has
-// approved it.
+// FailRequest records that the signer refuses a request although it is approved.
 func (c *Client) FailRequest(ctx context.Context, r Request, v Verdict) error {
 	doing := "record failure for certificate request " + r.Name
 	object, err := c.liveRequest(ctx, r)
@@ -149,10 +148,10 @@ func (c *Client) FailRequest(ctx context.Context, r Request, v Verdict) error {
 	return Wrap(doing, err)
 }
 
-// AnswerRequest gives the request its certificate. It looks at the live object
-// first, since the API server lets a signer answer a request that nobody
-// approved: ErrNotApproved unless it is approved, not denied, not failed and
-// still without an answer.
+// AnswerRequest gives the request its certificate. It reads the live object first, since
+// the API server lets a signer answer a request without approval. It returns
+// ErrNotApproved unless the request is approved, neither denied nor failed, and still
+// without an answer.
 func (c *Client) AnswerRequest(ctx context.Context, r Request, chain [][]byte) error {
 	doing := "answer certificate request " + r.Name
 	object, err := c.liveRequest(ctx, r)

@@ -44,7 +44,7 @@ type RevocationStatus struct {
 	Serials   []keymgr.CertificateSerial
 }
 
-// Listed tells whether the list carries the revocation.
+// Listed reports whether the list carries the revocation.
 func (s RevocationStatus) Listed() bool { return s.Number > 0 }
 
 func revocationOf(o *v1alpha1.Revocation) (Revocation, error) {

@@ -16,18 +16,18 @@ const (
 	// RotateAnnotation holds the time of the request (RFC 3339): keys made before
 	// are replaced.
 	RotateAnnotation = "sealane.io/rotate-requested"
-	// CompromisedAnnotation is the same for keys that somebody else may have: they
-	// are dropped at once, whatever that costs.
+	// CompromisedAnnotation is the same for keys that may have leaked: they are dropped at
+	// once, even if that interrupts traffic.
 	CompromisedAnnotation = "sealane.io/key-compromised"
 )
 
-// RotationRequest is when an operator last asked a node for a new key; zero: never.
+// RotationRequest is when an operator last asked a node for a new key; zero means never.
 type RotationRequest struct {
 	At          time.Time
 	Compromised time.Time
 }
 
-// rotationOf reads a request. What is no time is no request.
+// rotationOf reads a request. A value that is not a time is no request.
 func rotationOf(annotations map[string]string) RotationRequest {
 	read := func(name string) time.Time {
 		t, err := time.Parse(time.RFC3339, annotations[name])

@@ -24,10 +24,10 @@ type WatchConfig struct {
 	// Node is the name of the node whose pods a snapshot lists; empty lists
 	// none.
 	Node string
-	// Reports also follows what the agents report in the status of NodeKeys,
-	// which is news to nobody but the controller.
+	// Reports also follows what the agents report in the status of NodeKeys. Only the
+	// controller uses it.
 	Reports bool
-	// Revocations lists the orders to revoke, too. Agents may not read them.
+	// Revocations also follows the orders to revoke. Agents may not read them.
 	Revocations bool
 }
 

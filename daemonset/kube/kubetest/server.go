@@ -166,7 +166,7 @@ func (s *Server) TLSConfig(t testing.TB) *tls.Config {
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
-// freePorts returns ports that nobody listens on.
+// freePorts returns ports on which no program listens.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
 	var out []string
