@@ -24,9 +24,9 @@ func busyTime() (time.Duration, error) {
 	return parseBusy(string(text))
 }
 
-// parseBusy reads the first line of /proc/stat: user, nice, system, idle, iowait,
-// irq, softirq. Behind them stands what others than this machine, or its guests
-// (counted in user, too), have used.
+// parseBusy reads the first line of /proc/stat: user, nice, system, idle, iowait, irq,
+// softirq. The fields after them are the time that went to other machines, or to guests of
+// this one, which is part of user already.
 func parseBusy(stat string) (time.Duration, error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)

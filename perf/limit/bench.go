@@ -29,7 +29,7 @@ type Bench struct {
 // New returns a Bench without namespaces.
 func New() *Bench { return &Bench{prefix: "sealane-perf-" + strconv.Itoa(os.Getpid())} }
 
-// Close takes away all that was made.
+// Close removes all that was made.
 func (b *Bench) Close() error {
 	var errs []error
 	for i := len(b.cleanup) - 1; i >= 0; i-- {

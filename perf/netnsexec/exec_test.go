@@ -14,7 +14,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 )
 
-// TestPrivilegedServeFails tells why a server did not start.
+// TestPrivilegedServeFails: the error says why a server did not start.
 func TestPrivilegedServeFails(t *testing.T) {
 	nettest.Privileged(t)
 	ns := nettest.NewNS(t)

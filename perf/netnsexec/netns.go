@@ -17,7 +17,7 @@ import (
 // Dir is where namespaces have names, for runtimes as for ip-netns(8).
 const Dir = "/var/run/netns"
 
-// Make makes a network namespace by that name.
+// Make makes a network namespace of that name.
 func Make(name string) (Netns, error) {
 	path := filepath.Join(Dir, name)
 	if err := os.MkdirAll(Dir, 0o755); err != nil {
@@ -46,8 +46,8 @@ func Make(name string) (Netns, error) {
 	return Netns(path), nil
 }
 
-// Remove takes away the name, and with it the namespace if no process is in
-// it. An empty path, or one that is gone, is no error.
+// Remove removes the name, and with it the namespace if no process is in it. An empty
+// path, or one that is gone, is no error.
 func (n Netns) Remove() error {
 	path := string(n)
 	if path == "" {

@@ -65,8 +65,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return b.play(ctx, out)
 }
 
-// prepare makes everybody's certificates and statements, and measures what is done
-// but once.
+// prepare makes the certificates and statements of all nodes, and measures what is done
+// only once.
 func (b *bench) prepare(ctx context.Context, nodes int) error {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	// So old that the intermediate is due for renewal some hours later.
@@ -120,7 +120,7 @@ func heapSize() uint64 {
 	return m.HeapAlloc
 }
 
-// play prints each scenario as soon as it is over, for all of them take long.
+// play prints each scenario as soon as it is over, since each takes long.
 func (b *bench) play(ctx context.Context, out io.Writer) error {
 	b.head(out)
 	var rows []row

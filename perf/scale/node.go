@@ -180,7 +180,7 @@ func (n *node) pass() {
 	n.timer(min(d.Next, resync))
 }
 
-// take tells the machine how the exchanges went that have ended.
+// take tells the machine the results of the exchanges that have ended.
 func (n *node) take() {
 	for _, r := range n.results {
 		n.machine.Exchanged(r.uid, r.ok, n.w.clock.Now())
@@ -188,8 +188,8 @@ func (n *node) take() {
 	n.results = nil
 }
 
-// timer looks at the kernel after a while, as the agent does between passes: at once
-// when an exchange has ended, for most need no pass.
+// timer looks at the kernel after a while, as the agent does between passes, or at once
+// when an exchange has ended, since most exchanges need no pass.
 func (n *node) timer(d time.Duration) {
 	n.timers++
 	mine := n.timers
@@ -320,7 +320,7 @@ func (n *node) peer(i int, p keymgr.Peer, index rotate.Paths) rotation.Peer {
 	return out
 }
 
-// own makes and removes keys; true: decide again.
+// own makes and removes keys, and reports whether to decide again.
 func (n *node) own(d rotation.Decision) bool {
 	switch {
 	case d.Create != "":

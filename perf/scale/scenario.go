@@ -19,7 +19,7 @@ const (
 	// firstWave is how long the first rotation of all nodes takes that joined at the
 	// same moment: from 70 to 90 % of the period.
 	firstWave = rotation.DefaultPeriod / 5
-	// rebooting is over how long nodes come back in a mass restart.
+	// rebooting is the time within which all nodes come back in a mass restart.
 	rebooting = time.Minute
 	longest   = 2 * time.Hour
 )
@@ -182,7 +182,7 @@ func (b *bench) restart() (row, error) {
 }
 
 // come is a node that is not observed, back after a reboot: it answers at once. Its
-// next key is made later, by lot.
+// next key is made later, at a random time.
 func (w *world) come(a *author) {
 	a.up = true
 	for _, n := range w.observed {

@@ -45,9 +45,9 @@ func (w *world) spread(most time.Duration) time.Duration {
 	return time.Duration(w.rnd.Int64N(int64(most) + 1))
 }
 
-// herd is over how long peers spread exchanges, and poll how often a node looks at
-// the kernel while something goes on, both as keymgr/rotation has it.
-func (w *world) herd() time.Duration { return time.Duration(len(w.authors)) * time.Second / 200 }
+// fanIn is the time over which peers spread exchanges, and poll the time between two looks
+// at the kernel while something goes on, both as in keymgr/rotation.
+func (w *world) fanIn() time.Duration { return time.Duration(len(w.authors)) * time.Second / 200 }
 
 func (w *world) poll() time.Duration {
 	return max(100*time.Millisecond, time.Duration(len(w.authors))*time.Millisecond)
@@ -135,7 +135,7 @@ func target(n *node, a *author) rotation.Slot {
 	return s
 }
 
-// goesFirst tells whether the peer has the older of two keys.
+// goesFirst reports whether the peer has the older of two keys.
 func goesFirst(a *author, n *node) bool {
 	x, y := a.newest(), n.newest()
 	return cmp.Or(x.NotBefore.Compare(y.NotBefore), cmp.Compare(a.live.ID.UID, n.live.ID.UID)) < 0
@@ -147,7 +147,7 @@ func (w *world) expect(n *node, a *author) {
 	if _, done := n.paired[a.index][s]; done || s.Own == 0 || !goesFirst(a, n) {
 		return
 	}
-	w.clock.After(w.spread(w.herd()), func() { w.askedBy(n, a, s) })
+	w.clock.After(w.spread(w.fanIn()), func() { w.askedBy(n, a, s) })
 }
 
 func (w *world) askedBy(n *node, a *author, s rotation.Slot) {
