@@ -37,7 +37,6 @@ var widePackages = map[string]struct {
 	why   string
 }{
 	"daemonset/kube": {2350, "what the API server is asked and told, one file for each kind of object"},
-	"cmd/sealane":    {2100, "one file for each command, and nobody else's"},
 	"keymgr/ca":      {2500, "the private keys of the authority stay in one package, from their making to their end"},
 	"policy":         {2500, "the meaning of a NetworkPolicy is written down twice, and both say it in the same types"},
 	"keymgr":         {4600, "a PeerKey can be made here only, so whoever makes one has to live here"},
