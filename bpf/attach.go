@@ -59,8 +59,8 @@ func (d *Datapath) AttachPod(dev Device) error {
 	return nil
 }
 
-// AttachLane puts the programs on a tunnel device. It may be called again.
-func (d *Datapath) AttachLane(dev Device, e Encapsulation) error {
+// AttachTunnel puts the programs on a tunnel device. It may be called again.
+func (d *Datapath) AttachTunnel(dev Device, e Encapsulation) error {
 	return d.attachBoth(dev, "lane_ingress_"+e.String(), "lane_egress_"+e.String())
 }
 

@@ -209,7 +209,7 @@ func TestPrivilegedReplaceLosesNothing(t *testing.T) {
 		}
 		devices := map[string]func(*Datapath, Device) error{
 			a.host.Name: (*Datapath).AttachPod, b.host.Name: (*Datapath).AttachPod,
-			laneName: func(d *Datapath, dev Device) error { return d.AttachLane(dev, L3) },
+			laneName: func(d *Datapath, dev Device) error { return d.AttachTunnel(dev, L3) },
 			"eth0":   func(d *Datapath, dev Device) error { return d.AttachUplink(dev, L2) },
 		}
 		before := map[string][]ebpf.ProgramID{}

@@ -138,7 +138,7 @@ func TestPrivilegedChangesLoseNothing(t *testing.T) {
 	guard(t, n, g.Tables())
 	devices := map[string]func(*Datapath, Device) error{
 		a.host.Name: (*Datapath).AttachPod, b.host.Name: (*Datapath).AttachPod,
-		laneName: func(d *Datapath, dev Device) error { return d.AttachLane(dev, L3) },
+		laneName: func(d *Datapath, dev Device) error { return d.AttachTunnel(dev, L3) },
 	}
 	rate, times := streaming()
 	changes := func() {

@@ -302,7 +302,7 @@ func (n *node) addLane(peer int, offload bool) *tun {
 	n.lane = n.link(laneName)
 	n.Run("ip", "link", "set", laneName, "mtu", fmt.Sprint(laneMTU), "txqueuelen", roomy, "up")
 	n.reach(peer, Forward{Index: n.lane.Index})
-	in(n.t, n.NS, func() error { return n.d.AttachLane(Device{n.lane.Index, laneName}, L3) })
+	in(n.t, n.NS, func() error { return n.d.AttachTunnel(Device{n.lane.Index, laneName}, L3) })
 	settle(n.t, n.NS, laneName)
 	return far
 }

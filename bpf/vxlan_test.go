@@ -69,7 +69,7 @@ func (n *node) addVXLAN(peer int, outer family) {
 		n.t.Fatal(err)
 	}
 	n.lane = n.link(laneName)
-	in(n.t, n.NS, func() error { return n.d.AttachLane(Device{n.lane.Index, laneName}, L2) })
+	in(n.t, n.NS, func() error { return n.d.AttachTunnel(Device{n.lane.Index, laneName}, L2) })
 	if err := n.Handle().SetLink(n.lane.Index, nl.LinkSettings{State: nl.Up}); err != nil {
 		n.t.Fatal(err)
 	}

@@ -12,19 +12,19 @@ import (
 	"github.com/sealane/sealane/overlay/backend"
 )
 
-// Backend makes the lanes of a Plan true. Apply may be called any number of times
+// Backend makes the tunnels of a Plan true. Apply may be called any number of times
 // and does nothing when all is as planned.
 type Backend interface {
-	// Apply makes the lanes exist with their peers, and no others.
+	// Apply makes the tunnels exist with their peers, and no others.
 	Apply(ctx context.Context, p Plan) error
-	// Observe reads the lanes from the kernel.
-	Observe() ([]LaneState, error)
+	// Observe reads the tunnels from the kernel.
+	Observe() ([]TunnelState, error)
 	// Clean removes every trace of the backend; it needs no Plan.
 	Clean() error
 }
 
-// LaneState is a lane as the kernel has it.
-type LaneState struct {
+// TunnelState is a tunnel device as the kernel has it.
+type TunnelState struct {
 	Device    string
 	Index     int
 	Kind      Kind
@@ -37,7 +37,7 @@ type LaneState struct {
 	Peers     []PeerState
 }
 
-// PeerState is what the kernel says of one peer of a lane.
+// PeerState is what the kernel says of one peer of a tunnel device.
 type PeerState struct {
 	Key           keymgr.PublicKey
 	Endpoint      netip.AddrPort

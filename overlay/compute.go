@@ -21,20 +21,20 @@ func Compute(cfg Config, peers []Peer) (Plan, error) {
 		return Plan{}, err
 	}
 	a := admit(cfg, peers)
-	mtu, err := cfg.laneMTU(a.admitted)
+	mtu, err := cfg.tunnelMTU(a.admitted)
 	if err != nil {
 		return Plan{}, err
 	}
 	p := Plan{
 		Kind: cfg.Kind, MTU: mtu, Addresses: hosts(cfg.Addresses),
-		Lanes: cfg.lanes(a.admitted), Refused: a.refused,
+		Tunnels: cfg.tunnels(a.admitted), Refused: a.refused,
 	}
-	guard := cfg.guard(a)
-	p.Routes = cfg.routes(a, guard, mtu)
+	ranges := cfg.clusterRanges(a)
+	p.Routes = cfg.routes(a, ranges, mtu)
 	p.Rules = cfg.rules()
-	p.Forward = cfg.forward(a, guard)
+	p.Forward = cfg.forward(a, ranges)
 	p.Masquerade = Masquerade{
-		Pods: cfg.PodCIDRs, Cluster: guard, Nodes: p.Addresses, Peers: a.peerAddresses(), Sources: cfg.sources(),
+		Pods: cfg.PodCIDRs, Cluster: ranges, Nodes: p.Addresses, Peers: a.peerAddresses(), Sources: cfg.sources(),
 	}
 	return p, nil
 }
@@ -60,8 +60,8 @@ func (c Config) sources() []netip.Addr {
 	return out
 }
 
-// guard returns the ranges of all pods that this node knows of.
-func (c Config) guard(a *admission) []netip.Prefix {
+// clusterRanges returns all pod ranges of the cluster that this node knows of.
+func (c Config) clusterRanges(a *admission) []netip.Prefix {
 	return minimal(slices.Concat(c.ClusterCIDRs, a.pods.sorted))
 }
 
@@ -74,28 +74,28 @@ func hosts(addrs []netip.Addr) []netip.Prefix {
 	return out
 }
 
-func (c Config) lanes(peers []Peer) []Lane {
+func (c Config) tunnels(peers []Peer) []Tunnel {
 	if c.Kind == VXLAN {
-		return []Lane{{Device: VXLANDevice, Port: VXLANPort}}
+		return []Tunnel{{Device: VXLANDevice, Port: VXLANPort}}
 	}
-	var out []Lane
+	var out []Tunnel
 	// Both devices of an own generation exist whether or not a peer has a key of
 	// that parity: the first peer that rotates must find its device waiting.
 	for _, own := range c.Generations {
 		for peer := range uint64(2) {
-			out = append(out, Lane{
-				Device: LaneName(own, peer), Own: own, Port: keymgr.Port(c.BasePort, own, peer),
-				Peers: c.lanePeers(own, peer, peers),
+			out = append(out, Tunnel{
+				Device: TunnelName(own, peer), Own: own, Port: keymgr.Port(c.BasePort, own, peer),
+				Peers: c.tunnelPeers(own, peer, peers),
 			})
 		}
 	}
-	slices.SortFunc(out, func(a, b Lane) int { return strings.Compare(a.Device, b.Device) })
+	slices.SortFunc(out, func(a, b Tunnel) int { return strings.Compare(a.Device, b.Device) })
 	return out
 }
 
-// lanePeers returns the peers that have a key for D[own][peer].
-func (c Config) lanePeers(own, peer uint64, peers []Peer) []LanePeer {
-	var out []LanePeer
+// tunnelPeers returns the peers that have a key for D[own][peer].
+func (c Config) tunnelPeers(own, peer uint64, peers []Peer) []TunnelPeer {
+	var out []TunnelPeer
 	for _, p := range peers {
 		for _, k := range p.Keys {
 			slot := Slot{Own: own, Peer: k.Generation()}
@@ -103,7 +103,7 @@ func (c Config) lanePeers(own, peer uint64, peers []Peer) []LanePeer {
 			if i < 0 || keymgr.Parity(k.Generation()) != keymgr.Parity(peer) {
 				continue
 			}
-			out = append(out, LanePeer{
+			out = append(out, TunnelPeer{
 				ID: p.ID, Key: k,
 				Endpoint:   netip.AddrPortFrom(p.Endpoint, k.Ports()[keymgr.Parity(own)]),
 				AllowedIPs: sorted(slices.Concat(p.PodCIDRs, hosts(p.Addresses)), comparePrefixes),
@@ -114,7 +114,7 @@ func (c Config) lanePeers(own, peer uint64, peers []Peer) []LanePeer {
 	return out
 }
 
-// device returns the lane that carries what is sent to a peer.
+// device returns the tunnel that carries what is sent to a peer.
 func (c Config) device(p Peer) string {
 	if c.Kind == VXLAN {
 		return VXLANDevice
@@ -123,15 +123,15 @@ func (c Config) device(p Peer) string {
 	if slices.ContainsFunc(p.Combinations, func(c Combination) bool { return c.Slot == p.Active }) {
 		slot = p.Active
 	}
-	return LaneName(slot.Own, slot.Peer)
+	return TunnelName(slot.Own, slot.Peer)
 }
 
-func (c Config) routes(a *admission, guard []netip.Prefix, mtu int) []Route {
+func (c Config) routes(a *admission, ranges []netip.Prefix, mtu int) []Route {
 	var out []Route
 	refuse := func(dst netip.Prefix, table int) {
-		out = append(out, Route{Dst: dst, Table: table, Metric: GuardMetric, Unreachable: true})
+		out = append(out, Route{Dst: dst, Table: table, Metric: UnreachableMetric, Unreachable: true})
 	}
-	for _, dst := range guard {
+	for _, dst := range ranges {
 		refuse(dst, 0)
 	}
 	for _, p := range slices.Concat(a.admitted, a.known) {
@@ -172,7 +172,7 @@ func (c Config) rules() []Rule {
 	return out
 }
 
-func (c Config) forward(a *admission, guard []netip.Prefix) []Forward {
+func (c Config) forward(a *admission, ranges []netip.Prefix) []Forward {
 	table := map[netip.Prefix]Forward{}
 	set := func(ps []netip.Prefix, f Forward) {
 		for _, p := range ps {
@@ -182,7 +182,7 @@ func (c Config) forward(a *admission, guard []netip.Prefix) []Forward {
 	}
 	// What is more particular comes later and replaces an equal prefix: the only
 	// node of a cluster may own the cluster's whole range.
-	set(guard, Forward{Kind: Cluster})
+	set(ranges, Forward{Kind: Cluster})
 	for _, p := range a.known {
 		set(p.PodCIDRs, Forward{Kind: Cluster})
 		set(hosts(p.Addresses), Forward{Kind: NodeRemote})

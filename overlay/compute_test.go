@@ -253,7 +253,7 @@ func TestLaneMTU(t *testing.T) {
 		outer6 bool
 		want   int
 	}{{WireGuard, false, 1440}, {WireGuard, true, 1420}, {VXLAN, false, 1450}, {VXLAN, true, 1430}} {
-		if got := LaneMTU(tt.kind, 1500, tt.outer6); got != tt.want {
+		if got := TunnelMTU(tt.kind, 1500, tt.outer6); got != tt.want {
 			t.Errorf("%s over IPv6 %v = %d, want %d", tt.kind, tt.outer6, got, tt.want)
 		}
 	}

@@ -2,7 +2,7 @@
 // Copyright The Sealane Authors
 
 // Package overlay decides what one node needs to reach the pods and nodes of the
-// others through lanes: tunnel devices, their peers, routes, rules, the forwarding
+// others through lanes: tunnels (the devices that carry lanes), their peers, routes, rules, the forwarding
 // table of the data path and what is masqueraded.
 //
 // Compute is a pure function from the node's configuration and its verified peers

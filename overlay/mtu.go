@@ -22,9 +22,9 @@ const (
 	minMTU6 = 1280 // RFC 8200, section 5; Linux takes IPv6 off a device below it
 )
 
-// LaneMTU returns the bytes that a lane of that kind carries over an underlay;
+// TunnelMTU returns the bytes that a tunnel of that kind carries over an underlay;
 // outer6 says that outer packets are IPv6.
-func LaneMTU(k Kind, underlay int, outer6 bool) int {
+func TunnelMTU(k Kind, underlay int, outer6 bool) int {
 	overhead := overheadWireGuard
 	if k == VXLAN {
 		overhead = overheadVXLAN
@@ -35,15 +35,15 @@ func LaneMTU(k Kind, underlay int, outer6 bool) int {
 	return underlay - overhead
 }
 
-// laneMTU chooses or checks the MTU of all lanes. One value for all: a pod has one
+// tunnelMTU chooses or checks the MTU of all tunnels. One value for all: a pod has one
 // device and cannot know which peer it will talk to.
-func (c Config) laneMTU(peers []Peer) (int, error) {
+func (c Config) tunnelMTU(peers []Peer) (int, error) {
 	outer6 := c.Addresses[0].Is6() || slices.ContainsFunc(peers, func(p Peer) bool { return p.Endpoint.Is6() })
 	least := minMTU4
 	if slices.ContainsFunc(c.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		least = minMTU6
 	}
-	most, mtu := LaneMTU(c.Kind, c.UnderlayMTU, outer6), c.MTU
+	most, mtu := TunnelMTU(c.Kind, c.UnderlayMTU, outer6), c.MTU
 	if mtu == 0 {
 		if mtu = most; mtu < least {
 			return 0, fmt.Errorf("%w: the underlay's MTU of %d leaves %d bytes inside the lanes, at least %d are needed: raise it",

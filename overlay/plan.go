@@ -14,9 +14,9 @@ import (
 // Plan is everything a node needs of the overlay, sorted. It holds no secret.
 type Plan struct {
 	Kind       Kind
-	MTU        int            // bytes, of lanes, pods' devices and routes
-	Addresses  []netip.Prefix // this node's own, on every lane device as /32 and /128
-	Lanes      []Lane
+	MTU        int            // bytes, of tunnels, pods' devices and routes
+	Addresses  []netip.Prefix // this node's own, on every tunnel as /32 and /128
+	Tunnels    []Tunnel
 	Routes     []Route
 	Rules      []Rule
 	Forward    []Forward
@@ -24,17 +24,17 @@ type Plan struct {
 	Refused    []Refusal
 }
 
-// Lane is a tunnel device.
-type Lane struct {
+// Tunnel is a kernel device that carries lanes.
+type Tunnel struct {
 	Device string
 	Own    uint64 // this node's key generation on it; 0 for VXLAN
 	Port   uint16 // UDP port it listens on
-	Peers  []LanePeer
+	Peers  []TunnelPeer
 }
 
-// LanePeer is a peer of a WireGuard device. The key came out of keymgr's
+// TunnelPeer is a peer of a WireGuard device. The key came out of keymgr's
 // verification; there is no other way to make one.
-type LanePeer struct {
+type TunnelPeer struct {
 	ID         keymgr.NodeID
 	Key        keymgr.PeerKey
 	Endpoint   netip.AddrPort
@@ -43,7 +43,7 @@ type LanePeer struct {
 	Initiate   bool           // this node starts the handshakes
 }
 
-// Route is a kernel route; the device is a lane's name, empty if Unreachable.
+// Route is a kernel route; Device is a tunnel's name, empty if Unreachable.
 type Route struct {
 	Dst         netip.Prefix
 	Device      string
@@ -97,7 +97,7 @@ func (k ForwardKind) String() string {
 type Forward struct {
 	Prefix netip.Prefix
 	Kind   ForwardKind
-	Device string     // lane, for PodRemote and NodeRemote; empty: no lane, refuse
+	Device string     // tunnel, for PodRemote and NodeRemote; empty: no lane, refuse
 	Remote netip.Addr // outer destination, VXLAN only
 }
 
@@ -131,23 +131,23 @@ func (p Plan) Equal(o Plan) bool { return reflect.DeepEqual(p, o) }
 
 // EqualButPeers says whether two plans differ in nothing but the peers of devices.
 func (p Plan) EqualButPeers(o Plan) bool {
-	devices := func(all []Lane) []Lane {
+	devices := func(all []Tunnel) []Tunnel {
 		out := slices.Clone(all)
 		for i := range out {
 			out[i].Peers = nil
 		}
 		return out
 	}
-	p.Lanes, o.Lanes = devices(p.Lanes), devices(o.Lanes)
+	p.Tunnels, o.Tunnels = devices(p.Tunnels), devices(o.Tunnels)
 	return p.Equal(o)
 }
 
-// Lane returns the lane on that device.
-func (p Plan) Lane(device string) (Lane, bool) {
-	for _, l := range p.Lanes {
-		if l.Device == device {
-			return l, true
+// Tunnel returns the tunnel with that device name.
+func (p Plan) Tunnel(device string) (Tunnel, bool) {
+	for _, t := range p.Tunnels {
+		if t.Device == device {
+			return t, true
 		}
 	}
-	return Lane{}, false
+	return Tunnel{}, false
 }

@@ -119,7 +119,7 @@ func sameInAnyOrder(rng *rand.Rand) func(Config, []Peer, Plan) error {
 
 // oneOwner: on a device an address belongs to one peer, and never to this node.
 func oneOwner(cfg Config, _ []Peer, plan Plan) error {
-	for _, l := range plan.Lanes {
+	for _, l := range plan.Tunnels {
 		var seen []netip.Prefix
 		for _, p := range l.Peers {
 			for _, a := range p.AllowedIPs {
@@ -172,8 +172,8 @@ func refusesOrTunnels(cfg Config, _ []Peer, plan Plan) error {
 		if !found || r.Unreachable || cfg.Kind == VXLAN {
 			continue
 		}
-		l, _ := plan.Lane(r.Device)
-		takes := func(p LanePeer) bool { _, ok := containing(p.AllowedIPs, a); return ok }
+		l, _ := plan.Tunnel(r.Device)
+		takes := func(p TunnelPeer) bool { _, ok := containing(p.AllowedIPs, a); return ok }
 		if !slices.ContainsFunc(l.Peers, takes) {
 			return fmt.Errorf("%s is sent to %s, where no peer takes it", a, r.Device)
 		}
@@ -189,7 +189,7 @@ func refusesOrTunnels(cfg Config, _ []Peer, plan Plan) error {
 // neverLoops: the main table, where the lanes' own packets are routed, sends no
 // endpoint into a lane.
 func neverLoops(_ Config, _ []Peer, plan Plan) error {
-	for _, l := range plan.Lanes {
+	for _, l := range plan.Tunnels {
 		for _, p := range l.Peers {
 			if r, ok := lookup(plan.Routes, 0, p.Endpoint.Addr()); ok {
 				return fmt.Errorf("endpoint %s has the route %s", p.Endpoint, r)
@@ -245,7 +245,7 @@ func oneEntryEach(_ Config, _ []Peer, plan Plan) error {
 			return err
 		}
 	}
-	for _, l := range plan.Lanes {
+	for _, l := range plan.Tunnels {
 		for _, p := range l.Peers {
 			if err := add(fmt.Sprint("key ", l.Device, p.Key.Key())); err != nil {
 				return err

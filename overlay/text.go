@@ -15,9 +15,9 @@ func (p Plan) String() string {
 	for _, a := range p.Addresses {
 		fmt.Fprintf(&b, "address %s\n", a)
 	}
-	for _, l := range p.Lanes {
-		fmt.Fprintln(&b, l)
-		for _, peer := range l.Peers {
+	for _, t := range p.Tunnels {
+		fmt.Fprintln(&b, t)
+		for _, peer := range t.Peers {
 			fmt.Fprintf(&b, "  %s\n", peer)
 		}
 	}
@@ -35,17 +35,17 @@ func lines[T fmt.Stringer](b *strings.Builder, things []T) {
 	}
 }
 
-// String gives the lane without its peers.
-func (l Lane) String() string {
-	s := fmt.Sprintf("lane %s port %d", l.Device, l.Port)
-	if l.Own != 0 {
-		s += fmt.Sprintf(" generation %d", l.Own)
+// String gives the tunnel without its peers.
+func (t Tunnel) String() string {
+	s := fmt.Sprintf("tunnel %s port %d", t.Device, t.Port)
+	if t.Own != 0 {
+		s += fmt.Sprintf(" generation %d", t.Own)
 	}
 	return s
 }
 
 // String gives the peer in one line.
-func (p LanePeer) String() string {
+func (p TunnelPeer) String() string {
 	s := fmt.Sprintf("peer %s key %s endpoint %s allowed %s", p.ID, p.Key, p.Endpoint, join(p.AllowedIPs))
 	if p.Preshared {
 		s += " preshared"

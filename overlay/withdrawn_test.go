@@ -55,7 +55,7 @@ func TestWithdrawnKeyThatAnotherClaims(t *testing.T) {
 				t.Fatal(err)
 			}
 			var lanes []uint64
-			for _, l := range plan.Lanes {
+			for _, l := range plan.Tunnels {
 				for _, p := range l.Peers {
 					if p.ID == b.ID {
 						lanes = append(lanes, p.Key.Generation())

@@ -247,9 +247,9 @@ func (l *lab) applyAll() {
 	}
 }
 
-func (n *node) observe() []overlay.LaneState {
+func (n *node) observe() []overlay.TunnelState {
 	n.lab.t.Helper()
-	var states []overlay.LaneState
+	var states []overlay.TunnelState
 	var err error
 	n.ns.Do(func() { states, err = n.lanes.Observe() })
 	if err != nil {
@@ -400,7 +400,7 @@ func (n *node) indexes() map[string]int {
 // lane returns the link of the lane towards a peer.
 func (n *node) lane(to *node) nl.Link {
 	n.lab.t.Helper()
-	l, err := n.ns.Handle().LinkByName(overlay.LaneName(n.key.Generation(), to.key.Generation()))
+	l, err := n.ns.Handle().LinkByName(overlay.TunnelName(n.key.Generation(), to.key.Generation()))
 	if err != nil {
 		n.lab.t.Fatal(err)
 	}

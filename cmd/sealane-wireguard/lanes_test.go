@@ -48,7 +48,7 @@ func (n *node) checkDevices() {
 		t.Fatalf("%s has the lanes %+v, want two", n.id.Name, states)
 	}
 	for i, s := range states {
-		lane := want.Lanes[i]
+		lane := want.Tunnels[i]
 		l, err := n.ns.Handle().LinkByName(lane.Device)
 		if err != nil {
 			t.Fatal(err)

@@ -125,7 +125,7 @@ func (f *fakeLanes) Apply(_ context.Context, p overlay.Plan) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	peers := func(p overlay.Plan) (all []string) {
-		for _, l := range p.Lanes {
+		for _, l := range p.Tunnels {
 			for _, peer := range l.Peers {
 				all = append(all, l.Device+" "+peer.ID.Name)
 			}
@@ -138,7 +138,7 @@ func (f *fakeLanes) Apply(_ context.Context, p overlay.Plan) error {
 		}
 	}
 	f.plan = p
-	for _, l := range p.Lanes {
+	for _, l := range p.Tunnels {
 		if _, err := f.ns.Handle().LinkByName(l.Device); err != nil {
 			f.ns.Run("ip", "link", "add", l.Device, "type", "veth", "peer", "name", "x"+l.Device[len(l.Device)-4:])
 		}
@@ -154,14 +154,14 @@ func (f *fakeLanes) Apply(_ context.Context, p overlay.Plan) error {
 	return nil
 }
 
-func (f *fakeLanes) Observe() ([]overlay.LaneState, error) {
+func (f *fakeLanes) Observe() ([]overlay.TunnelState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cable.mu.Lock()
 	defer f.cable.mu.Unlock()
-	var all []overlay.LaneState
-	for _, l := range f.plan.Lanes {
-		s := overlay.LaneState{Device: l.Device, Key: f.public(l.Own), Port: l.Port}
+	var all []overlay.TunnelState
+	for _, l := range f.plan.Tunnels {
+		s := overlay.TunnelState{Device: l.Device, Key: f.public(l.Own), Port: l.Port}
 		for _, peer := range l.Peers {
 			ends := [2]keymgr.PublicKey{s.Key, peer.Key.Key()}
 			mine, ok := f.cable.ends[ends]
@@ -200,7 +200,7 @@ func (f *fakeLanes) connected(peers int) error {
 type fakeHost struct{}
 
 func (fakeHost) Apply(context.Context, overlay.Plan) error        { return nil }
-func (fakeHost) AttachLane(bpf.Device, bpf.Encapsulation) error   { return nil }
+func (fakeHost) AttachTunnel(bpf.Device, bpf.Encapsulation) error { return nil }
 func (fakeHost) AttachUplink(bpf.Device, bpf.Encapsulation) error { return nil }
 func (fakeHost) SyncForwards([]bpf.Forward) error                 { return nil }
 func (fakeHost) Keep(map[string]bool) error                       { return nil }
@@ -288,7 +288,7 @@ func (w *town) build(i int, name string) *dwelling {
 func (h *dwelling) boot() {
 	h.town.t.Helper()
 	if old := h.lanes; old != nil {
-		for _, l := range old.plan.Lanes {
+		for _, l := range old.plan.Tunnels {
 			h.ns.Run("ip", "link", "delete", l.Device)
 			h.town.cable.mu.Lock()
 			for ends := range h.town.cable.ends {

@@ -59,11 +59,11 @@ func (l *Loop) apply(ctx context.Context, v *View, host host) ([]string, error) 
 // withoutNewPeers returns the plan with no peers on the devices that are not there
 // yet, and whether there is such a device.
 func withoutNewPeers(plan overlay.Plan, host host) (staged overlay.Plan, missing bool) {
-	plan.Lanes = slices.Clone(plan.Lanes)
-	for i, lane := range plan.Lanes {
+	plan.Tunnels = slices.Clone(plan.Tunnels)
+	for i, lane := range plan.Tunnels {
 		if _, there := host.link(lane.Device); !there {
 			missing = true
-			plan.Lanes[i].Peers = nil
+			plan.Tunnels[i].Peers = nil
 		}
 	}
 	return plan, missing
@@ -72,13 +72,13 @@ func withoutNewPeers(plan overlay.Plan, host host) (staged overlay.Plan, missing
 // attachLanes puts the programs on all tunnel devices, and returns their indices by name.
 func (l *Loop) attachLanes(plan overlay.Plan, host host) (map[string]int, error) {
 	index := map[string]int{}
-	for _, lane := range plan.Lanes {
+	for _, lane := range plan.Tunnels {
 		link, there := host.link(lane.Device)
 		if !there {
 			return nil, fmt.Errorf("find lane: device %s: %w", lane.Device, nl.ErrNotFound)
 		}
 		index[lane.Device] = link.Index
-		if err := l.Datapath.AttachLane(bpf.Device{Index: link.Index, Name: lane.Device}, encapsulation(plan.Kind)); err != nil {
+		if err := l.Datapath.AttachTunnel(bpf.Device{Index: link.Index, Name: lane.Device}, encapsulation(plan.Kind)); err != nil {
 			return nil, err
 		}
 	}

@@ -53,7 +53,7 @@ func (r *recorder) AllAddresses() (map[int][]netip.Prefix, error) {
 
 func (r *recorder) Routes(nl.RouteFilter) ([]nl.Route, error) { return nil, nil }
 
-func (r *recorder) AttachLane(d bpf.Device, _ bpf.Encapsulation) error {
+func (r *recorder) AttachTunnel(d bpf.Device, _ bpf.Encapsulation) error {
 	return r.do(fmt.Sprintf("program on %s #%d", d.Name, d.Index))
 }
 
@@ -74,7 +74,7 @@ type lanes struct{ *recorder }
 
 func (l lanes) Apply(_ context.Context, p overlay.Plan) error {
 	peers := 0
-	for _, lane := range p.Lanes {
+	for _, lane := range p.Tunnels {
 		peers += len(lane.Peers)
 		if !slices.ContainsFunc(l.links, func(x nl.Link) bool { return x.Name == lane.Device }) {
 			l.links = append(l.links, nl.Link{Name: lane.Device, Index: 10 + len(l.links), Group: overlay.DeviceGroup})
@@ -83,7 +83,7 @@ func (l lanes) Apply(_ context.Context, p overlay.Plan) error {
 	return l.do(fmt.Sprintf("lanes with %d peers", peers))
 }
 
-func (lanes) Observe() ([]overlay.LaneState, error) { return nil, nil }
+func (lanes) Observe() ([]overlay.TunnelState, error) { return nil, nil }
 func (lanes) Clean() error                          { return nil }
 
 // routes is the recorder's Host.
@@ -103,7 +103,7 @@ func planned() *View {
 	return &View{
 		Self: kube.Node{Name: "self", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
 		Plan: overlay.Plan{
-			Kind: overlay.WireGuard, Lanes: []overlay.Lane{{Device: "sealane0", Peers: make([]overlay.LanePeer, 2)}},
+			Kind: overlay.WireGuard, Tunnels: []overlay.Tunnel{{Device: "sealane0", Peers: make([]overlay.TunnelPeer, 2)}},
 			Forward: []overlay.Forward{{Prefix: netip.MustParsePrefix("10.244.2.0/24"), Kind: overlay.PodRemote, Device: "sealane0"}},
 		},
 	}

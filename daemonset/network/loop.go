@@ -52,7 +52,7 @@ type Host interface {
 
 // Datapath is what the loop needs of the eBPF data path. *bpf.Datapath is one.
 type Datapath interface {
-	AttachLane(bpf.Device, bpf.Encapsulation) error
+	AttachTunnel(bpf.Device, bpf.Encapsulation) error
 	AttachUplink(bpf.Device, bpf.Encapsulation) error
 	SyncForwards([]bpf.Forward) error
 	Keep(names map[string]bool) error
@@ -244,7 +244,7 @@ func (l *Loop) poll(ctx context.Context, timer *time.Timer) scope {
 // most of what the daemon does.
 func (l *Loop) renew(ctx context.Context, timer *time.Timer) scope {
 	left := resync - time.Since(l.applyTime)
-	if left <= 0 || len(l.applied.Lanes) == 0 {
+	if left <= 0 || len(l.applied.Tunnels) == 0 {
 		return lanesOnly // the last pass is old or failed: there is no plan to keep
 	}
 	changed, next := l.security.renew(ctx, l.applied)

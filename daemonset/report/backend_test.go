@@ -22,7 +22,7 @@ func TestBackendReachesReaders(t *testing.T) {
 		backend.UserSpace: {`"backend":"user-space"`, "wireguard (user-space)"},
 		backend.Kernel:    {`"backend":"kernel"`, "wireguard (kernel)"},
 	} {
-		f := &fixture{view: &network.View{}, states: []overlay.LaneState{
+		f := &fixture{view: &network.View{}, states: []overlay.TunnelState{
 			{Device: "sealane-wg00", Kind: overlay.WireGuard, Backend: b, Port: 51871},
 		}}
 		r := f.reporter()

@@ -36,7 +36,7 @@ type Sources struct {
 	View  func() *network.View // nil: no pass yet
 	Keys  *network.Keys        // nil: lanes are not encrypted
 	Lanes interface {
-		Observe() ([]overlay.LaneState, error)
+		Observe() ([]overlay.TunnelState, error)
 	}
 	Enforcer interface{ Status() status.Enforcement }
 	Leases   interface {
@@ -154,7 +154,7 @@ type livePaths struct {
 	active map[string]rotation.Pair // by peer's UID
 }
 
-func (r *Reporter) livePaths(states []overlay.LaneState) livePaths {
+func (r *Reporter) livePaths(states []overlay.TunnelState) livePaths {
 	if r.Keys == nil {
 		return livePaths{}
 	}

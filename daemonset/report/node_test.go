@@ -37,7 +37,7 @@ type fixture struct {
 	counters bpf.Counters
 	leak     *bpf.Leak
 	view     *network.View
-	states   []overlay.LaneState
+	states   []overlay.TunnelState
 }
 
 func (f *fixture) Counters() (bpf.Counters, error) { return f.counters, nil }
@@ -49,7 +49,7 @@ func (f *fixture) LastLeak() (bpf.Leak, bool, error) {
 	return *f.leak, true, nil
 }
 
-func (f *fixture) Observe() ([]overlay.LaneState, error) { return f.states, nil }
+func (f *fixture) Observe() ([]overlay.TunnelState, error) { return f.states, nil }
 func (f *fixture) Status() status.Enforcement            { return status.Enforcement{} }
 func (f *fixture) Leases() []ipam.Lease                  { return make([]ipam.Lease, 3) }
 func (f *fixture) Len() (int, error)                     { return 2, nil }
@@ -92,7 +92,7 @@ func TestReportBeforeTheFirstPass(t *testing.T) {
 func TestReportOfLanes(t *testing.T) {
 	f := &fixture{
 		leak:   &bpf.Leak{Index: 2, Source: netip.MustParseAddr("10.244.1.5"), Destination: netip.MustParseAddr("10.244.2.5"), Reason: bpf.ReasonLeakEgress},
-		states: []overlay.LaneState{{Device: "sealane0", Port: 51871, Backend: backend.Kernel}},
+		states: []overlay.TunnelState{{Device: "sealane0", Port: 51871, Backend: backend.Kernel}},
 		view: &network.View{
 			Self: kube.Node{Name: "n1", UID: "u1"}, Uplinks: []string{"eth0"}, Revocations: 7,
 			Plan:  overlay.Plan{MTU: 1420},

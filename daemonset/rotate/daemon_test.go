@@ -326,11 +326,11 @@ func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Deci
 // prepare makes devices that are missing, without peers, and routes.
 func (d *daemon) prepare(ctx context.Context, plan overlay.Plan) error {
 	staged := plan
-	staged.Lanes = slices.Clone(plan.Lanes)
+	staged.Tunnels = slices.Clone(plan.Tunnels)
 	missing := false
-	for i, l := range staged.Lanes {
+	for i, l := range staged.Tunnels {
 		if _, err := d.links.LinkByName(l.Device); err != nil {
-			staged.Lanes[i].Peers, missing = nil, true
+			staged.Tunnels[i].Peers, missing = nil, true
 		}
 	}
 	if missing {

@@ -24,7 +24,7 @@ type Path struct {
 }
 
 // NewPaths sorts what the kernel shows by peers' keys; of lanes with own keys alone.
-func NewPaths(own []keymgr.WGKey, lanes []overlay.LaneState) Paths {
+func NewPaths(own []keymgr.WGKey, lanes []overlay.TunnelState) Paths {
 	index := Paths{}
 	for _, l := range lanes {
 		i := slices.IndexFunc(own, func(k keymgr.WGKey) bool { return k.Public == l.Key })

@@ -142,7 +142,7 @@ func (p *Pass) Commit() bool {
 
 // Step makes a decision on a new scene. It acts on it too: it makes and removes keys
 // on disk, and begins the exchanges that are due. What concerns lanes is the caller's.
-func (p *Pass) Step(ctx context.Context, s Scene, lanes []overlay.LaneState) (rotation.Decision, error) {
+func (p *Pass) Step(ctx context.Context, s Scene, lanes []overlay.TunnelState) (rotation.Decision, error) {
 	d, err := p.rotator.decide(ctx, s, lanes)
 	if err != nil {
 		return d, err
@@ -170,7 +170,7 @@ func bootTime() (time.Time, error) {
 
 // decide makes a decision on a new scene, makes and removes keys as it says, and
 // begins the exchanges that it asks for.
-func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.LaneState) (rotation.Decision, error) {
+func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelState) (rotation.Decision, error) {
 	r.scene = s
 	partners := map[string]partner{}
 	for _, p := range s.Peers {
@@ -213,7 +213,7 @@ func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.LaneState
 // Poll checks, between passes, whether the kernel shows something that changes the
 // last decision, and begins the exchanges that are due. It reports whether a pass is
 // needed, and otherwise how long nothing is expected to happen.
-func (r *Rotator) Poll(ctx context.Context, lanes []overlay.LaneState) (changed bool, next time.Duration) {
+func (r *Rotator) Poll(ctx context.Context, lanes []overlay.TunnelState) (changed bool, next time.Duration) {
 	asked := map[string]rotation.Slot{}
 	d := r.step(lanes, asked)
 	r.ask(ctx, asked)
@@ -224,7 +224,7 @@ func (r *Rotator) Poll(ctx context.Context, lanes []overlay.LaneState) (changed 
 	return false, d.Next
 }
 
-func (r *Rotator) step(lanes []overlay.LaneState, asked map[string]rotation.Slot) rotation.Decision {
+func (r *Rotator) step(lanes []overlay.TunnelState, asked map[string]rotation.Slot) rotation.Decision {
 	d := r.machine.Step(r.input(lanes))
 	for uid, p := range d.Peers {
 		if p.Exchange != nil {
@@ -263,7 +263,7 @@ func (r *Rotator) note(d rotation.Decision, why rotation.Reason) {
 }
 
 // input puts together what the machine is told.
-func (r *Rotator) input(lanes []overlay.LaneState) rotation.Input {
+func (r *Rotator) input(lanes []overlay.TunnelState) rotation.Input {
 	s := r.scene
 	in := rotation.Input{
 		Now: time.Now(), Ready: r.ready, Boot: r.boot, Requested: s.Request.At, Compromised: s.Request.Compromised, Own: r.own(s.Published),

@@ -27,7 +27,7 @@ type member struct {
 	verifier *keymgr.Verifier
 	events   *told
 	peers    []*member
-	lanes    []overlay.LaneState
+	lanes    []overlay.TunnelState
 	request  kube.RotationRequest
 	clock    *keytest.Clock
 }
@@ -113,8 +113,8 @@ func (m *member) newest() keymgr.WGKey {
 }
 
 // lane is one in the kernel, with a session of now if it is live.
-func (m *member) lane(own keymgr.WGKey, theirs keymgr.PublicKey, at time.Time) overlay.LaneState {
-	return overlay.LaneState{Key: own.Public, Peers: []overlay.PeerState{{
+func (m *member) lane(own keymgr.WGKey, theirs keymgr.PublicKey, at time.Time) overlay.TunnelState {
+	return overlay.TunnelState{Key: own.Public, Peers: []overlay.PeerState{{
 		Key: theirs, Preshared: m.mode != keymgr.PSKOff, LastHandshake: at, Received: 1, Sent: 1,
 	}}}
 }
@@ -170,7 +170,7 @@ func TestKeysAreMadeAndRemoved(t *testing.T) {
 func TestGlanceSeesTheKernel(t *testing.T) {
 	a, b := couple(t, keymgr.PSKOff)
 	first, theirs := a.newest(), b.newest().Public
-	a.lanes = []overlay.LaneState{a.lane(first, theirs, time.Now())}
+	a.lanes = []overlay.TunnelState{a.lane(first, theirs, time.Now())}
 	if d := a.decide(); !d.Peers[b.Live.ID.UID].Live || d.Peers[b.Live.ID.UID].Active != a.slot(b) {
 		t.Errorf("%+v, want a live lane", d.Peers)
 	}
@@ -196,8 +196,8 @@ func TestGlanceSeesTheKernel(t *testing.T) {
 	if d := a.decide(); d.Peers[b.Live.ID.UID].Active != a.slot(b) || a.Shown().Decision.State != rotation.Published {
 		t.Errorf("active %v, want the new lane", d.Peers[b.Live.ID.UID].Active)
 	}
-	stranger := overlay.LaneState{Key: keymgr.PublicKey{9}, Peers: a.lanes[1].Peers}
-	if got := NewPaths(a.Identity.WGKeys().All(), []overlay.LaneState{stranger}); len(got) != 0 {
+	stranger := overlay.TunnelState{Key: keymgr.PublicKey{9}, Peers: a.lanes[1].Peers}
+	if got := NewPaths(a.Identity.WGKeys().All(), []overlay.TunnelState{stranger}); len(got) != 0 {
 		t.Errorf("a lane with another's key: %v", got)
 	}
 }
@@ -290,7 +290,7 @@ func TestRefusalLeavesTheOldLane(t *testing.T) {
 	a.exchange()
 	first, old := a.newest(), a.slot(b)
 	before, _ := a.Preshared(first.Generation, b.newest().Public)
-	a.lanes = []overlay.LaneState{a.lane(first, b.newest().Public, time.Now())}
+	a.lanes = []overlay.TunnelState{a.lane(first, b.newest().Public, time.Now())}
 	a.clock.Add(2 * time.Second)
 	a.request.At = first.Created.Add(time.Second)
 	a.decide()

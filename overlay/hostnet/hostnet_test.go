@@ -30,10 +30,10 @@ func prefixes(texts ...string) []netip.Prefix {
 func example() overlay.Plan {
 	return overlay.Plan{
 		Routes: []overlay.Route{
-			{Dst: netip.MustParsePrefix("10.0.0.0/16"), Metric: overlay.GuardMetric, Unreachable: true},
+			{Dst: netip.MustParsePrefix("10.0.0.0/16"), Metric: overlay.UnreachableMetric, Unreachable: true},
 			{Dst: netip.MustParsePrefix("10.0.2.0/24"), Device: "sealane-wg00", Src: netip.MustParseAddr("192.0.2.1"), MTU: 1400},
 			{Dst: netip.MustParsePrefix("192.0.2.2/32"), Device: "sealane-wg00", Table: overlay.RouteTable, MTU: 1400},
-			{Dst: netip.MustParsePrefix("192.0.2.2/32"), Table: overlay.RouteTable, Metric: overlay.GuardMetric, Unreachable: true},
+			{Dst: netip.MustParsePrefix("192.0.2.2/32"), Table: overlay.RouteTable, Metric: overlay.UnreachableMetric, Unreachable: true},
 			{Dst: netip.MustParsePrefix("fd00:0:0:2::/64"), Device: "sealane-wg00", Src: netip.MustParseAddr("2001:db8::1"), MTU: 1400},
 		},
 		Rules: []overlay.Rule{

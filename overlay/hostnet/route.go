@@ -53,7 +53,7 @@ func (h *Host) ownRoutes() (map[nl.Route]bool, error) {
 	}
 	lanes := map[int]bool{}
 	for _, l := range links {
-		lanes[l.Index] = strings.HasPrefix(l.Name, overlay.LanePrefix)
+		lanes[l.Index] = strings.HasPrefix(l.Name, overlay.DevicePrefix)
 	}
 	own := map[nl.Route]bool{}
 	for _, r := range routes {

@@ -99,7 +99,7 @@ func (t table) set(f family, name string, prefixes []netip.Prefix) {
 // by a dollar sign.
 func (t table) rule(chain, comment, text string, f family) {
 	text = strings.NewReplacer(
-		"$lanes", fmt.Sprintf("%q", overlay.LanePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
+		"$lanes", fmt.Sprintf("%q", overlay.DevicePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
 		"$out_of_lane", fmt.Sprintf("%#x", outOfLane), "$into_lane", fmt.Sprintf("%#x", intoLane),
 		"$answer", fmt.Sprintf("%#x", answerMark), "$is_forwarded", fmt.Sprintf("%#x", forwardedMark),
 		"$ip", f.match, "$multicast", f.multicast, "$f", f.suffix,

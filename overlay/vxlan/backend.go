@@ -38,7 +38,7 @@ func (b *Backend) Apply(_ context.Context, p overlay.Plan) error {
 	if p.Kind != overlay.VXLAN {
 		return fmt.Errorf("apply plan of kind %q: %w", p.Kind, ErrKind)
 	}
-	for _, lane := range p.Lanes {
+	for _, lane := range p.Tunnels {
 		if err := b.ensure(lane, p); err != nil {
 			return fmt.Errorf("lane %s: %w", lane.Device, err)
 		}
@@ -46,7 +46,7 @@ func (b *Backend) Apply(_ context.Context, p overlay.Plan) error {
 	return nil
 }
 
-func (b *Backend) ensure(lane overlay.Lane, p overlay.Plan) error {
+func (b *Backend) ensure(lane overlay.Tunnel, p overlay.Plan) error {
 	l, err := b.links.LinkByName(lane.Device)
 	if err == nil && (l.Kind != kind || !bytes.Equal(l.MAC, overlay.VXLANMAC())) {
 		err = errors.Join(nl.ErrNotFound, b.links.DeleteLink(lane.Device))
@@ -64,7 +64,7 @@ func (b *Backend) ensure(lane overlay.Lane, p overlay.Plan) error {
 }
 
 // Observe reads the lane. Who its peers are, the data path knows.
-func (b *Backend) Observe() ([]overlay.LaneState, error) {
+func (b *Backend) Observe() ([]overlay.TunnelState, error) {
 	l, err := b.links.LinkByName(overlay.VXLANDevice)
 	if errors.Is(err, nl.ErrNotFound) {
 		return nil, nil
@@ -72,7 +72,7 @@ func (b *Backend) Observe() ([]overlay.LaneState, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []overlay.LaneState{{
+	return []overlay.TunnelState{{
 		Device: l.Name, Index: l.Index, Kind: overlay.VXLAN, Backend: backend.Kernel, Port: overlay.VXLANPort, MTU: l.MTU, Up: l.Up,
 	}}, nil
 }

@@ -21,7 +21,7 @@ import (
 func plan(mtu int, addresses ...string) overlay.Plan {
 	p := overlay.Plan{
 		Kind: overlay.VXLAN, MTU: mtu,
-		Lanes: []overlay.Lane{{Device: overlay.VXLANDevice, Port: overlay.VXLANPort}},
+		Tunnels: []overlay.Tunnel{{Device: overlay.VXLANDevice, Port: overlay.VXLANPort}},
 	}
 	for _, a := range addresses {
 		p.Addresses = append(p.Addresses, netip.MustParsePrefix(a))

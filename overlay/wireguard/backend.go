@@ -25,7 +25,7 @@ import (
 )
 
 // devicePrefix is of every WireGuard lane's name.
-const devicePrefix = overlay.LanePrefix + "wg"
+const devicePrefix = overlay.DevicePrefix + "wg"
 
 // kernelKind is the kind of the kernel's own WireGuard devices.
 const kernelKind = "wireguard"
@@ -127,7 +127,7 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var errs []error
-	for _, lane := range p.Lanes {
+	for _, lane := range p.Tunnels {
 		if err := b.applyLane(ctx, p, lane); err != nil {
 			errs = append(errs, fmt.Errorf("lane %s: %w", lane.Device, err))
 		}
@@ -135,7 +135,7 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	links, err := b.devices()
 	errs = append(errs, err)
 	for _, l := range links {
-		if _, wanted := p.Lane(l.Name); !wanted {
+		if _, wanted := p.Tunnel(l.Name); !wanted {
 			b.log.Info("lane not planned any more, deleting it", "device", l.Name)
 			errs = append(errs, b.deleteLane(ctx, l.Name))
 		}
@@ -143,7 +143,7 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	return errors.Join(errs...)
 }
 
-func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.Lane) error {
+func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.Tunnel) error {
 	for _, peer := range lane.Peers {
 		if !peer.Key.Valid() {
 			return fmt.Errorf("peer %s: %w", peer.ID, ErrUnverified)
@@ -179,7 +179,7 @@ func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.La
 }
 
 // configure writes the difference between the lane and the device.
-func (b *Backend) configure(lane overlay.Lane, dev *wgtypes.Device, s situation) error {
+func (b *Backend) configure(lane overlay.Tunnel, dev *wgtypes.Device, s situation) error {
 	s.now, s.endpoints = time.Now(), b.endpoints[lane.Device]
 	if b.shared != nil {
 		s.preshared = func(peer keymgr.PublicKey) (keymgr.PresharedKey, bool) { return b.shared(lane.Own, peer) }
@@ -201,7 +201,7 @@ func (b *Backend) configure(lane overlay.Lane, dev *wgtypes.Device, s situation)
 }
 
 // ensureDevice returns the lane's device, with its key and port.
-func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Lane, key keymgr.PrivateKey) (*wgtypes.Device, error) {
+func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Tunnel, key keymgr.PrivateKey) (*wgtypes.Device, error) {
 	public, err := key.Public()
 	if err != nil {
 		return nil, err
@@ -262,7 +262,7 @@ func isGone(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, errConnRefused)
 }
 
-func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Lane) (*wgtypes.Device, error) {
+func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Tunnel) (*wgtypes.Device, error) {
 	var err error
 	if b.kernel {
 		// What has the name and is no WireGuard device is a TUN device of a time
@@ -285,7 +285,7 @@ func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Lane) (*wgty
 }
 
 // tellMTU lets the process know of a new MTU; the kernel's devices see it themselves.
-func (b *Backend) tellMTU(ctx context.Context, mtu int, lane overlay.Lane) error {
+func (b *Backend) tellMTU(ctx context.Context, mtu int, lane overlay.Tunnel) error {
 	l, err := b.links.LinkByName(lane.Device)
 	if err != nil || l.Kind == kernelKind || l.MTU == mtu {
 		return err

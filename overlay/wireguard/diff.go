@@ -41,7 +41,7 @@ type situation struct {
 
 // diff returns what has to be sent to the device so that its peers are as planned.
 // The order matters: who gets addresses comes before who leaves.
-func diff(lane overlay.Lane, have []wgtypes.Peer, s situation) ([]wgtypes.PeerConfig, error) {
+func diff(lane overlay.Tunnel, have []wgtypes.Peer, s situation) ([]wgtypes.PeerConfig, error) {
 	byKey := make(map[keymgr.PublicKey]wgtypes.Peer, len(have))
 	for _, p := range have {
 		byKey[keymgr.PublicKey(p.PublicKey)] = p
@@ -72,7 +72,7 @@ func diff(lane overlay.Lane, have []wgtypes.Peer, s situation) ([]wgtypes.PeerCo
 }
 
 // diffPeer compares one peer; have is the zero Peer if it is new.
-func diffPeer(want overlay.LanePeer, have wgtypes.Peer, s situation) (wgtypes.PeerConfig, bool, error) {
+func diffPeer(want overlay.TunnelPeer, have wgtypes.Peer, s situation) (wgtypes.PeerConfig, bool, error) {
 	key := want.Key.Key()
 	shared, err := s.sharedKey(want, have)
 	if err != nil {
@@ -101,7 +101,7 @@ func diffPeer(want overlay.LanePeer, have wgtypes.Peer, s situation) (wgtypes.Pe
 
 // sharedKey returns the preshared key that the peer is to have, zero for none. A
 // daemon that has just started finds them in the devices.
-func (s situation) sharedKey(want overlay.LanePeer, have wgtypes.Peer) (wgtypes.Key, error) {
+func (s situation) sharedKey(want overlay.TunnelPeer, have wgtypes.Peer) (wgtypes.Key, error) {
 	if !want.Preshared {
 		return wgtypes.Key{}, nil
 	}
@@ -116,7 +116,7 @@ func (s situation) sharedKey(want overlay.LanePeer, have wgtypes.Peer) (wgtypes.
 	return have.PresharedKey, nil
 }
 
-func (s situation) interval(want overlay.LanePeer) time.Duration {
+func (s situation) interval(want overlay.TunnelPeer) time.Duration {
 	if want.Initiate || s.announce && !want.Preshared {
 		return keepalive
 	}
@@ -126,7 +126,7 @@ func (s situation) interval(want overlay.LanePeer) time.Duration {
 // wantsEndpoint says whether the planned endpoint has to be set again: it is not
 // where the peer is now, and either the plan has changed or the session is dead, so
 // that nobody can be heard from where the peer was last.
-func (s situation) wantsEndpoint(want overlay.LanePeer, have wgtypes.Peer) bool {
+func (s situation) wantsEndpoint(want overlay.TunnelPeer, have wgtypes.Peer) bool {
 	if addrPort(have.Endpoint) == want.Endpoint {
 		return false
 	}
@@ -138,7 +138,7 @@ func (s situation) wantsEndpoint(want overlay.LanePeer, have wgtypes.Peer) bool 
 
 // orphans returns the addresses that a peer which stays must lose and that no
 // other peer gets.
-func orphans(lane overlay.Lane, have map[keymgr.PublicKey]wgtypes.Peer, owners map[netip.Prefix]bool) []net.IPNet {
+func orphans(lane overlay.Tunnel, have map[keymgr.PublicKey]wgtypes.Peer, owners map[netip.Prefix]bool) []net.IPNet {
 	var out []net.IPNet
 	for _, want := range lane.Peers {
 		for _, n := range have[want.Key.Key()].AllowedIPs {

@@ -39,8 +39,8 @@ func newKeyring(t *testing.T, names ...string) keyring {
 	return k
 }
 
-func (k keyring) peer(name, at string, initiate bool, allowed ...string) overlay.LanePeer {
-	p := overlay.LanePeer{Key: k[name], Endpoint: endpoint(at), Initiate: initiate}
+func (k keyring) peer(name, at string, initiate bool, allowed ...string) overlay.TunnelPeer {
+	p := overlay.TunnelPeer{Key: k[name], Endpoint: endpoint(at), Initiate: initiate}
 	for _, a := range allowed {
 		p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(a))
 	}
@@ -88,59 +88,59 @@ func TestDiff(t *testing.T) {
 	b := k.peer("b", "192.0.2.2:1", false, "10.0.2.0/24")
 	for _, tt := range []struct {
 		name   string
-		before []overlay.LanePeer
+		before []overlay.TunnelPeer
 		roamed string // where peer a was heard of last, if elsewhere
 		silent time.Duration
 		forget bool // the daemon has restarted
-		after  []overlay.LanePeer
+		after  []overlay.TunnelPeer
 		want   string
 	}{
-		{name: "nothing", before: []overlay.LanePeer{a, b}, after: []overlay.LanePeer{a, b}},
-		{name: "first peers", after: []overlay.LanePeer{a, b}, want: `
+		{name: "nothing", before: []overlay.TunnelPeer{a, b}, after: []overlay.TunnelPeer{a, b}},
+		{name: "first peers", after: []overlay.TunnelPeer{a, b}, want: `
 a endpoint 192.0.2.1:1 keepalive 25s +10.0.1.0/24 +192.0.2.1/32
 b endpoint 192.0.2.2:1 +10.0.2.0/24`},
-		{name: "peer goes", before: []overlay.LanePeer{a, b}, after: []overlay.LanePeer{b}, want: "\na remove"},
-		{name: "peer moves", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{
+		{name: "peer goes", before: []overlay.TunnelPeer{a, b}, after: []overlay.TunnelPeer{b}, want: "\na remove"},
+		{name: "peer moves", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{
 			k.peer("a", "192.0.2.9:1", true, "10.0.1.0/24", "192.0.2.1/32"),
 		}, want: "\na update endpoint 192.0.2.9:1"},
-		{name: "range is added", before: []overlay.LanePeer{b}, after: []overlay.LanePeer{
+		{name: "range is added", before: []overlay.TunnelPeer{b}, after: []overlay.TunnelPeer{
 			k.peer("b", "192.0.2.2:1", false, "10.0.2.0/24", "10.0.9.0/24"),
 		}, want: "\nb update +10.0.9.0/24"},
-		{name: "range is taken away and the rest is not touched", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{
+		{name: "range is taken away and the rest is not touched", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{
 			k.peer("a", "192.0.2.1:1", true, "10.0.1.0/24"),
 		}, want: "\nnobody +192.0.2.1/32\nnobody remove"},
-		{name: "range changes its owner in one step", before: []overlay.LanePeer{a, b}, after: []overlay.LanePeer{
+		{name: "range changes its owner in one step", before: []overlay.TunnelPeer{a, b}, after: []overlay.TunnelPeer{
 			k.peer("a", "192.0.2.1:1", true, "192.0.2.1/32"), k.peer("b", "192.0.2.2:1", false, "10.0.1.0/24", "10.0.2.0/24"),
 		}, want: "\nb update +10.0.1.0/24"},
-		{name: "new key takes over before the old one goes", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{
+		{name: "new key takes over before the old one goes", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{
 			k.peer("c", "192.0.2.1:1", true, "10.0.1.0/24", "192.0.2.1/32"),
 		}, want: `
 c endpoint 192.0.2.1:1 keepalive 25s +10.0.1.0/24 +192.0.2.1/32
 a remove`},
-		{name: "the other side starts from now on", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{
+		{name: "the other side starts from now on", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{
 			k.peer("a", "192.0.2.1:1", false, "10.0.1.0/24", "192.0.2.1/32"),
 		}, want: "\na update keepalive 0s"},
 		{
-			name: "a peer that has roamed is left there", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{a},
+			name: "a peer that has roamed is left there", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{a},
 			roamed: "198.51.100.7:4242", silent: time.Minute,
 		},
 		{
-			name: "a peer that has roamed and is silent is called at home", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{a},
+			name: "a peer that has roamed and is silent is called at home", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{a},
 			roamed: "198.51.100.7:4242", silent: 4 * time.Minute, want: "\na update endpoint 192.0.2.1:1",
 		},
 		{
-			name: "after a restart the plan counts", before: []overlay.LanePeer{a}, after: []overlay.LanePeer{a},
+			name: "after a restart the plan counts", before: []overlay.TunnelPeer{a}, after: []overlay.TunnelPeer{a},
 			roamed: "198.51.100.7:4242", silent: time.Minute, forget: true, want: "\na update endpoint 192.0.2.1:1",
 		},
 		{
-			name: "a peer that has roamed and moves", before: []overlay.LanePeer{a}, roamed: "198.51.100.7:4242", silent: time.Minute,
-			after: []overlay.LanePeer{k.peer("a", "192.0.2.9:1", true, "10.0.1.0/24", "192.0.2.1/32")},
+			name: "a peer that has roamed and moves", before: []overlay.TunnelPeer{a}, roamed: "198.51.100.7:4242", silent: time.Minute,
+			after: []overlay.TunnelPeer{k.peer("a", "192.0.2.9:1", true, "10.0.1.0/24", "192.0.2.1/32")},
 			want:  "\na update endpoint 192.0.2.9:1",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFake(t)
-			f.apply(mustDiff(t, overlay.Lane{Peers: tt.before}, nil, situation{now: now}))
+			f.apply(mustDiff(t, overlay.Tunnel{Peers: tt.before}, nil, situation{now: now}))
 			s := situation{now: now, endpoints: map[keymgr.PublicKey]netip.AddrPort{}}
 			for _, p := range tt.before {
 				if !tt.forget {
@@ -151,7 +151,7 @@ a remove`},
 			if tt.roamed != "" {
 				f.handshake(k.wg("a"), endpoint(tt.roamed), now.Add(-tt.silent))
 			}
-			got := mustDiff(t, overlay.Lane{Peers: tt.after}, f.dev.Peers, s)
+			got := mustDiff(t, overlay.Tunnel{Peers: tt.after}, f.dev.Peers, s)
 			if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), strings.TrimSuffix(k.text(got), "\n")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -161,7 +161,7 @@ a remove`},
 
 func TestDiffAnnounces(t *testing.T) {
 	k := newKeyring(t, "a", "b")
-	lane := overlay.Lane{Peers: []overlay.LanePeer{k.peer("a", "192.0.2.1:1", true), k.peer("b", "192.0.2.2:1", false)}}
+	lane := overlay.Tunnel{Peers: []overlay.TunnelPeer{k.peer("a", "192.0.2.1:1", true), k.peer("b", "192.0.2.2:1", false)}}
 	f := newFake(t)
 	f.apply(mustDiff(t, lane, nil, situation{announce: true}))
 	if f.poked[k.wg("a")] != 1 || f.poked[k.wg("b")] != 1 {
@@ -176,7 +176,7 @@ func TestDiffAnnounces(t *testing.T) {
 	}
 }
 
-func mustDiff(t *testing.T, lane overlay.Lane, have []wgtypes.Peer, s situation) []wgtypes.PeerConfig {
+func mustDiff(t *testing.T, lane overlay.Tunnel, have []wgtypes.Peer, s situation) []wgtypes.PeerConfig {
 	t.Helper()
 	out, err := diff(lane, have, s)
 	if err != nil {
@@ -198,11 +198,11 @@ func TestDiffOfPresharedKeys(t *testing.T) {
 			return key, peer == a.Key.Key() && !key.IsZero()
 		}}
 	}
-	got, err := diff(overlay.Lane{Peers: []overlay.LanePeer{a, b}}, nil, knows(keymgr.PresharedKey{}))
+	got, err := diff(overlay.Tunnel{Peers: []overlay.TunnelPeer{a, b}}, nil, knows(keymgr.PresharedKey{}))
 	if !errors.Is(err, ErrNoPresharedKey) || len(got) != 1 || got[0].PublicKey != k.wg("b") {
 		t.Fatalf("without a key: %s, %v", k.text(got), err)
 	}
-	lane := overlay.Lane{Peers: []overlay.LanePeer{a}}
+	lane := overlay.Tunnel{Peers: []overlay.TunnelPeer{a}}
 	for _, step := range []struct {
 		name    string
 		knows   keymgr.PresharedKey
@@ -227,7 +227,7 @@ func TestDiffOfPresharedKeys(t *testing.T) {
 		}
 	}
 	a.Preshared = false
-	f.apply(mustDiff(t, overlay.Lane{Peers: []overlay.LanePeer{a}}, f.dev.Peers, knows(keymgr.PresharedKey{2})))
+	f.apply(mustDiff(t, overlay.Tunnel{Peers: []overlay.TunnelPeer{a}}, f.dev.Peers, knows(keymgr.PresharedKey{2})))
 	if f.dev.Peers[0].PresharedKey != (wgtypes.Key{}) {
 		t.Error("a key that is not wanted stays")
 	}
@@ -240,7 +240,7 @@ func TestDiffDoesNotAnnouncePresharedPeers(t *testing.T) {
 	a.Preshared = true
 	f := newFake(t)
 	s := situation{announce: true, preshared: func(keymgr.PublicKey) (keymgr.PresharedKey, bool) { return keymgr.PresharedKey{1}, true }}
-	f.apply(mustDiff(t, overlay.Lane{Peers: []overlay.LanePeer{a}}, nil, s))
+	f.apply(mustDiff(t, overlay.Tunnel{Peers: []overlay.TunnelPeer{a}}, nil, s))
 	if f.poked[k.wg("a")] != 0 {
 		t.Error("a handshake crosses the peer's own")
 	}
@@ -253,8 +253,8 @@ func (f *fakeDevice) apply(peers []wgtypes.PeerConfig) {
 }
 
 // randomLane gives addresses of a small stock to peers of a small stock.
-func randomLane(rng *rand.Rand, k keyring, names []string) overlay.Lane {
-	var lane overlay.Lane
+func randomLane(rng *rand.Rand, k keyring, names []string) overlay.Tunnel {
+	var lane overlay.Tunnel
 	stock := []string{"10.0.1.0/24", "10.0.2.0/24", "10.0.0.0/16", "192.0.2.1/32", "192.0.2.2/32", "fd00:1::/64", "2001:db8::1/128"}
 	rng.Shuffle(len(stock), func(i, j int) { stock[i], stock[j] = stock[j], stock[i] })
 	for _, name := range names {
@@ -298,7 +298,7 @@ func TestDiffAlwaysReachesThePlan(t *testing.T) {
 	}
 }
 
-func keptOwners(f *fakeDevice, lane overlay.Lane) map[netip.Prefix]wgtypes.Key {
+func keptOwners(f *fakeDevice, lane overlay.Tunnel) map[netip.Prefix]wgtypes.Key {
 	kept := map[netip.Prefix]wgtypes.Key{}
 	for _, p := range lane.Peers {
 		for _, a := range p.AllowedIPs {
@@ -310,7 +310,7 @@ func keptOwners(f *fakeDevice, lane overlay.Lane) map[netip.Prefix]wgtypes.Key {
 	return kept
 }
 
-func reached(f *fakeDevice, lane overlay.Lane) error {
+func reached(f *fakeDevice, lane overlay.Tunnel) error {
 	if len(f.dev.Peers) != len(lane.Peers) {
 		return fmt.Errorf("%d peers, want %d", len(f.dev.Peers), len(lane.Peers))
 	}

@@ -28,12 +28,12 @@ const errConnRefused = unix.ECONNREFUSED
 const configSockets = "/var/run/wireguard/" + devicePrefix + "*.sock"
 
 // Observe reads the lanes. A lane that nobody serves at the moment has no key.
-func (b *Backend) Observe() ([]overlay.LaneState, error) {
+func (b *Backend) Observe() ([]overlay.TunnelState, error) {
 	links, err := b.devices()
 	if err != nil {
 		return nil, err
 	}
-	var out []overlay.LaneState
+	var out []overlay.TunnelState
 	var errs []error
 	for _, l := range links {
 		s := laneState(l)
@@ -43,16 +43,16 @@ func (b *Backend) Observe() ([]overlay.LaneState, error) {
 		case !isGone(err):
 			errs = append(errs, fmt.Errorf("read lane %s: %w", l.Name, err))
 		}
-		out = append(out, s.LaneState)
+		out = append(out, s.TunnelState)
 	}
-	slices.SortFunc(out, func(a, b overlay.LaneState) int { return strings.Compare(a.Device, b.Device) })
+	slices.SortFunc(out, func(a, b overlay.TunnelState) int { return strings.Compare(a.Device, b.Device) })
 	return out, errors.Join(errs...)
 }
 
-type state struct{ overlay.LaneState }
+type state struct{ overlay.TunnelState }
 
 func laneState(l nl.Link) *state {
-	s := &state{overlay.LaneState{
+	s := &state{overlay.TunnelState{
 		Device: l.Name, Index: l.Index, Kind: overlay.WireGuard, Backend: backend.Kernel,
 		MTU: l.MTU, Up: l.Up, Encrypted: true,
 	}}

@@ -60,10 +60,10 @@ func (k *kernel) install(n *node, i int, p rotation.Pair) {
 }
 
 // observe dumps the devices.
-func (k *kernel) observe(n *node) []overlay.LaneState {
+func (k *kernel) observe(n *node) []overlay.TunnelState {
 	now := n.w.clock.Now()
 	own := n.identity.WGKeys().All()
-	lanes := make([]overlay.LaneState, 2*len(own))
+	lanes := make([]overlay.TunnelState, 2*len(own))
 	for x, key := range own {
 		lanes[2*x].Key, lanes[2*x+1].Key = key.Public, key.Public
 	}

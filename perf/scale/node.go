@@ -160,7 +160,7 @@ func (n *node) pass() {
 	n.take()
 	sim.Measure(&n.spent.Decode, n.read)
 	sim.Measure(&n.spent.Verify, n.verify)
-	var lanes []overlay.LaneState
+	var lanes []overlay.TunnelState
 	sim.Measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
 	asks := map[string]rotation.Slot{}
 	var d rotation.Decision
@@ -211,7 +211,7 @@ func (n *node) glance() {
 	n.spent.glances++
 	var d rotation.Decision
 	changed := false
-	var lanes []overlay.LaneState
+	var lanes []overlay.TunnelState
 	sim.Measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
 	sim.Measure(&n.spent.Decide, func() {
 		d = n.machine.Step(n.input(lanes))
@@ -270,7 +270,7 @@ func (n *node) verify() {
 }
 
 // input puts together what the machine is told, as the agent does.
-func (n *node) input(lanes []overlay.LaneState) rotation.Input {
+func (n *node) input(lanes []overlay.TunnelState) rotation.Input {
 	own := n.identity.WGKeys().All()
 	in := rotation.Input{Now: n.w.clock.Now(), Ready: n.ready, Boot: n.boot, Requested: n.asked}
 	since := map[uint64]time.Time{}

@@ -197,7 +197,7 @@ func (w *world) boot(n *node) {
 	n.kernel = kernel{links: make([][]link, len(w.authors)), active: make([]rotation.Slot, len(w.authors))}
 	n.paired = make([]map[rotation.Slot]rotation.Pairing, len(w.authors))
 	n.peers = make([]keymgr.Peer, len(w.authors))
-	n.plan.Lanes = nil
+	n.plan.Tunnels = nil
 	n.busy = now.Add(sim.Measure(&n.spent.Start, func() { w.fail(n.start()) }))
 	for i, a := range w.authors {
 		n.inbox, n.from = append(n.inbox, a.line), append(n.from, i)

@@ -161,9 +161,9 @@ func (n *node) connect(peer overlay.Peer) {
 	n.mtu = plan.MTU
 	n.do(func() error { return n.datapath.AttachUplink(n.device(uplinkName), bpf.L2) })
 	bare := plan
-	bare.Lanes = slices.Clone(plan.Lanes)
-	for i := range bare.Lanes {
-		bare.Lanes[i].Peers = nil
+	bare.Tunnels = slices.Clone(plan.Tunnels)
+	for i := range bare.Tunnels {
+		bare.Tunnels[i].Peers = nil
 	}
 	n.do(func() error { return n.lanes.Apply(n.t.Context(), bare) })
 	n.do(func() error { return n.datapath.SyncForwards(n.attachLanes(plan)) })
@@ -178,10 +178,10 @@ func (n *node) attachLanes(plan overlay.Plan) []bpf.Forward {
 		e = bpf.L2
 	}
 	index := map[string]int{}
-	for _, l := range plan.Lanes {
+	for _, l := range plan.Tunnels {
 		dev := n.device(l.Device)
 		index[l.Device] = dev.Index
-		if err := n.datapath.AttachLane(dev, e); err != nil {
+		if err := n.datapath.AttachTunnel(dev, e); err != nil {
 			n.t.Error(err)
 		}
 	}
