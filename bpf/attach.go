@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -154,87 +152,6 @@ func (d *Datapath) detach(dev Device, dir nl.Direction) error {
 	return d.links.DetachClsact(dev.Index, dir)
 }
 
-// Keep forgets the pinned links of every device that is not in names: devices
-// that went while the daemon was away.
-func (d *Datapath) Keep(names map[string]bool) error {
-	entries, err := os.ReadDir(d.linkPins())
-	if err != nil {
-		return fmt.Errorf("list pinned links: %w", err)
-	}
-	keep := map[string]bool{}
-	for name := range names {
-		for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
-			keep[filepath.Base(d.linkPin(name, dir))] = true
-		}
-	}
-	var errs []error
-	for _, e := range entries {
-		if !keep[e.Name()] {
-			errs = append(errs, removeIfPresent(filepath.Join(d.linkPins(), e.Name())))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// linkPins is the same folder for every layout of the maps: programs of one are
-// replaced by those of the next.
-func (d *Datapath) linkPins() string { return filepath.Join(filepath.Dir(d.pins), "links") }
-
-// Retire removes the maps of other layouts, and what they pin. It is for a daemon
-// that has replaced all programs that an earlier version attached.
-func (d *Datapath) Retire() error {
-	others, err := d.otherLayouts()
-	errs := []error{err}
-	for _, old := range others {
-		errs = append(errs, os.RemoveAll(old))
-	}
-	return errors.Join(errs...)
-}
-
-// otherLayouts are the folders with the maps of other versions.
-func (d *Datapath) otherLayouts() ([]string, error) {
-	root := filepath.Dir(d.pins)
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return nil, fmt.Errorf("list pins: %w", err)
-	}
-	var all []string
-	for _, e := range entries {
-		if old := filepath.Join(root, e.Name()); old != d.pins && old != d.linkPins() {
-			all = append(all, old)
-		}
-	}
-	return all, nil
-}
-
-// Inherited tells whether an earlier daemon has used the very maps of this one, and
-// no others are left: what is attached knows what this daemon's programs will know,
-// policies above all.
-func (d *Datapath) Inherited() bool { return d.inherited }
-
-// inherits finds it out, before this daemon makes maps.
-func (d *Datapath) inherits() (bool, error) {
-	found, err := os.ReadDir(d.pins)
-	if err != nil {
-		return false, fmt.Errorf("list pins: %w", err)
-	}
-	others, err := d.otherLayouts()
-	return len(found) > 0 && len(others) == 0, err
-}
-
-// linkPin names a pin after device and direction. A device's name may hold a
-// dot, which a bpffs refuses, and never a colon, so a doubled colon is free.
-func (d *Datapath) linkPin(name string, dir nl.Direction) string {
-	return filepath.Join(d.linkPins(), strings.ReplaceAll(name, ".", "::")+":"+dir.String())
-}
-
-func removeIfPresent(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 // haveTCX probes for tcx (Linux 6.6) with a program of ours on loopback, the
 // one device that is always there.
 func haveTCX(prog *ebpf.Program) (bool, error) {
@@ -246,14 +163,4 @@ func haveTCX(prog *ebpf.Program) (bool, error) {
 		return false, fmt.Errorf("probe for tcx: %w", err)
 	}
 	return true, l.Close()
-}
-
-// Clean removes every pin under pinPath; programs end with their last
-// reference. It needs no loaded Datapath. On kernels without tcx the filters go
-// with [nl.Handle.DetachClsact].
-func Clean(pinPath string) error {
-	if err := os.RemoveAll(pinPath); err != nil {
-		return fmt.Errorf("remove pins: %w", err)
-	}
-	return nil
 }

@@ -20,7 +20,7 @@ func everyIPv4() podPrefix { return blockKey(netip.PrefixFrom(netip.IPv4Unspecif
 // closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, from IPv4
 // ones, which are among them as the maps hold them.
 func (d *Datapath) closeIPv4() error {
-	if err := d.maps.Blocks.Put(everyIPv4(), noBlock); err != nil {
+	if err := d.maps.SlBlocks.Put(everyIPv4(), noBlock); err != nil {
 		return fmt.Errorf("write blocks: %w", err)
 	}
 	return nil
@@ -37,11 +37,11 @@ func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
 		k := blockKey(p)
 		delete(d.policy.missing, k)
 		if d.holdsMissing(p) {
-			w.note(d.maps.Blocks, "write", k, ErrFull)
+			w.note(d.maps.SlBlocks, "write", k, ErrFull)
 			d.forgetBlock(w, k)
 			continue
 		}
-		if w.put(d.maps.Blocks, k, uint64(blocks[p])) {
+		if w.put(d.maps.SlBlocks, k, uint64(blocks[p])) {
 			d.policy.blocks[k] = true
 			continue
 		}
@@ -66,9 +66,9 @@ func (d *Datapath) holdsMissing(p netip.Prefix) bool {
 
 func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
 	if k == everyIPv4() {
-		w.put(d.maps.Blocks, k, noBlock)
+		w.put(d.maps.SlBlocks, k, noBlock)
 	} else {
-		w.remove(d.maps.Blocks, k)
+		w.remove(d.maps.SlBlocks, k)
 	}
 	delete(d.policy.blocks, k)
 }

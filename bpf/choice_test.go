@@ -148,13 +148,13 @@ func TestPrivilegedAffinity(t *testing.T) {
 		// A pause of more than a minute, made by setting the clock of the entry back.
 		age := func() {
 			t.Helper()
-			all, err := entries[podClient, podChoice](d.maps.Affinities)
+			all, err := entries[podClient, podChoice](d.maps.SlAffinities)
 			if err != nil || len(all) == 0 {
 				t.Fatal(all, err)
 			}
 			for k, v := range all {
 				v.Seen -= 62
-				if err := d.maps.Affinities.Put(k, v); err != nil {
+				if err := d.maps.SlAffinities.Put(k, v); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -218,8 +218,8 @@ func TestPrivilegedServiceOfTheStack(t *testing.T) {
 // services reads back what the kernel has.
 func (d *Datapath) services(t *testing.T) map[service.Frontend]service.Service {
 	t.Helper()
-	all, err1 := entries[podFrontend, podService](d.maps.Services)
-	slots, err2 := entries[podSlot, podBackend](d.maps.Slots)
+	all, err1 := entries[podFrontend, podService](d.maps.SlServices)
+	slots, err2 := entries[podBackendKey, podBackend](d.maps.SlBackends)
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
@@ -227,12 +227,12 @@ func (d *Datapath) services(t *testing.T) map[service.Frontend]service.Service {
 	for k, v := range all {
 		s := service.Service{Affinity: time.Duration(v.Affinity) * time.Second}
 		for i := range v.Backends {
-			b, ok := slots[podSlot{Frontend: k, Index: i}]
+			b, ok := slots[podBackendKey{Frontend: k, Index: i}]
 			if !ok {
 				t.Fatalf("service %v has no backend %d of %d", fromFrontend(k), i, v.Backends)
 			}
 			s.Backends = append(s.Backends, netip.AddrPortFrom(fromWords(b.Addr.W), networkOrder(b.Port)))
-			delete(slots, podSlot{Frontend: k, Index: i})
+			delete(slots, podBackendKey{Frontend: k, Index: i})
 		}
 		out[fromFrontend(k)] = s
 	}

@@ -98,13 +98,13 @@ func (e *enforcer) passes(t *testing.T, program string, x policy.Traffic) (passe
 	flow := podFlow{LowPort: networkOrder(a.Port()), HighPort: networkOrder(b.Port()), Proto: p.proto}
 	flow.Low.W, flow.High.W = toWords(a.Addr()), toWords(b.Addr())
 	// Where there are no ports, there may be one already.
-	if err := e.d.maps.Flows.Delete(flow); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := e.d.maps.SlFlows.Delete(flow); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		t.Fatal(err)
 	}
 	passed = e.d.answer(t, program, p) != actShot
 	var now uint64
 	for _, r := range []Reason{ReasonPolicyEgress, ReasonPolicyIngress} {
-		n, err := sum(e.d.maps.Trials, uint32(r))
+		n, err := sum(e.d.maps.SlDryRun, uint32(r))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,27 +16,27 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	laneMapAffinities     = "affinities"
-	laneMapBlocks         = "blocks"
-	laneMapChoices        = "choices"
-	laneMapDatagrams      = "datagrams"
-	laneMapDrops          = "drops"
-	laneMapEndpoints      = "endpoints"
-	laneMapFlows          = "flows"
-	laneMapForwards       = "forwards"
-	laneMapGuards         = "guards"
-	laneMapIdentities     = "identities"
-	laneMapLeaks          = "leaks"
-	laneMapLost           = "lost"
-	laneMapPaths          = "paths"
-	laneMapPorts          = "ports"
-	laneMapRules          = "rules"
-	laneMapServices       = "services"
-	laneMapSets           = "sets"
-	laneMapSettings       = "settings"
-	laneMapSlots          = "slots"
-	laneMapTrials         = "trials"
-	laneMapVerdicts       = "verdicts"
+	laneMapSlAffinities   = "sl_affinities"
+	laneMapSlBackends     = "sl_backends"
+	laneMapSlBlocks       = "sl_blocks"
+	laneMapSlCtServices   = "sl_ct_services"
+	laneMapSlDatagrams    = "sl_datagrams"
+	laneMapSlDrops        = "sl_drops"
+	laneMapSlDryRun       = "sl_dry_run"
+	laneMapSlEndpoints    = "sl_endpoints"
+	laneMapSlEpPolicies   = "sl_ep_policies"
+	laneMapSlFlows        = "sl_flows"
+	laneMapSlForwards     = "sl_forwards"
+	laneMapSlIdentities   = "sl_identities"
+	laneMapSlLeaks        = "sl_leaks"
+	laneMapSlPaths        = "sl_paths"
+	laneMapSlPolicyState  = "sl_policy_state"
+	laneMapSlPorts        = "sl_ports"
+	laneMapSlRuleSets     = "sl_rule_sets"
+	laneMapSlRules        = "sl_rules"
+	laneMapSlServices     = "sl_services"
+	laneMapSlVerdictLost  = "sl_verdict_lost"
+	laneMapSlVerdicts     = "sl_verdicts"
 	laneProgLaneEgressL2  = "lane_egress_l2"
 	laneProgLaneEgressL3  = "lane_egress_l3"
 	laneProgLaneIngressL2 = "lane_ingress_l2"
@@ -95,27 +95,27 @@ type laneProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type laneMapSpecs struct {
-	Affinities *ebpf.MapSpec `ebpf:"affinities"`
-	Blocks     *ebpf.MapSpec `ebpf:"blocks"`
-	Choices    *ebpf.MapSpec `ebpf:"choices"`
-	Datagrams  *ebpf.MapSpec `ebpf:"datagrams"`
-	Drops      *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
-	Forwards   *ebpf.MapSpec `ebpf:"forwards"`
-	Guards     *ebpf.MapSpec `ebpf:"guards"`
-	Identities *ebpf.MapSpec `ebpf:"identities"`
-	Leaks      *ebpf.MapSpec `ebpf:"leaks"`
-	Lost       *ebpf.MapSpec `ebpf:"lost"`
-	Paths      *ebpf.MapSpec `ebpf:"paths"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Sets       *ebpf.MapSpec `ebpf:"sets"`
-	Settings   *ebpf.MapSpec `ebpf:"settings"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Trials     *ebpf.MapSpec `ebpf:"trials"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	SlAffinities  *ebpf.MapSpec `ebpf:"sl_affinities"`
+	SlBackends    *ebpf.MapSpec `ebpf:"sl_backends"`
+	SlBlocks      *ebpf.MapSpec `ebpf:"sl_blocks"`
+	SlCtServices  *ebpf.MapSpec `ebpf:"sl_ct_services"`
+	SlDatagrams   *ebpf.MapSpec `ebpf:"sl_datagrams"`
+	SlDrops       *ebpf.MapSpec `ebpf:"sl_drops"`
+	SlDryRun      *ebpf.MapSpec `ebpf:"sl_dry_run"`
+	SlEndpoints   *ebpf.MapSpec `ebpf:"sl_endpoints"`
+	SlEpPolicies  *ebpf.MapSpec `ebpf:"sl_ep_policies"`
+	SlFlows       *ebpf.MapSpec `ebpf:"sl_flows"`
+	SlForwards    *ebpf.MapSpec `ebpf:"sl_forwards"`
+	SlIdentities  *ebpf.MapSpec `ebpf:"sl_identities"`
+	SlLeaks       *ebpf.MapSpec `ebpf:"sl_leaks"`
+	SlPaths       *ebpf.MapSpec `ebpf:"sl_paths"`
+	SlPolicyState *ebpf.MapSpec `ebpf:"sl_policy_state"`
+	SlPorts       *ebpf.MapSpec `ebpf:"sl_ports"`
+	SlRuleSets    *ebpf.MapSpec `ebpf:"sl_rule_sets"`
+	SlRules       *ebpf.MapSpec `ebpf:"sl_rules"`
+	SlServices    *ebpf.MapSpec `ebpf:"sl_services"`
+	SlVerdictLost *ebpf.MapSpec `ebpf:"sl_verdict_lost"`
+	SlVerdicts    *ebpf.MapSpec `ebpf:"sl_verdicts"`
 }
 
 // laneVariableSpecs contains global variables before they are loaded into the kernel.
@@ -144,52 +144,52 @@ func (o *laneObjects) Close() error {
 //
 // It can be passed to loadLaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type laneMaps struct {
-	Affinities *ebpf.Map `ebpf:"affinities"`
-	Blocks     *ebpf.Map `ebpf:"blocks"`
-	Choices    *ebpf.Map `ebpf:"choices"`
-	Datagrams  *ebpf.Map `ebpf:"datagrams"`
-	Drops      *ebpf.Map `ebpf:"drops"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Flows      *ebpf.Map `ebpf:"flows"`
-	Forwards   *ebpf.Map `ebpf:"forwards"`
-	Guards     *ebpf.Map `ebpf:"guards"`
-	Identities *ebpf.Map `ebpf:"identities"`
-	Leaks      *ebpf.Map `ebpf:"leaks"`
-	Lost       *ebpf.Map `ebpf:"lost"`
-	Paths      *ebpf.Map `ebpf:"paths"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Sets       *ebpf.Map `ebpf:"sets"`
-	Settings   *ebpf.Map `ebpf:"settings"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Trials     *ebpf.Map `ebpf:"trials"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	SlAffinities  *ebpf.Map `ebpf:"sl_affinities"`
+	SlBackends    *ebpf.Map `ebpf:"sl_backends"`
+	SlBlocks      *ebpf.Map `ebpf:"sl_blocks"`
+	SlCtServices  *ebpf.Map `ebpf:"sl_ct_services"`
+	SlDatagrams   *ebpf.Map `ebpf:"sl_datagrams"`
+	SlDrops       *ebpf.Map `ebpf:"sl_drops"`
+	SlDryRun      *ebpf.Map `ebpf:"sl_dry_run"`
+	SlEndpoints   *ebpf.Map `ebpf:"sl_endpoints"`
+	SlEpPolicies  *ebpf.Map `ebpf:"sl_ep_policies"`
+	SlFlows       *ebpf.Map `ebpf:"sl_flows"`
+	SlForwards    *ebpf.Map `ebpf:"sl_forwards"`
+	SlIdentities  *ebpf.Map `ebpf:"sl_identities"`
+	SlLeaks       *ebpf.Map `ebpf:"sl_leaks"`
+	SlPaths       *ebpf.Map `ebpf:"sl_paths"`
+	SlPolicyState *ebpf.Map `ebpf:"sl_policy_state"`
+	SlPorts       *ebpf.Map `ebpf:"sl_ports"`
+	SlRuleSets    *ebpf.Map `ebpf:"sl_rule_sets"`
+	SlRules       *ebpf.Map `ebpf:"sl_rules"`
+	SlServices    *ebpf.Map `ebpf:"sl_services"`
+	SlVerdictLost *ebpf.Map `ebpf:"sl_verdict_lost"`
+	SlVerdicts    *ebpf.Map `ebpf:"sl_verdicts"`
 }
 
 func (m *laneMaps) Close() error {
 	return _LaneClose(
-		m.Affinities,
-		m.Blocks,
-		m.Choices,
-		m.Datagrams,
-		m.Drops,
-		m.Endpoints,
-		m.Flows,
-		m.Forwards,
-		m.Guards,
-		m.Identities,
-		m.Leaks,
-		m.Lost,
-		m.Paths,
-		m.Ports,
-		m.Rules,
-		m.Services,
-		m.Sets,
-		m.Settings,
-		m.Slots,
-		m.Trials,
-		m.Verdicts,
+		m.SlAffinities,
+		m.SlBackends,
+		m.SlBlocks,
+		m.SlCtServices,
+		m.SlDatagrams,
+		m.SlDrops,
+		m.SlDryRun,
+		m.SlEndpoints,
+		m.SlEpPolicies,
+		m.SlFlows,
+		m.SlForwards,
+		m.SlIdentities,
+		m.SlLeaks,
+		m.SlPaths,
+		m.SlPolicyState,
+		m.SlPorts,
+		m.SlRuleSets,
+		m.SlRules,
+		m.SlServices,
+		m.SlVerdictLost,
+		m.SlVerdicts,
 	)
 }
 

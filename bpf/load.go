@@ -6,19 +6,13 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/nl"
 )
-
-// layout names the folder of the pins. It changes with the layout of a map,
-// so that two versions of the daemon never read each other's maps wrongly.
-const layout = "v2"
 
 // Options say where the data path keeps its pins, and how large its maps are.
 type Options struct {
@@ -72,29 +66,13 @@ func Load(o Options) (*Datapath, error) {
 	return d, nil
 }
 
-func (d *Datapath) makePins(root string) error {
-	for _, dir := range []string{root, d.pins, d.linkPins()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make pin folder: %w", err)
-		}
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(root, &fs); err != nil {
-		return fmt.Errorf("stat pin folder %s: %w", root, err)
-	}
-	if fs.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("pin folder %s: %w: mount one with `mount -t bpf bpf /sys/fs/bpf`", root, ErrNotBPFFS)
-	}
-	return nil
-}
-
 func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o Options) error {
 	spec, err := load()
 	if err != nil {
 		return fmt.Errorf("read programs: %w", err)
 	}
-	resize(spec, podMapFlows, o.Flows)
-	resize(spec, podMapEndpoints, o.Endpoints)
+	resize(spec, podMapSlFlows, o.Flows)
+	resize(spec, podMapSlEndpoints, o.Endpoints)
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.pins}})
 	if err != nil {
 		return fmt.Errorf("load programs: %w", err)
@@ -103,7 +81,7 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 	for name := range spec.Programs {
 		d.programs[name] = coll.DetachProgram(name)
 	}
-	if d.maps.Flows != nil {
+	if d.maps.SlFlows != nil {
 		return nil
 	}
 	// The first collection is that of the pods' programs, which know every map.
@@ -122,7 +100,7 @@ func resize(spec *ebpf.CollectionSpec, name string, entries uint32) {
 // Close releases the daemon's hold. What is attached and pinned runs on.
 func (d *Datapath) Close() error {
 	var errs []error
-	if d.maps.Flows != nil {
+	if d.maps.SlFlows != nil {
 		errs = append(errs, d.maps.Close())
 	}
 	for _, p := range d.programs {

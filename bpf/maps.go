@@ -65,7 +65,7 @@ func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
 	if copy(v.Mac[:], e.MAC) != len(v.Mac) {
 		return fmt.Errorf("set endpoint %s: hardware address %q is not 6 bytes", addr, e.MAC)
 	}
-	if err := d.maps.Endpoints.Put(toWords(addr), v); err != nil {
+	if err := d.maps.SlEndpoints.Put(toWords(addr), v); err != nil {
 		return fmt.Errorf("set endpoint %s: %w", addr, err)
 	}
 	return nil
@@ -73,7 +73,7 @@ func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
 
 // DeleteEndpoint forgets a pod's address; that it is unknown is no error.
 func (d *Datapath) DeleteEndpoint(addr netip.Addr) error {
-	if err := d.maps.Endpoints.Delete(toWords(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := d.maps.SlEndpoints.Delete(toWords(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete endpoint %s: %w", addr, err)
 	}
 	return nil
@@ -84,7 +84,7 @@ func (d *Datapath) Endpoints() (map[netip.Addr]Endpoint, error) {
 	all := map[netip.Addr]Endpoint{}
 	var k [4]uint32
 	var v podEndpoint
-	it := d.maps.Endpoints.Iterate()
+	it := d.maps.SlEndpoints.Iterate()
 	for it.Next(&k, &v) {
 		all[fromWords(k)] = Endpoint{Index: int(v.Ifindex), MAC: net.HardwareAddr(append([]byte(nil), v.Mac[:]...))}
 	}
@@ -108,12 +108,12 @@ func (d *Datapath) SyncForwards(want []Forward) error {
 		if ok && old == v {
 			continue
 		}
-		if err := d.maps.Forwards.Put(k, v); err != nil {
+		if err := d.maps.SlForwards.Put(k, v); err != nil {
 			return fmt.Errorf("set forward %s: %w", f.Prefix, err)
 		}
 	}
 	for k := range have {
-		if err := d.maps.Forwards.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := d.maps.SlForwards.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete forward %s: %w", decodePrefix(k), err)
 		}
 	}
@@ -124,7 +124,7 @@ func (d *Datapath) forwards() (map[podPrefix]podForward, error) {
 	all := map[podPrefix]podForward{}
 	var k podPrefix
 	var v podForward
-	it := d.maps.Forwards.Iterate()
+	it := d.maps.SlForwards.Iterate()
 	for it.Next(&k, &v) {
 		all[k] = v
 	}
@@ -165,28 +165,28 @@ type Counter struct {
 type Counters struct {
 	Drops  map[Reason]Counter
 	Paths  map[Path]Counter
-	Trials map[Reason]Counter // passed, and would not if dry-run policies were in force
+	DryRun map[Reason]Counter // passed, and would not if dry-run policies were in force
 }
 
 // Counters reads the counters, summed over CPUs.
 func (d *Datapath) Counters() (Counters, error) {
-	c := Counters{Drops: map[Reason]Counter{}, Paths: map[Path]Counter{}, Trials: map[Reason]Counter{}}
+	c := Counters{Drops: map[Reason]Counter{}, Paths: map[Path]Counter{}, DryRun: map[Reason]Counter{}}
 	for _, r := range Reasons() {
-		n, err := sum(d.maps.Drops, uint32(r))
+		n, err := sum(d.maps.SlDrops, uint32(r))
 		if err != nil {
 			return Counters{}, err
 		}
 		c.Drops[r] = n
 	}
 	for _, r := range []Reason{ReasonPolicyEgress, ReasonPolicyIngress} {
-		n, err := sum(d.maps.Trials, uint32(r))
+		n, err := sum(d.maps.SlDryRun, uint32(r))
 		if err != nil {
 			return Counters{}, err
 		}
-		c.Trials[r] = n
+		c.DryRun[r] = n
 	}
 	for _, p := range Paths() {
-		n, err := sum(d.maps.Paths, uint32(p))
+		n, err := sum(d.maps.SlPaths, uint32(p))
 		if err != nil {
 			return Counters{}, err
 		}
@@ -218,7 +218,7 @@ type Leak struct {
 // LastLeak gives the newest packet that the leak guard stopped; false: none yet.
 func (d *Datapath) LastLeak() (Leak, bool, error) {
 	var v podLeak
-	if err := d.maps.Leaks.Lookup(uint32(0), &v); err != nil {
+	if err := d.maps.SlLeaks.Lookup(uint32(0), &v); err != nil {
 		return Leak{}, false, fmt.Errorf("read leaks: %w", err)
 	}
 	l := Leak{fromWords(v.Src.W), fromWords(v.Dst.W), int(v.Ifindex), Reason(v.Reason)}

@@ -23,6 +23,12 @@ type podBackend struct {
 	Pad  uint16
 }
 
+type podBackendKey struct {
+	_        structs.HostLayout
+	Frontend podFrontend
+	Index    uint32
+}
+
 type podChoice struct {
 	_        structs.HostLayout
 	Backend  podBackend
@@ -72,6 +78,14 @@ type podEndpoint struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	Pad     uint16
+}
+
+type podEndpointPolicy struct {
+	_             structs.HostLayout
+	Egress        uint64
+	Ingress       uint64
+	DryRunEgress  uint64
+	DryRunIngress uint64
 }
 
 type podFlow struct {
@@ -124,14 +138,6 @@ type podFrontend struct {
 	Port  uint16
 	Proto uint8
 	Pad   uint8
-}
-
-type podGuard struct {
-	_            structs.HostLayout
-	Egress       uint64
-	Ingress      uint64
-	TrialEgress  uint64
-	TrialIngress uint64
 }
 
 type podLeak struct {
@@ -212,12 +218,6 @@ type podService struct {
 	Revision uint32
 }
 
-type podSlot struct {
-	_        structs.HostLayout
-	Frontend podFrontend
-	Index    uint32
-}
-
 type podVerdict struct {
 	_    structs.HostLayout
 	Time uint64
@@ -247,29 +247,29 @@ type podVerdict struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	podMapAffinities  = "affinities"
-	podMapBlocks      = "blocks"
-	podMapChoices     = "choices"
-	podMapDatagrams   = "datagrams"
-	podMapDrops       = "drops"
-	podMapEndpoints   = "endpoints"
-	podMapFlows       = "flows"
-	podMapForwards    = "forwards"
-	podMapGuards      = "guards"
-	podMapIdentities  = "identities"
-	podMapLeaks       = "leaks"
-	podMapLost        = "lost"
-	podMapPaths       = "paths"
-	podMapPorts       = "ports"
-	podMapRules       = "rules"
-	podMapServices    = "services"
-	podMapSets        = "sets"
-	podMapSettings    = "settings"
-	podMapSlots       = "slots"
-	podMapTrials      = "trials"
-	podMapVerdicts    = "verdicts"
-	podProgPodEgress  = "pod_egress"
-	podProgPodIngress = "pod_ingress"
+	podMapSlAffinities  = "sl_affinities"
+	podMapSlBackends    = "sl_backends"
+	podMapSlBlocks      = "sl_blocks"
+	podMapSlCtServices  = "sl_ct_services"
+	podMapSlDatagrams   = "sl_datagrams"
+	podMapSlDrops       = "sl_drops"
+	podMapSlDryRun      = "sl_dry_run"
+	podMapSlEndpoints   = "sl_endpoints"
+	podMapSlEpPolicies  = "sl_ep_policies"
+	podMapSlFlows       = "sl_flows"
+	podMapSlForwards    = "sl_forwards"
+	podMapSlIdentities  = "sl_identities"
+	podMapSlLeaks       = "sl_leaks"
+	podMapSlPaths       = "sl_paths"
+	podMapSlPolicyState = "sl_policy_state"
+	podMapSlPorts       = "sl_ports"
+	podMapSlRuleSets    = "sl_rule_sets"
+	podMapSlRules       = "sl_rules"
+	podMapSlServices    = "sl_services"
+	podMapSlVerdictLost = "sl_verdict_lost"
+	podMapSlVerdicts    = "sl_verdicts"
+	podProgPodEgress    = "pod_egress"
+	podProgPodIngress   = "pod_ingress"
 )
 
 // loadPod returns the embedded CollectionSpec for pod.
@@ -322,27 +322,27 @@ type podProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podMapSpecs struct {
-	Affinities *ebpf.MapSpec `ebpf:"affinities"`
-	Blocks     *ebpf.MapSpec `ebpf:"blocks"`
-	Choices    *ebpf.MapSpec `ebpf:"choices"`
-	Datagrams  *ebpf.MapSpec `ebpf:"datagrams"`
-	Drops      *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
-	Forwards   *ebpf.MapSpec `ebpf:"forwards"`
-	Guards     *ebpf.MapSpec `ebpf:"guards"`
-	Identities *ebpf.MapSpec `ebpf:"identities"`
-	Leaks      *ebpf.MapSpec `ebpf:"leaks"`
-	Lost       *ebpf.MapSpec `ebpf:"lost"`
-	Paths      *ebpf.MapSpec `ebpf:"paths"`
-	Ports      *ebpf.MapSpec `ebpf:"ports"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Sets       *ebpf.MapSpec `ebpf:"sets"`
-	Settings   *ebpf.MapSpec `ebpf:"settings"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Trials     *ebpf.MapSpec `ebpf:"trials"`
-	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	SlAffinities  *ebpf.MapSpec `ebpf:"sl_affinities"`
+	SlBackends    *ebpf.MapSpec `ebpf:"sl_backends"`
+	SlBlocks      *ebpf.MapSpec `ebpf:"sl_blocks"`
+	SlCtServices  *ebpf.MapSpec `ebpf:"sl_ct_services"`
+	SlDatagrams   *ebpf.MapSpec `ebpf:"sl_datagrams"`
+	SlDrops       *ebpf.MapSpec `ebpf:"sl_drops"`
+	SlDryRun      *ebpf.MapSpec `ebpf:"sl_dry_run"`
+	SlEndpoints   *ebpf.MapSpec `ebpf:"sl_endpoints"`
+	SlEpPolicies  *ebpf.MapSpec `ebpf:"sl_ep_policies"`
+	SlFlows       *ebpf.MapSpec `ebpf:"sl_flows"`
+	SlForwards    *ebpf.MapSpec `ebpf:"sl_forwards"`
+	SlIdentities  *ebpf.MapSpec `ebpf:"sl_identities"`
+	SlLeaks       *ebpf.MapSpec `ebpf:"sl_leaks"`
+	SlPaths       *ebpf.MapSpec `ebpf:"sl_paths"`
+	SlPolicyState *ebpf.MapSpec `ebpf:"sl_policy_state"`
+	SlPorts       *ebpf.MapSpec `ebpf:"sl_ports"`
+	SlRuleSets    *ebpf.MapSpec `ebpf:"sl_rule_sets"`
+	SlRules       *ebpf.MapSpec `ebpf:"sl_rules"`
+	SlServices    *ebpf.MapSpec `ebpf:"sl_services"`
+	SlVerdictLost *ebpf.MapSpec `ebpf:"sl_verdict_lost"`
+	SlVerdicts    *ebpf.MapSpec `ebpf:"sl_verdicts"`
 }
 
 // podVariableSpecs contains global variables before they are loaded into the kernel.
@@ -371,52 +371,52 @@ func (o *podObjects) Close() error {
 //
 // It can be passed to loadPodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podMaps struct {
-	Affinities *ebpf.Map `ebpf:"affinities"`
-	Blocks     *ebpf.Map `ebpf:"blocks"`
-	Choices    *ebpf.Map `ebpf:"choices"`
-	Datagrams  *ebpf.Map `ebpf:"datagrams"`
-	Drops      *ebpf.Map `ebpf:"drops"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Flows      *ebpf.Map `ebpf:"flows"`
-	Forwards   *ebpf.Map `ebpf:"forwards"`
-	Guards     *ebpf.Map `ebpf:"guards"`
-	Identities *ebpf.Map `ebpf:"identities"`
-	Leaks      *ebpf.Map `ebpf:"leaks"`
-	Lost       *ebpf.Map `ebpf:"lost"`
-	Paths      *ebpf.Map `ebpf:"paths"`
-	Ports      *ebpf.Map `ebpf:"ports"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Sets       *ebpf.Map `ebpf:"sets"`
-	Settings   *ebpf.Map `ebpf:"settings"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Trials     *ebpf.Map `ebpf:"trials"`
-	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	SlAffinities  *ebpf.Map `ebpf:"sl_affinities"`
+	SlBackends    *ebpf.Map `ebpf:"sl_backends"`
+	SlBlocks      *ebpf.Map `ebpf:"sl_blocks"`
+	SlCtServices  *ebpf.Map `ebpf:"sl_ct_services"`
+	SlDatagrams   *ebpf.Map `ebpf:"sl_datagrams"`
+	SlDrops       *ebpf.Map `ebpf:"sl_drops"`
+	SlDryRun      *ebpf.Map `ebpf:"sl_dry_run"`
+	SlEndpoints   *ebpf.Map `ebpf:"sl_endpoints"`
+	SlEpPolicies  *ebpf.Map `ebpf:"sl_ep_policies"`
+	SlFlows       *ebpf.Map `ebpf:"sl_flows"`
+	SlForwards    *ebpf.Map `ebpf:"sl_forwards"`
+	SlIdentities  *ebpf.Map `ebpf:"sl_identities"`
+	SlLeaks       *ebpf.Map `ebpf:"sl_leaks"`
+	SlPaths       *ebpf.Map `ebpf:"sl_paths"`
+	SlPolicyState *ebpf.Map `ebpf:"sl_policy_state"`
+	SlPorts       *ebpf.Map `ebpf:"sl_ports"`
+	SlRuleSets    *ebpf.Map `ebpf:"sl_rule_sets"`
+	SlRules       *ebpf.Map `ebpf:"sl_rules"`
+	SlServices    *ebpf.Map `ebpf:"sl_services"`
+	SlVerdictLost *ebpf.Map `ebpf:"sl_verdict_lost"`
+	SlVerdicts    *ebpf.Map `ebpf:"sl_verdicts"`
 }
 
 func (m *podMaps) Close() error {
 	return _PodClose(
-		m.Affinities,
-		m.Blocks,
-		m.Choices,
-		m.Datagrams,
-		m.Drops,
-		m.Endpoints,
-		m.Flows,
-		m.Forwards,
-		m.Guards,
-		m.Identities,
-		m.Leaks,
-		m.Lost,
-		m.Paths,
-		m.Ports,
-		m.Rules,
-		m.Services,
-		m.Sets,
-		m.Settings,
-		m.Slots,
-		m.Trials,
-		m.Verdicts,
+		m.SlAffinities,
+		m.SlBackends,
+		m.SlBlocks,
+		m.SlCtServices,
+		m.SlDatagrams,
+		m.SlDrops,
+		m.SlDryRun,
+		m.SlEndpoints,
+		m.SlEpPolicies,
+		m.SlFlows,
+		m.SlForwards,
+		m.SlIdentities,
+		m.SlLeaks,
+		m.SlPaths,
+		m.SlPolicyState,
+		m.SlPorts,
+		m.SlRuleSets,
+		m.SlRules,
+		m.SlServices,
+		m.SlVerdictLost,
+		m.SlVerdicts,
 	)
 }
 

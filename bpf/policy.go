@@ -22,14 +22,14 @@ type encoded struct {
 // recall reads it from the maps that an earlier daemon has left.
 func (d *Datapath) recall() error {
 	d.policy = encoded{ports: map[policy.ID][]podPortKey{}, blocks: map[podPrefix]bool{}, missing: map[podPrefix]bool{}}
-	ports, err := entries[podPortKey, uint32](d.maps.Ports)
+	ports, err := entries[podPortKey, uint32](d.maps.SlPorts)
 	if err != nil {
 		return fmt.Errorf("list ports: %w", err)
 	}
 	for k := range ports {
 		d.policy.ports[portSetOf(k)] = append(d.policy.ports[portSetOf(k)], k)
 	}
-	blocks, err := entries[podPrefix, uint64](d.maps.Blocks)
+	blocks, err := entries[podPrefix, uint64](d.maps.SlBlocks)
 	if err != nil {
 		return fmt.Errorf("list blocks: %w", err)
 	}
@@ -58,11 +58,11 @@ func (d *Datapath) SyncPolicy(want policy.Tables) error {
 // PolicyTables reads what the kernel has, entry by entry: work in proportion to all
 // that there is.
 func (d *Datapath) PolicyTables() (policy.Tables, error) {
-	identities, err1 := entries[[4]uint32, uint64](d.maps.Identities)
-	blocks, err2 := entries[podPrefix, uint64](d.maps.Blocks)
-	guards, err3 := entries[[4]uint32, podGuard](d.maps.Guards)
-	sets, err4 := entries[uint64, podRuleSet](d.maps.Sets)
-	rules, err5 := entries[podRule, uint64](d.maps.Rules)
+	identities, err1 := entries[[4]uint32, uint64](d.maps.SlIdentities)
+	blocks, err2 := entries[podPrefix, uint64](d.maps.SlBlocks)
+	guards, err3 := entries[[4]uint32, podEndpointPolicy](d.maps.SlEpPolicies)
+	sets, err4 := entries[uint64, podRuleSet](d.maps.SlRuleSets)
+	rules, err5 := entries[podRule, uint64](d.maps.SlRules)
 	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return policy.Tables{}, fmt.Errorf("read policy tables: %w", err)
 	}
@@ -76,7 +76,7 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 	for k, v := range guards {
 		t.Guards[fromWords(k)] = policy.Guard{
 			Egress: policy.ID(v.Egress), Ingress: policy.ID(v.Ingress),
-			TrialEgress: policy.ID(v.TrialEgress), TrialIngress: policy.ID(v.TrialIngress),
+			TrialEgress: policy.ID(v.DryRunEgress), TrialIngress: policy.ID(v.DryRunIngress),
 		}
 	}
 	for k, v := range sets {
@@ -112,18 +112,18 @@ func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 	w := &writer{}
 	d.addPorts(w, c.Set.Ports)
 	for k, v := range c.Set.Sets {
-		w.put(d.maps.Sets, uint64(k), podRuleSet{Any: uint64(v.Any), Pods: uint64(v.Pods)})
+		w.put(d.maps.SlRuleSets, uint64(k), podRuleSet{Any: uint64(v.Any), Pods: uint64(v.Pods)})
 	}
 	for k, v := range c.Set.Rules {
-		w.put(d.maps.Rules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)}, uint64(v))
+		w.put(d.maps.SlRules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)}, uint64(v))
 	}
 	for k, v := range c.Set.Identities {
-		w.put(d.maps.Identities, toWords(k), uint64(v))
+		w.put(d.maps.SlIdentities, toWords(k), uint64(v))
 	}
 	d.addBlocks(w, c.Set.Blocks)
 	for k, v := range c.Set.Guards {
-		w.put(d.maps.Guards, toWords(k), podGuard{
-			Egress: uint64(v.Egress), Ingress: uint64(v.Ingress), TrialEgress: uint64(v.TrialEgress), TrialIngress: uint64(v.TrialIngress),
+		w.put(d.maps.SlEpPolicies, toWords(k), podEndpointPolicy{
+			Egress: uint64(v.Egress), Ingress: uint64(v.Ingress), DryRunEgress: uint64(v.TrialEgress), DryRunIngress: uint64(v.TrialIngress),
 		})
 	}
 	d.removePolicy(w, c.Removed)
@@ -132,21 +132,21 @@ func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 
 func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 	for _, k := range gone.Guards {
-		w.remove(d.maps.Guards, toWords(k))
+		w.remove(d.maps.SlEpPolicies, toWords(k))
 	}
 	for _, k := range gone.Identities {
-		w.remove(d.maps.Identities, toWords(k))
+		w.remove(d.maps.SlIdentities, toWords(k))
 	}
 	d.removeBlocks(w, gone.Blocks)
 	for _, k := range gone.Rules {
-		w.remove(d.maps.Rules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)})
+		w.remove(d.maps.SlRules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)})
 	}
 	for _, k := range gone.Sets {
-		w.remove(d.maps.Sets, uint64(k))
+		w.remove(d.maps.SlRuleSets, uint64(k))
 	}
 	for _, id := range gone.Ports {
 		for _, k := range d.policy.ports[id] {
-			w.remove(d.maps.Ports, k)
+			w.remove(d.maps.SlPorts, k)
 		}
 		delete(d.policy.ports, id)
 	}
@@ -155,12 +155,12 @@ func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 // changeState changes the part of the tables that is one value.
 func (d *Datapath) changeState(change func(*podPolicyState)) error {
 	var s podPolicyState
-	if err := d.maps.Settings.Lookup(uint32(0), &s); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	if err := d.maps.SlPolicyState.Lookup(uint32(0), &s); err != nil {
+		return fmt.Errorf("read policy state: %w", err)
 	}
 	change(&s)
-	if err := d.maps.Settings.Put(uint32(0), s); err != nil {
-		return fmt.Errorf("write settings: %w", err)
+	if err := d.maps.SlPolicyState.Put(uint32(0), s); err != nil {
+		return fmt.Errorf("write policy state: %w", err)
 	}
 	return nil
 }

@@ -145,12 +145,12 @@ func TestPrivilegedFullTables(t *testing.T) {
 		of   func(*Datapath) *ebpf.Map
 		key  func(i uint64) any
 	}{
-		{"identities", func(d *Datapath) *ebpf.Map { return d.maps.Identities }, func(i uint64) any { return words(i) }},
-		{"blocks", func(d *Datapath) *ebpf.Map { return d.maps.Blocks }, func(i uint64) any {
+		{"identities", func(d *Datapath) *ebpf.Map { return d.maps.SlIdentities }, func(i uint64) any { return words(i) }},
+		{"blocks", func(d *Datapath) *ebpf.Map { return d.maps.SlBlocks }, func(i uint64) any {
 			return blockKey(netip.PrefixFrom(netip.AddrFrom16(number(i)), 128))
 		}},
-		{"sets", func(d *Datapath) *ebpf.Map { return d.maps.Sets }, func(i uint64) any { return i + 1<<40 }},
-		{"ports", func(d *Datapath) *ebpf.Map { return d.maps.Ports }, func(i uint64) any {
+		{"sets", func(d *Datapath) *ebpf.Map { return d.maps.SlRuleSets }, func(i uint64) any { return i + 1<<40 }},
+		{"ports", func(d *Datapath) *ebpf.Map { return d.maps.SlPorts }, func(i uint64) any {
 			return portKeys(policy.ID(i+1<<40), policy.Ports{Protocol: 6, First: 80, Last: 80})[0]
 		}},
 	} {

@@ -17,14 +17,14 @@ func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
 		var written []podPortKey
 		for _, r := range ranges {
 			for _, k := range portKeys(id, r) {
-				if w.put(d.maps.Ports, k, uint32(1)) {
+				if w.put(d.maps.SlPorts, k, uint32(1)) {
 					written = append(written, k)
 				}
 			}
 		}
 		for _, k := range d.policy.ports[id] {
 			if !slices.Contains(written, k) {
-				w.remove(d.maps.Ports, k)
+				w.remove(d.maps.SlPorts, k)
 			}
 		}
 		d.policy.ports[id] = written

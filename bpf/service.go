@@ -50,7 +50,7 @@ func translatable(f service.Frontend, s service.Service) bool {
 
 // SyncServices makes the services in the kernel equal to want.
 func (d *Datapath) SyncServices(want map[service.Frontend]service.Service) error {
-	have, err := entries[podFrontend, podService](d.maps.Services)
+	have, err := entries[podFrontend, podService](d.maps.SlServices)
 	if err != nil {
 		return fmt.Errorf("list services: %w", err)
 	}
@@ -89,13 +89,13 @@ func (d *Datapath) ApplyServices(set map[service.Frontend]service.Service, remov
 // which ones went.
 func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone map[podFrontend][]podBackend) {
 	var old podService
-	if err := d.maps.Services.Lookup(k, &old); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		w.note(d.maps.Services, "read", k, err)
+	if err := d.maps.SlServices.Lookup(k, &old); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		w.note(d.maps.SlServices, "read", k, err)
 	}
 	before := make([]podBackend, old.Backends)
 	for i := range before {
-		if err := d.maps.Slots.Lookup(podSlot{Frontend: k, Index: uint32(i)}, &before[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			w.note(d.maps.Slots, "read", k, err)
+		if err := d.maps.SlBackends.Lookup(podBackendKey{Frontend: k, Index: uint32(i)}, &before[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			w.note(d.maps.SlBackends, "read", k, err)
 		}
 	}
 	after := make([]podBackend, len(s.Backends))
@@ -114,7 +114,7 @@ func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone 
 		after = nil
 	}
 	for i := len(after); i < used; i++ {
-		w.remove(d.maps.Slots, podSlot{Frontend: k, Index: uint32(i)})
+		w.remove(d.maps.SlBackends, podBackendKey{Frontend: k, Index: uint32(i)})
 	}
 	for _, b := range before {
 		if !slices.Contains(after, b) {
@@ -127,13 +127,13 @@ func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone 
 func (d *Datapath) writeService(w *writer, k podFrontend, v podService, backends []podBackend) bool {
 	complete := true
 	for i, b := range backends {
-		complete = w.put(d.maps.Slots, podSlot{Frontend: k, Index: uint32(i)}, b) && complete
+		complete = w.put(d.maps.SlBackends, podBackendKey{Frontend: k, Index: uint32(i)}, b) && complete
 	}
 	if !complete || v.Backends == 0 {
-		w.remove(d.maps.Services, k)
+		w.remove(d.maps.SlServices, k)
 		return false
 	}
-	return w.put(d.maps.Services, k, v)
+	return w.put(d.maps.SlServices, k, v)
 }
 
 // forget makes clients choose again whose backend went. TCP connections are left
@@ -142,20 +142,20 @@ func (d *Datapath) forget(gone map[podFrontend][]podBackend) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	choices, err1 := entries[podRequest, podChoice](d.maps.Choices)
-	affinities, err2 := entries[podClient, podChoice](d.maps.Affinities)
+	choices, err1 := entries[podRequest, podChoice](d.maps.SlCtServices)
+	affinities, err2 := entries[podClient, podChoice](d.maps.SlAffinities)
 	if err := errors.Join(err1, err2); err != nil {
 		return fmt.Errorf("list choices of backends: %w", err)
 	}
 	w := &writer{}
 	for k, v := range choices {
 		if k.Frontend.Proto != unix.IPPROTO_TCP && slices.Contains(gone[k.Frontend], v.Backend) {
-			w.remove(d.maps.Choices, k)
+			w.remove(d.maps.SlCtServices, k)
 		}
 	}
 	for k, v := range affinities {
 		if slices.Contains(gone[k.Frontend], v.Backend) {
-			w.remove(d.maps.Affinities, k)
+			w.remove(d.maps.SlAffinities, k)
 		}
 	}
 	return w.err()

@@ -303,7 +303,7 @@ func forgetFlows(t *testing.T, d *Datapath) {
 	var keys []podFlow
 	var k podFlow
 	var v podFlowState
-	it := d.maps.Flows.Iterate()
+	it := d.maps.SlFlows.Iterate()
 	for it.Next(&k, &v) {
 		keys = append(keys, k)
 	}
@@ -311,7 +311,7 @@ func forgetFlows(t *testing.T, d *Datapath) {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
-		if err := d.maps.Flows.Delete(k); err != nil {
+		if err := d.maps.SlFlows.Delete(k); err != nil {
 			t.Fatal(err)
 		}
 	}

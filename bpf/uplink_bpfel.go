@@ -31,13 +31,13 @@ type uplinkLeak struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	uplinkMapDatagrams        = "datagrams"
-	uplinkMapDrops            = "drops"
-	uplinkMapEndpoints        = "endpoints"
-	uplinkMapFlows            = "flows"
-	uplinkMapForwards         = "forwards"
-	uplinkMapLeaks            = "leaks"
-	uplinkMapPaths            = "paths"
+	uplinkMapSlDatagrams      = "sl_datagrams"
+	uplinkMapSlDrops          = "sl_drops"
+	uplinkMapSlEndpoints      = "sl_endpoints"
+	uplinkMapSlFlows          = "sl_flows"
+	uplinkMapSlForwards       = "sl_forwards"
+	uplinkMapSlLeaks          = "sl_leaks"
+	uplinkMapSlPaths          = "sl_paths"
 	uplinkProgUplinkEgressL2  = "uplink_egress_l2"
 	uplinkProgUplinkEgressL3  = "uplink_egress_l3"
 	uplinkProgUplinkIngressL2 = "uplink_ingress_l2"
@@ -96,13 +96,13 @@ type uplinkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type uplinkMapSpecs struct {
-	Datagrams *ebpf.MapSpec `ebpf:"datagrams"`
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	Endpoints *ebpf.MapSpec `ebpf:"endpoints"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Forwards  *ebpf.MapSpec `ebpf:"forwards"`
-	Leaks     *ebpf.MapSpec `ebpf:"leaks"`
-	Paths     *ebpf.MapSpec `ebpf:"paths"`
+	SlDatagrams *ebpf.MapSpec `ebpf:"sl_datagrams"`
+	SlDrops     *ebpf.MapSpec `ebpf:"sl_drops"`
+	SlEndpoints *ebpf.MapSpec `ebpf:"sl_endpoints"`
+	SlFlows     *ebpf.MapSpec `ebpf:"sl_flows"`
+	SlForwards  *ebpf.MapSpec `ebpf:"sl_forwards"`
+	SlLeaks     *ebpf.MapSpec `ebpf:"sl_leaks"`
+	SlPaths     *ebpf.MapSpec `ebpf:"sl_paths"`
 }
 
 // uplinkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -131,24 +131,24 @@ func (o *uplinkObjects) Close() error {
 //
 // It can be passed to loadUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type uplinkMaps struct {
-	Datagrams *ebpf.Map `ebpf:"datagrams"`
-	Drops     *ebpf.Map `ebpf:"drops"`
-	Endpoints *ebpf.Map `ebpf:"endpoints"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Forwards  *ebpf.Map `ebpf:"forwards"`
-	Leaks     *ebpf.Map `ebpf:"leaks"`
-	Paths     *ebpf.Map `ebpf:"paths"`
+	SlDatagrams *ebpf.Map `ebpf:"sl_datagrams"`
+	SlDrops     *ebpf.Map `ebpf:"sl_drops"`
+	SlEndpoints *ebpf.Map `ebpf:"sl_endpoints"`
+	SlFlows     *ebpf.Map `ebpf:"sl_flows"`
+	SlForwards  *ebpf.Map `ebpf:"sl_forwards"`
+	SlLeaks     *ebpf.Map `ebpf:"sl_leaks"`
+	SlPaths     *ebpf.Map `ebpf:"sl_paths"`
 }
 
 func (m *uplinkMaps) Close() error {
 	return _UplinkClose(
-		m.Datagrams,
-		m.Drops,
-		m.Endpoints,
-		m.Flows,
-		m.Forwards,
-		m.Leaks,
-		m.Paths,
+		m.SlDatagrams,
+		m.SlDrops,
+		m.SlEndpoints,
+		m.SlFlows,
+		m.SlForwards,
+		m.SlLeaks,
+		m.SlPaths,
 	)
 }
 

@@ -88,8 +88,8 @@ func (d *Datapath) run(t testing.TB, program string, p testPacket) verdict {
 			v.Drop = r
 		}
 	}
-	for r, n := range after.Trials {
-		if n.Packets != before.Trials[r].Packets {
+	for r, n := range after.DryRun {
+		if n.Packets != before.DryRun[r].Packets {
 			v.Trial = r
 		}
 	}

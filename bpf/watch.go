@@ -22,9 +22,9 @@ type VerdictKind uint8
 
 // The kinds of verdict.
 const (
-	VerdictAllowed VerdictKind = 1
-	VerdictDenied  VerdictKind = 2
-	VerdictTrial   VerdictKind = 3 // passed, and would not if dry-run policies were in force
+	VerdictAllowed      VerdictKind = 1
+	VerdictDenied       VerdictKind = 2
+	VerdictDryRunDenied VerdictKind = 3 // passed, and would not if dry-run policies were in force
 )
 
 // String is the kind's name in what operators read.
@@ -34,7 +34,7 @@ func (k VerdictKind) String() string {
 		return "allowed"
 	case VerdictDenied:
 		return "denied"
-	case VerdictTrial:
+	case VerdictDryRunDenied:
 		return "dry_run_denied"
 	}
 	return "unknown"
@@ -56,7 +56,7 @@ type Verdict struct {
 // WatchVerdicts calls f with each verdict until ctx ends. Verdicts are lost, and
 // packets never wait, when f does not keep up: the next one says how many. One caller at a time.
 func (d *Datapath) WatchVerdicts(ctx context.Context, f func(Verdict)) error {
-	r, err := ringbuf.NewReader(d.maps.Verdicts)
+	r, err := ringbuf.NewReader(d.maps.SlVerdicts)
 	if err != nil {
 		return fmt.Errorf("watch verdicts: %w", err)
 	}

@@ -82,7 +82,7 @@ func TestPrivilegedWatchVerdicts(t *testing.T) {
 		{"allowed", protoTCP, port(b, 80), VerdictAllowed, 0},
 		{"allowed UDP", protoUDP, port(b, 53), VerdictAllowed, 0},
 		{"denied", protoTCP, port(b, 79), VerdictDenied, ReasonPolicyIngress},
-		{"would be denied", protoTCP, port(b, 81), VerdictTrial, ReasonPolicyIngress},
+		{"would be denied", protoTCP, port(b, 81), VerdictDryRunDenied, ReasonPolicyIngress},
 		{"by a service", protoTCP, frontend, VerdictAllowed, 0},
 	} {
 		from := send(tc.proto, tc.to)
@@ -116,8 +116,8 @@ func TestPrivilegedWatchVerdicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Trials[ReasonPolicyIngress].Packets != 1 || c.Trials[ReasonPolicyEgress].Packets != 0 {
-		t.Errorf("trials are counted as %v, want one packet in", c.Trials)
+	if c.DryRun[ReasonPolicyIngress].Packets != 1 || c.DryRun[ReasonPolicyEgress].Packets != 0 {
+		t.Errorf("trials are counted as %v, want one packet in", c.DryRun)
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -125,7 +125,7 @@ func TestPrivilegedWatchVerdicts(t *testing.T) {
 	}
 	send(protoTCP, port(b, 79))
 	var s podPolicyState
-	if err := d.maps.Settings.Lookup(uint32(0), &s); err != nil || s.Watched != 0 {
+	if err := d.maps.SlPolicyState.Lookup(uint32(0), &s); err != nil || s.Watched != 0 {
 		t.Errorf("settings after the end: %+v (%v)", s, err)
 	}
 }
@@ -153,7 +153,7 @@ func TestPrivilegedLostVerdictsAreCounted(t *testing.T) {
 		})
 	}
 	size := binary.Size(podVerdict{}) + 8 // with the header that the kernel gives it
-	room := int(d.maps.Verdicts.MaxEntries()) / size
+	room := int(d.maps.SlVerdicts.MaxEntries()) / size
 	sent := room + 500
 	for i := range sent {
 		send(1<<16 + 1 + i)
@@ -188,7 +188,7 @@ func TestPrivilegedLostVerdictsAreCounted(t *testing.T) {
 	}
 	defer next.Close()
 	var s podPolicyState
-	if err := d.maps.Settings.Lookup(uint32(0), &s); err != nil || s.Watched != 0 {
+	if err := d.maps.SlPolicyState.Lookup(uint32(0), &s); err != nil || s.Watched != 0 {
 		t.Errorf("settings after the start of another daemon: %+v (%v)", s, err)
 	}
 }

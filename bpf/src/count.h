@@ -43,7 +43,7 @@ struct {
 	__type(value, struct counter);
 	__uint(max_entries, 32);
 	__uint(pinning, PIN_BY_NAME);
-} drops SEC(".maps");
+} sl_drops SEC(".maps");
 
 struct {
 	__uint(type, MAP_PERCPU_ARRAY);
@@ -51,7 +51,7 @@ struct {
 	__type(value, struct counter);
 	__uint(max_entries, 8);
 	__uint(pinning, PIN_BY_NAME);
-} paths SEC(".maps");
+} sl_paths SEC(".maps");
 
 static __always_inline void add(struct counter *c, struct __sk_buff *skb)
 {
@@ -63,7 +63,7 @@ static __always_inline void add(struct counter *c, struct __sk_buff *skb)
 
 static __always_inline void count_drop(struct __sk_buff *skb, enum drop_reason reason)
 {
-	add(bpf_map_lookup_elem(&drops, &reason), skb);
+	add(bpf_map_lookup_elem(&sl_drops, &reason), skb);
 }
 
 static __always_inline int drop(struct __sk_buff *skb, enum drop_reason reason)
@@ -74,6 +74,6 @@ static __always_inline int drop(struct __sk_buff *skb, enum drop_reason reason)
 
 static __always_inline int pass(struct __sk_buff *skb, enum path path)
 {
-	add(bpf_map_lookup_elem(&paths, &path), skb);
+	add(bpf_map_lookup_elem(&sl_paths, &path), skb);
 	return TC_OK;
 }

@@ -59,7 +59,7 @@ static __always_inline void flow_key(const struct packet *p, struct flow *f)
 static __always_inline struct flow_state *flow_find(struct flow *f)
 {
 	__u32 now = now_seconds(), life = f->proto == IPPROTO_TCP ? TCP_LIFE : OTHER_LIFE;
-	struct flow_state *s = bpf_map_lookup_elem(&flows, f);
+	struct flow_state *s = bpf_map_lookup_elem(&sl_flows, f);
 
 	if (!s || now - s->seen > life)
 		return 0;
@@ -120,18 +120,18 @@ static __always_inline int judge_from(const struct track *t, __u8 origin)
 /* For the Go side, too, which learns the type's layout by this function. */
 __global int emit(const struct verdict *v)
 {
-	return v ? bpf_ringbuf_output(&verdicts, (void *)v, sizeof(*v), 0) : -1;
+	return v ? bpf_ringbuf_output(&sl_verdicts, (void *)v, sizeof(*v), 0) : -1;
 }
 
 static __always_inline void report(const struct track *t, const struct frontend *asked, int judged)
 {
-	__u32 zero = 0, *missed = bpf_map_lookup_elem(&lost, &zero);
+	__u32 zero = 0, *missed = bpf_map_lookup_elem(&sl_verdict_lost, &zero);
 	struct verdict v = { .time = bpf_ktime_get_ns(), .proto = t->flow.proto, .reason = judged & 0xff };
 
 	v.kind = v.reason ? VERDICT_DENIED : VERDICT_ALLOWED;
 	if (!v.reason && judged) {
-		v.kind = VERDICT_TRIAL;
-		v.reason = judged & TRIAL_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
+		v.kind = VERDICT_DRY_RUN_DENIED;
+		v.reason = judged & DRY_RUN_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
 	}
 	if (t->origin == ORIGIN_HIGH || (t->origin == ORIGIN_UNKNOWN && t->sender == ORIGIN_HIGH)) {
 		v.src = t->flow.high;
@@ -163,7 +163,7 @@ static __always_inline void report(const struct track *t, const struct frontend 
 static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, struct track *t, const struct frontend *asked)
 {
 	__u32 zero = 0, direction;
-	struct policy_state *now = bpf_map_lookup_elem(&settings, &zero);
+	struct policy_state *now = bpf_map_lookup_elem(&sl_policy_state, &zero);
 	int judged;
 
 	if (!now)
@@ -182,8 +182,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 			t->state->origin = t->origin;
 	}
 	if (judged & ~0xff) {
-		direction = judged & TRIAL_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
-		add(bpf_map_lookup_elem(&trials, &direction), skb);
+		direction = judged & DRY_RUN_EGRESS ? DROP_POLICY_EGRESS : DROP_POLICY_INGRESS;
+		add(bpf_map_lookup_elem(&sl_dry_run, &direction), skb);
 	}
 	if (now->watched && (judged || !t->state))
 		report(t, asked, judged);
@@ -202,7 +202,7 @@ static __always_inline void flow_set(struct track *t, __u8 class, const struct f
 		s.frontend = asked->addr;
 		s.frontend_port = asked->port;
 	}
-	bpf_map_update_elem(&flows, &t->flow, &s, UPDATE_ANY);
+	bpf_map_update_elem(&sl_flows, &t->flow, &s, UPDATE_ANY);
 }
 
 /* Has the flow's entry to be made, or made anew, with this packet? */

@@ -27,7 +27,7 @@ enum forward_kind {
 	FORWARD_POD_REMOTE = 1, /* pods of a peer, by ifindex */
 	FORWARD_NODE_REMOTE = 2, /* an address of a peer, by ifindex */
 	FORWARD_NODE_LOCAL = 3, /* an address of this node */
-	FORWARD_POD_LOCAL = 4, /* this node's pods: look in endpoints */
+	FORWARD_POD_LOCAL = 4, /* this node's pods: look in sl_endpoints */
 	FORWARD_CLUSTER = 5, /* cluster address without a lane: refuse */
 };
 
@@ -100,7 +100,7 @@ struct {
 	__type(value, struct endpoint);
 	__uint(max_entries, 4096);
 	__uint(pinning, PIN_BY_NAME);
-} endpoints SEC(".maps");
+} sl_endpoints SEC(".maps");
 
 struct {
 	__uint(type, MAP_LPM_TRIE);
@@ -109,7 +109,7 @@ struct {
 	__uint(max_entries, 65536);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} forwards SEC(".maps");
+} sl_forwards SEC(".maps");
 
 struct {
 	__uint(type, MAP_LRU_HASH);
@@ -117,7 +117,7 @@ struct {
 	__type(value, struct flow_state);
 	__uint(max_entries, 262144);
 	__uint(pinning, PIN_BY_NAME);
-} flows SEC(".maps");
+} sl_flows SEC(".maps");
 
 struct {
 	__uint(type, MAP_ARRAY);
@@ -125,7 +125,7 @@ struct {
 	__type(value, struct leak);
 	__uint(max_entries, 1);
 	__uint(pinning, PIN_BY_NAME);
-} leaks SEC(".maps");
+} sl_leaks SEC(".maps");
 
 static __always_inline int same_addr(const struct addr *a, const struct addr *b)
 {
@@ -136,10 +136,10 @@ static __always_inline struct forward *forward_of(const struct addr *a)
 {
 	struct prefix k = { .len = 128, .addr = *a };
 
-	return bpf_map_lookup_elem(&forwards, &k);
+	return bpf_map_lookup_elem(&sl_forwards, &k);
 }
 
 static __always_inline struct endpoint *endpoint_of(const struct addr *a)
 {
-	return bpf_map_lookup_elem(&endpoints, a);
+	return bpf_map_lookup_elem(&sl_endpoints, a);
 }

@@ -213,7 +213,7 @@ struct {
 	__type(value, struct ports);
 	__uint(max_entries, 8192);
 	__uint(pinning, PIN_BY_NAME);
-} datagrams SEC(".maps");
+} sl_datagrams SEC(".maps");
 
 /*
  * The first fragment speaks for all. One whose first has not been seen has no
@@ -225,10 +225,10 @@ static __always_inline void share_ports(struct packet *p)
 	struct ports *first, own = p->ports; /* before Linux 6.8 a value has to be on the function's own stack */
 
 	if (!p->later) {
-		bpf_map_update_elem(&datagrams, &d, &own, UPDATE_ANY);
+		bpf_map_update_elem(&sl_datagrams, &d, &own, UPDATE_ANY);
 		return;
 	}
-	first = bpf_map_lookup_elem(&datagrams, &d);
+	first = bpf_map_lookup_elem(&sl_datagrams, &d);
 	if (first)
 		p->ports = *first;
 }

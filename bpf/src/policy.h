@@ -12,12 +12,12 @@
  */
 
 /* What keeps a pod of this node: rule sets; 0 where no policy selects it. */
-struct guard {
+struct endpoint_policy {
 	__u64 egress, ingress;
-	__u64 trial_egress, trial_ingress; /* as if dry-run policies were in force */
+	__u64 dry_run_egress, dry_run_ingress; /* as if dry-run policies were in force */
 };
 
-/* Sets of ports: 0 none, ALL_PORTS, or what is in the map ports. */
+/* Sets of ports: 0 none, ALL_PORTS, or what is in sl_ports. */
 struct rule_set {
 	__u64 any; /* for every peer */
 	__u64 pods; /* for every pod with an identity */
@@ -45,7 +45,7 @@ struct policy_state {
 enum verdict_kind {
 	VERDICT_ALLOWED = 1,
 	VERDICT_DENIED = 2,
-	VERDICT_TRIAL = 3, /* passes, and would not if dry-run policies were in force */
+	VERDICT_DRY_RUN_DENIED = 3, /* passes, and would not if dry-run policies were in force */
 };
 
 /* What was decided of a flow, in the direction in which it began. */
@@ -56,7 +56,7 @@ struct verdict {
 	__be16 src_port, dst_port, frontend_port;
 	__u8 proto;
 	__u8 kind; /* enum verdict_kind */
-	__u8 reason; /* enum drop_reason; of a trial: what it would have been */
+	__u8 reason; /* enum drop_reason; of VERDICT_DRY_RUN_DENIED: what it would have been */
 	__u8 pad[3];
 	__u32 lost; /* verdicts of this processor that found no room since the last one that did */
 };
@@ -68,7 +68,7 @@ struct {
 	__uint(max_entries, 262144);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} identities SEC(".maps");
+} sl_identities SEC(".maps");
 
 struct {
 	__uint(type, MAP_LPM_TRIE);
@@ -77,15 +77,15 @@ struct {
 	__uint(max_entries, 65536);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} blocks SEC(".maps");
+} sl_blocks SEC(".maps");
 
 struct {
 	__uint(type, MAP_HASH);
 	__type(key, struct addr);
-	__type(value, struct guard);
+	__type(value, struct endpoint_policy);
 	__uint(max_entries, 4096);
 	__uint(pinning, PIN_BY_NAME);
-} guards SEC(".maps");
+} sl_ep_policies SEC(".maps");
 
 struct {
 	__uint(type, MAP_HASH);
@@ -94,7 +94,7 @@ struct {
 	__uint(max_entries, 16384);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} sets SEC(".maps");
+} sl_rule_sets SEC(".maps");
 
 struct {
 	__uint(type, MAP_HASH);
@@ -103,7 +103,7 @@ struct {
 	__uint(max_entries, 1048576);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} rules SEC(".maps");
+} sl_rules SEC(".maps");
 
 struct {
 	__uint(type, MAP_LPM_TRIE);
@@ -112,7 +112,7 @@ struct {
 	__uint(max_entries, 262144);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} ports SEC(".maps");
+} sl_ports SEC(".maps");
 
 struct {
 	__uint(type, MAP_ARRAY);
@@ -120,7 +120,7 @@ struct {
 	__type(value, struct policy_state);
 	__uint(max_entries, 1);
 	__uint(pinning, PIN_BY_NAME);
-} settings SEC(".maps");
+} sl_policy_state SEC(".maps");
 
 struct {
 	__uint(type, MAP_PERCPU_ARRAY);
@@ -128,13 +128,13 @@ struct {
 	__type(value, struct counter);
 	__uint(max_entries, 32);
 	__uint(pinning, PIN_BY_NAME);
-} trials SEC(".maps");
+} sl_dry_run SEC(".maps");
 
 struct {
 	__uint(type, MAP_RINGBUF);
 	__uint(max_entries, 1048576);
 	__uint(pinning, PIN_BY_NAME);
-} verdicts SEC(".maps");
+} sl_verdicts SEC(".maps");
 
 struct {
 	__uint(type, MAP_PERCPU_ARRAY);
@@ -142,7 +142,7 @@ struct {
 	__type(value, __u32);
 	__uint(max_entries, 1);
 	__uint(pinning, PIN_BY_NAME);
-} lost SEC(".maps");
+} sl_verdict_lost SEC(".maps");
 
 static __always_inline int in_ports(__u64 set, __u32 proto, __be16 port)
 {
@@ -152,13 +152,13 @@ static __always_inline int in_ports(__u64 set, __u32 proto, __be16 port)
 		return set == ALL_PORTS;
 	__builtin_memcpy(k.set, &set, sizeof(set));
 	__builtin_memcpy(k.port, &port, sizeof(port));
-	return bpf_map_lookup_elem(&ports, &k) != 0;
+	return bpf_map_lookup_elem(&sl_ports, &k) != 0;
 }
 
 static __always_inline int by_rule(__u64 set, __u64 peer, __u32 proto, __be16 port)
 {
 	struct rule r = { .set = set, .peer = peer };
-	__u64 *allowed = bpf_map_lookup_elem(&rules, &r);
+	__u64 *allowed = bpf_map_lookup_elem(&sl_rules, &r);
 
 	return allowed && in_ports(*allowed, proto, port);
 }
@@ -166,7 +166,7 @@ static __always_inline int by_rule(__u64 set, __u64 peer, __u32 proto, __be16 po
 /* Does the rule set allow this peer, at this port of the destination? */
 __global int permits(__u64 set, const struct addr *peer, __u32 proto, __u32 port)
 {
-	struct rule_set *s = bpf_map_lookup_elem(&sets, &set);
+	struct rule_set *s = bpf_map_lookup_elem(&sl_rule_sets, &set);
 	struct prefix k = { .len = 128 };
 	__u64 *id;
 
@@ -175,10 +175,10 @@ __global int permits(__u64 set, const struct addr *peer, __u32 proto, __u32 port
 	k.addr = *peer; /* before Linux 6.8 a key has to be on the function's own stack */
 	if (in_ports(s->any, proto, port))
 		return 1;
-	id = bpf_map_lookup_elem(&identities, &k.addr);
+	id = bpf_map_lookup_elem(&sl_identities, &k.addr);
 	if (id && (in_ports(s->pods, proto, port) || by_rule(set, *id, proto, port)))
 		return 1;
-	id = bpf_map_lookup_elem(&blocks, &k);
+	id = bpf_map_lookup_elem(&sl_blocks, &k);
 	return id && by_rule(set, *id, proto, port);
 }
 
@@ -196,11 +196,11 @@ static __always_inline int is_stranger(const struct addr *a)
 
 	if (!f || f->kind == FORWARD_NODE_LOCAL || f->kind == FORWARD_NODE_REMOTE)
 		return 0;
-	return !bpf_map_lookup_elem(&identities, a);
+	return !bpf_map_lookup_elem(&sl_identities, a);
 }
 
-#define TRIAL_EGRESS 0x100
-#define TRIAL_INGRESS 0x200
+#define DRY_RUN_EGRESS 0x100
+#define DRY_RUN_INGRESS 0x200
 
 /*
  * What policy says of a flow that *from begins with *to: 0 or the reason to
@@ -211,8 +211,8 @@ static __always_inline int is_stranger(const struct addr *a)
 __global int judge_new(const struct addr *from, const struct addr *to, __u32 proto, __u32 port, __u32 forwarded)
 {
 	struct addr own[2] = {}, *src = &own[0], *dst = &own[1];
-	struct guard *g;
-	int trial = 0;
+	struct endpoint_policy *policy;
+	int dry_run = 0;
 
 	if (!from || !to)
 		return DROP_POLICY_UNKNOWN;
@@ -220,23 +220,23 @@ __global int judge_new(const struct addr *from, const struct addr *to, __u32 pro
 	*dst = *to;
 	if (same_addr(src, dst)) /* no policy keeps a pod from itself */
 		return 0;
-	g = bpf_map_lookup_elem(&guards, src);
-	if (!g && endpoint_of(src))
+	policy = bpf_map_lookup_elem(&sl_ep_policies, src);
+	if (!policy && endpoint_of(src))
 		return DROP_POLICY_UNKNOWN;
-	if (g && (g->egress | g->trial_egress) && !is_own_node(dst)) {
-		if (g->egress && !permits(g->egress, dst, proto, port))
+	if (policy && (policy->egress | policy->dry_run_egress) && !is_own_node(dst)) {
+		if (policy->egress && !permits(policy->egress, dst, proto, port))
 			return is_stranger(dst) ? DROP_POLICY_PEER : DROP_POLICY_EGRESS;
-		if (g->trial_egress && g->trial_egress != g->egress && !permits(g->trial_egress, dst, proto, port))
-			trial |= TRIAL_EGRESS;
+		if (policy->dry_run_egress && policy->dry_run_egress != policy->egress && !permits(policy->dry_run_egress, dst, proto, port))
+			dry_run |= DRY_RUN_EGRESS;
 	}
-	g = bpf_map_lookup_elem(&guards, dst);
-	if (!g && endpoint_of(dst))
+	policy = bpf_map_lookup_elem(&sl_ep_policies, dst);
+	if (!policy && endpoint_of(dst))
 		return DROP_POLICY_UNKNOWN;
-	if (g && (g->ingress | g->trial_ingress) && (forwarded || !is_own_node(src))) {
-		if (g->ingress && !permits(g->ingress, src, proto, port))
+	if (policy && (policy->ingress | policy->dry_run_ingress) && (forwarded || !is_own_node(src))) {
+		if (policy->ingress && !permits(policy->ingress, src, proto, port))
 			return is_stranger(src) ? DROP_POLICY_PEER : DROP_POLICY_INGRESS;
-		if (g->trial_ingress && g->trial_ingress != g->ingress && !permits(g->trial_ingress, src, proto, port))
-			trial |= TRIAL_INGRESS;
+		if (policy->dry_run_ingress && policy->dry_run_ingress != policy->ingress && !permits(policy->dry_run_ingress, src, proto, port))
+			dry_run |= DRY_RUN_INGRESS;
 	}
-	return trial;
+	return dry_run;
 }

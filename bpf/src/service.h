@@ -13,12 +13,12 @@
  * port, which would need another CRC) is the stack's, where kube-proxy has it.
  */
 struct service {
-	__u32 backends; /* how many slots there are */
+	__u32 backends; /* how many there are in sl_backends */
 	__u32 affinity; /* seconds a client keeps its backend; 0: does not */
 	__u32 revision; /* another one whenever backends change */
 };
 
-struct slot {
+struct backend_key {
 	struct frontend frontend;
 	__u32 index;
 };
@@ -55,16 +55,16 @@ struct {
 	__uint(max_entries, 65536);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} services SEC(".maps");
+} sl_services SEC(".maps");
 
 struct {
 	__uint(type, MAP_HASH);
-	__type(key, struct slot);
+	__type(key, struct backend_key);
 	__type(value, struct backend);
 	__uint(max_entries, 524288);
 	__uint(map_flags, F_NO_PREALLOC);
 	__uint(pinning, PIN_BY_NAME);
-} slots SEC(".maps");
+} sl_backends SEC(".maps");
 
 struct {
 	__uint(type, MAP_LRU_HASH);
@@ -72,7 +72,7 @@ struct {
 	__type(value, struct choice);
 	__uint(max_entries, 131072);
 	__uint(pinning, PIN_BY_NAME);
-} choices SEC(".maps");
+} sl_ct_services SEC(".maps");
 
 struct {
 	__uint(type, MAP_LRU_HASH);
@@ -80,11 +80,11 @@ struct {
 	__type(value, struct choice);
 	__uint(max_entries, 65536);
 	__uint(pinning, PIN_BY_NAME);
-} affinities SEC(".maps");
+} sl_affinities SEC(".maps");
 
 static __always_inline int choose(const struct request *r, const struct service *s, struct choice *c)
 {
-	struct slot slot = { .frontend = r->frontend };
+	struct backend_key key = { .frontend = r->frontend };
 	struct client client = {};
 	struct choice *kept;
 	struct backend *b;
@@ -94,20 +94,20 @@ static __always_inline int choose(const struct request *r, const struct service 
 	if (s->affinity) {
 		client.frontend = r->frontend;
 		client.addr = r->client;
-		kept = bpf_map_lookup_elem(&affinities, &client);
+		kept = bpf_map_lookup_elem(&sl_affinities, &client);
 		if (kept && c->seen - kept->seen <= s->affinity) {
 			kept->seen = c->seen;
 			c->backend = kept->backend;
 			return 0;
 		}
 	}
-	slot.index = bpf_get_prandom_u32() % s->backends;
-	b = bpf_map_lookup_elem(&slots, &slot);
+	key.index = bpf_get_prandom_u32() % s->backends;
+	b = bpf_map_lookup_elem(&sl_backends, &key);
 	if (!b)
 		return -1;
 	c->backend = *b;
 	if (s->affinity)
-		bpf_map_update_elem(&affinities, &client, c, UPDATE_ANY);
+		bpf_map_update_elem(&sl_affinities, &client, c, UPDATE_ANY);
 	return 0;
 }
 
@@ -139,14 +139,14 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 	r.frontend.port = p->ports.dst;
 	r.frontend.proto = p->proto;
 	*asked = r.frontend;
-	s = bpf_map_lookup_elem(&services, &r.frontend);
+	s = bpf_map_lookup_elem(&sl_services, &r.frontend);
 	if (s && !s->backends)
 		s = 0;
 	if (!s && p->proto != IPPROTO_TCP)
 		return 0;
 	r.client = p->src;
 	r.port = p->ports.src;
-	made = bpf_map_lookup_elem(&choices, &r);
+	made = bpf_map_lookup_elem(&sl_ct_services, &r);
 	if (made && goes_on(p, s, made)) {
 		now = now_seconds();
 		if (made->seen != now)
@@ -154,12 +154,12 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 		c.backend = made->backend;
 	} else if (!s) {
 		if (made && p->syn) /* whoever answers now, it is not that backend */
-			bpf_map_delete_elem(&choices, &r);
+			bpf_map_delete_elem(&sl_ct_services, &r);
 		return 0;
 	} else {
 		if (p->later || (p->proto == IPPROTO_TCP && !p->syn) || choose(&r, s, &c))
 			return 0;
-		bpf_map_update_elem(&choices, &r, &c, UPDATE_ANY);
+		bpf_map_update_elem(&sl_ct_services, &r, &c, UPDATE_ANY);
 	}
 	if (rewrite_dst(skb, p, &c.backend.addr, c.backend.port))
 		return -1;

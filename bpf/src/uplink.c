@@ -33,7 +33,7 @@ static __always_inline int addresses(struct __sk_buff *skb, __u32 l2, struct pac
 	return bpf_skb_load_bytes(skb, l2 + 8, &p->src, 2 * sizeof(struct addr));
 }
 
-static __always_inline int guard(struct __sk_buff *skb, __u32 l2, enum drop_reason reason)
+static __always_inline int stop_leaks(struct __sk_buff *skb, __u32 l2, enum drop_reason reason)
 {
 	struct packet p = {};
 	struct leak l = {};
@@ -49,32 +49,32 @@ static __always_inline int guard(struct __sk_buff *skb, __u32 l2, enum drop_reas
 	l.dst = p.dst;
 	l.ifindex = skb->ifindex;
 	l.reason = reason;
-	bpf_map_update_elem(&leaks, &zero, &l, UPDATE_ANY);
+	bpf_map_update_elem(&sl_leaks, &zero, &l, UPDATE_ANY);
 	return drop(skb, reason);
 }
 
 SEC("tc")
 int uplink_ingress_l2(struct __sk_buff *skb)
 {
-	return guard(skb, ETH_HLEN, DROP_LEAK_INGRESS);
+	return stop_leaks(skb, ETH_HLEN, DROP_LEAK_INGRESS);
 }
 
 SEC("tc")
 int uplink_egress_l2(struct __sk_buff *skb)
 {
-	return guard(skb, ETH_HLEN, DROP_LEAK_EGRESS);
+	return stop_leaks(skb, ETH_HLEN, DROP_LEAK_EGRESS);
 }
 
 SEC("tc")
 int uplink_ingress_l3(struct __sk_buff *skb)
 {
-	return guard(skb, 0, DROP_LEAK_INGRESS);
+	return stop_leaks(skb, 0, DROP_LEAK_INGRESS);
 }
 
 SEC("tc")
 int uplink_egress_l3(struct __sk_buff *skb)
 {
-	return guard(skb, 0, DROP_LEAK_EGRESS);
+	return stop_leaks(skb, 0, DROP_LEAK_EGRESS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

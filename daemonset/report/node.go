@@ -112,7 +112,7 @@ func (r *Reporter) counters(n *status.Node) error {
 		n.Drops = append(n.Drops, status.Drop{Reason: reason.String(), Packets: c.Drops[reason].Packets, Bytes: c.Drops[reason].Bytes})
 	}
 	for _, reason := range []bpf.Reason{bpf.ReasonPolicyEgress, bpf.ReasonPolicyIngress} {
-		n.DryRunDrops = append(n.DryRunDrops, status.Drop{Reason: reason.String(), Packets: c.Trials[reason].Packets, Bytes: c.Trials[reason].Bytes})
+		n.DryRunDrops = append(n.DryRunDrops, status.Drop{Reason: reason.String(), Packets: c.DryRun[reason].Packets, Bytes: c.DryRun[reason].Bytes})
 	}
 	for _, p := range bpf.Paths() {
 		n.Paths = append(n.Paths, status.Traffic{Path: p.String(), Packets: c.Paths[p].Packets, Bytes: c.Paths[p].Bytes})

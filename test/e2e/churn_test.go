@@ -19,7 +19,7 @@ echo "devices $(ip -o link | grep -c ': slp')"
 echo "leases $(grep -L '"released"' /var/lib/sealane/ipam/*.json 2>/dev/null | wc -l)"
 echo "routes $(ip route; ip -6 route) " | grep -c 'dev slp' | sed 's/^/routes /'
 echo "links $(ls /sys/fs/bpf/sealane/links | grep -c "^slp")"
-echo "endpoints $(bpftool map dump pinned /sys/fs/bpf/sealane/v*/endpoints -j | jq length)"
+echo "endpoints $(bpftool map dump pinned /sys/fs/bpf/sealane/v*/sl_endpoints -j | jq length)"
 echo "queued $(ls /var/lib/sealane/cni-del 2>/dev/null | wc -l)"
 `
 

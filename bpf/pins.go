@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/internal/nl"
+)
+
+// layout names the folder of the pins. It changes with the layout of a map,
+// so that two versions of the daemon never read each other's maps wrongly.
+const layout = "v3"
+
+// layoutBefore is the layout whose maps are those of this one under other names.
+const layoutBefore = "v2"
+
+// namesBefore gives the name that each map had in layoutBefore.
+func namesBefore() map[string]string {
+	return map[string]string{
+		podMapSlEndpoints: "endpoints", podMapSlForwards: "forwards", podMapSlFlows: "flows", podMapSlDatagrams: "datagrams",
+		podMapSlDrops: "drops", podMapSlPaths: "paths", podMapSlLeaks: "leaks",
+		podMapSlIdentities: "identities", podMapSlBlocks: "blocks", podMapSlEpPolicies: "guards", podMapSlRuleSets: "sets",
+		podMapSlRules: "rules", podMapSlPorts: "ports", podMapSlPolicyState: "settings", podMapSlDryRun: "trials",
+		podMapSlVerdicts: "verdicts", podMapSlVerdictLost: "lost",
+		podMapSlServices: "services", podMapSlBackends: "slots", podMapSlCtServices: "choices", podMapSlAffinities: "affinities",
+	}
+}
+
+func (d *Datapath) makePins(root string) error {
+	for _, dir := range []string{root, d.pins, d.linkPins()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make pin folder: %w", err)
+		}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err != nil {
+		return fmt.Errorf("stat pin folder %s: %w", root, err)
+	}
+	if fs.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("pin folder %s: %w: mount one with `mount -t bpf bpf /sys/fs/bpf`", root, ErrNotBPFFS)
+	}
+	return nil
+}
+
+// adopt pins the maps of layoutBefore under their names of today as well, where
+// nothing is pinned by that name: connections, policies and services stay as they
+// are for the programs that are attached and for those that replace them. The old
+// pins stay until [Datapath.Retire], for an earlier version that comes back before.
+//
+// It reports whether this layout and the one before hold the very same maps.
+func (d *Datapath) adopt() (bool, error) {
+	same := true
+	for name, before := range namesBefore() {
+		is, err := adoptMap(filepath.Join(filepath.Dir(d.pins), layoutBefore, before), filepath.Join(d.pins, name))
+		if err != nil {
+			return false, fmt.Errorf("take over map %s as %s: %w", before, name, err)
+		}
+		same = same && is
+	}
+	return same, nil
+}
+
+// adoptMap pins the map that is pinned at before at path, too, and reports whether
+// one map is pinned at both.
+func adoptMap(before, path string) (bool, error) {
+	old, err := ebpf.LoadPinnedMap(before, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer old.Close()
+	now, err := ebpf.LoadPinnedMap(path, nil)
+	if err == nil {
+		defer now.Close()
+		return sameMap(old, now)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	second, err := old.Clone() // pinning the first would move its pin
+	if err != nil {
+		return false, err
+	}
+	return true, errors.Join(second.Pin(path), second.Close())
+}
+
+func sameMap(a, b *ebpf.Map) (bool, error) {
+	var ids [2]ebpf.MapID
+	for i, m := range []*ebpf.Map{a, b} {
+		info, err := m.Info()
+		if err != nil {
+			return false, err
+		}
+		ids[i], _ = info.ID()
+	}
+	return ids[0] == ids[1], nil
+}
+
+// Keep forgets the pinned links of every device that is not in names: devices
+// that went while the daemon was away.
+func (d *Datapath) Keep(names map[string]bool) error {
+	entries, err := os.ReadDir(d.linkPins())
+	if err != nil {
+		return fmt.Errorf("list pinned links: %w", err)
+	}
+	keep := map[string]bool{}
+	for name := range names {
+		for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
+			keep[filepath.Base(d.linkPin(name, dir))] = true
+		}
+	}
+	var errs []error
+	for _, e := range entries {
+		if !keep[e.Name()] {
+			errs = append(errs, removeIfPresent(filepath.Join(d.linkPins(), e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// linkPins is the same folder for every layout of the maps: programs of one are
+// replaced by those of the next.
+func (d *Datapath) linkPins() string { return filepath.Join(filepath.Dir(d.pins), "links") }
+
+// Retire removes the maps of other layouts, and what they pin. It is for a daemon
+// that has replaced all programs that an earlier version attached.
+func (d *Datapath) Retire() error {
+	others, err := d.otherLayouts()
+	errs := []error{err}
+	for _, old := range others {
+		errs = append(errs, os.RemoveAll(old))
+	}
+	return errors.Join(errs...)
+}
+
+// otherLayouts are the folders with the maps of other versions.
+func (d *Datapath) otherLayouts() ([]string, error) {
+	root := filepath.Dir(d.pins)
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		if old := filepath.Join(root, e.Name()); old != d.pins && old != d.linkPins() {
+			all = append(all, old)
+		}
+	}
+	return all, nil
+}
+
+// Inherited reports whether an earlier daemon has used the very maps of this one, and
+// no others are left: what is attached knows what this daemon's programs will know,
+// policies above all.
+func (d *Datapath) Inherited() bool { return d.inherited }
+
+// inherits finds it out, before this daemon makes maps: the maps of layoutBefore
+// are those of this one once they are adopted.
+func (d *Datapath) inherits() (bool, error) {
+	adopted, err := d.adopt()
+	if err != nil {
+		return false, err
+	}
+	found, err := os.ReadDir(d.pins)
+	if err != nil {
+		return false, fmt.Errorf("list pins: %w", err)
+	}
+	others, err := d.otherLayouts()
+	if adopted {
+		others = slices.DeleteFunc(others, func(dir string) bool { return filepath.Base(dir) == layoutBefore })
+	}
+	return len(found) > 0 && len(others) == 0, err
+}
+
+// linkPin names a pin after device and direction. A device's name may hold a
+// dot, which a bpffs refuses, and never a colon, so a doubled colon is free.
+func (d *Datapath) linkPin(name string, dir nl.Direction) string {
+	return filepath.Join(d.linkPins(), strings.ReplaceAll(name, ".", "::")+":"+dir.String())
+}
+
+func removeIfPresent(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Clean removes every pin under pinPath; programs end with their last
+// reference. It needs no loaded Datapath. On kernels without tcx the filters go
+// with [nl.Handle.DetachClsact].
+func Clean(pinPath string) error {
+	if err := os.RemoveAll(pinPath); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	return nil
+}
