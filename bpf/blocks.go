@@ -15,7 +15,7 @@ import (
 
 const noBlock = uint64(policy.NoBlock)
 
-func everyIPv4() podPrefix { return blockKey(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
+func everyIPv4() podPrefix { return encodePrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
 
 // closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, from IPv4
 // ones, which are among them as the maps hold them.
@@ -34,7 +34,7 @@ func (d *Datapath) closeIPv4() error {
 func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
 	order := slices.SortedFunc(maps.Keys(blocks), longestFirst)
 	for _, p := range order {
-		k := blockKey(p)
+		k := encodePrefix(p)
 		delete(d.policy.missing, k)
 		if d.holdsMissing(p) {
 			w.note(d.maps.SlBlocks, "write", k, ErrFull)
@@ -77,16 +77,11 @@ func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
 // has a class for a moment that it never was to have.
 func (d *Datapath) removeBlocks(w *writer, blocks []netip.Prefix) {
 	for _, p := range slices.Backward(slices.SortedFunc(slices.Values(blocks), longestFirst)) {
-		d.forgetBlock(w, blockKey(p))
-		delete(d.policy.missing, blockKey(p))
+		d.forgetBlock(w, encodePrefix(p))
+		delete(d.policy.missing, encodePrefix(p))
 	}
 }
 
 func longestFirst(a, b netip.Prefix) int {
 	return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
-}
-
-func blockKey(p netip.Prefix) podPrefix {
-	k, _ := encodeForward(Forward{Prefix: p})
-	return k
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/policytest"
 )
@@ -71,9 +72,9 @@ func (e *enforcer) locate(t *testing.T, w *policytest.World, all []*enforcer) {
 	t.Helper()
 	var forwards []Forward
 	for _, other := range all {
-		pods, host := Forward{Kind: PodRemote, Index: 9}, Forward{Kind: NodeRemote, Index: 9}
+		pods, host := Forward{Kind: overlay.PodRemote, Index: 9}, Forward{Kind: overlay.NodeRemote, Index: 9}
 		if other == e {
-			pods, host = Forward{Kind: PodLocal}, Forward{Kind: NodeLocal}
+			pods, host = Forward{Kind: overlay.PodLocal}, Forward{Kind: overlay.NodeLocal}
 		}
 		for a := range other.pods {
 			pods.Prefix = single(a)

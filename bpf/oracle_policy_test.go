@@ -6,6 +6,7 @@ package bpf
 import (
 	"net/netip"
 
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -54,14 +55,14 @@ func (o *oracle) judgeFrom(t *tracked, origin netip.AddrPort) (drop, trial Reaso
 			return ReasonPolicyUnknown, 0
 		}
 		masked := t.forwarded && side.reason == ReasonPolicyIngress // not the node itself
-		if !guarded || o.find(side.peer).Kind == NodeLocal && !masked {
+		if !guarded || o.find(side.peer).Kind == overlay.NodeLocal && !masked {
 			continue
 		}
 		now, dry := side.sets(g)
 		if !o.tables.Permits(now, side.peer, f.proto, to.Port()) {
 			kind := o.find(side.peer).Kind
 			_, known := o.tables.Identities[side.peer]
-			if !known && (kind == PodLocal || kind == PodRemote || kind == Cluster) {
+			if !known && (kind == overlay.PodLocal || kind == overlay.PodRemote || kind == overlay.Cluster) {
 				return ReasonPolicyPeer, 0
 			}
 			return side.reason, 0

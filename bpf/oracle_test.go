@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -221,7 +222,7 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 	}
 	f := o.find(p.dst)
 	var trial Reason
-	if f.Kind != NodeLocal {
+	if f.Kind != overlay.NodeLocal {
 		var drop Reason
 		if drop, trial = o.judge(&t); drop != 0 {
 			return dropped(drop)
@@ -235,17 +236,17 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 func (o *oracle) forward(t tracked, f Forward) verdict {
 	_, here := o.endpoints[t.dst]
 	switch {
-	case f.Kind == PodLocal && !here:
+	case f.Kind == overlay.PodLocal && !here:
 		return verdict{Action: actOK, Drop: ReasonNoEndpoint}
-	case f.Kind == PodLocal && o.fast(t):
+	case f.Kind == overlay.PodLocal && o.fast(t):
 		return verdict{Action: actRedirect, Path: "local"}
-	case f.Kind == Cluster, (f.Kind == PodRemote || f.Kind == NodeRemote) && f.Index == 0:
+	case f.Kind == overlay.Cluster, (f.Kind == overlay.PodRemote || f.Kind == overlay.NodeRemote) && f.Index == 0:
 		return verdict{Action: actOK, Drop: ReasonNoLane}
-	case f.Kind == PodRemote && o.fast(t), f.Kind == NodeRemote && t.goesOnFast():
+	case f.Kind == overlay.PodRemote && o.fast(t), f.Kind == overlay.NodeRemote && t.goesOnFast():
 		return verdict{Action: actRedirect, Path: "lane_out"}
 	}
-	answer := f.Kind == NodeRemote && t.answers()
-	if class, noted := map[ForwardKind]string{NodeRemote: "", 0: "stack"}[f.Kind]; noted && !answer && t.begins(class) {
+	answer := f.Kind == overlay.NodeRemote && t.answers()
+	if class, noted := map[overlay.ForwardKind]string{overlay.NodeRemote: "", 0: "stack"}[f.Kind]; noted && !answer && t.begins(class) {
 		o.note(t, class)
 	}
 	return verdict{Action: actOK, Path: "stack_out", Answer: answer}
@@ -254,7 +255,7 @@ func (o *oracle) forward(t tracked, f Forward) verdict {
 // byStack is what becomes of a packet that the stack has sent.
 func (o *oracle) byStack(p testPacket, tracks bool) verdict {
 	t, ok := o.track(p)
-	own := o.find(p.src).Kind == NodeLocal && !p.forwarded
+	own := o.find(p.src).Kind == overlay.NodeLocal && !p.forwarded
 	if !ok && (tracks || !own) {
 		return dropped(ReasonMalformed)
 	}
@@ -286,16 +287,16 @@ func (o *oracle) laneIngress(p testPacket) verdict {
 	}
 	p = o.parse(p)
 	peer := o.find(p.src).Kind
-	if peer != PodRemote && peer != NodeRemote {
+	if peer != overlay.PodRemote && peer != overlay.NodeRemote {
 		return dropped(ReasonLaneSource)
 	}
 	if _, here := o.endpoints[p.dst]; here {
 		return o.intoPod(p)
 	}
 	switch o.find(p.dst).Kind {
-	case NodeLocal:
+	case overlay.NodeLocal:
 		return verdict{Action: actOK}
-	case PodLocal:
+	case overlay.PodLocal:
 		return dropped(ReasonNoEndpoint)
 	}
 	return dropped(ReasonLaneDestination)
@@ -321,7 +322,7 @@ func (o *oracle) laneEgress(p testPacket) verdict {
 		return dropped(ReasonProtocol)
 	}
 	p = o.parse(p)
-	if k := o.find(p.dst).Kind; k != PodRemote && k != NodeRemote {
+	if k := o.find(p.dst).Kind; k != overlay.PodRemote && k != overlay.NodeRemote {
 		return dropped(ReasonNoLane)
 	}
 	return o.byStack(p, false)
@@ -332,7 +333,7 @@ func (o *oracle) uplink(p testPacket, leak Reason) verdict {
 		return verdict{Action: actNext}
 	}
 	for _, a := range []netip.Addr{p.src, p.dst} {
-		if k := o.find(a).Kind; k == PodRemote || k == PodLocal || k == Cluster {
+		if k := o.find(a).Kind; k == overlay.PodRemote || k == overlay.PodLocal || k == overlay.Cluster {
 			return verdict{Action: actShot, Drop: leak}
 		}
 	}

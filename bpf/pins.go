@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/bpf/pinned"
 	"github.com/sealane/sealane/internal/nl"
 )
 
@@ -51,62 +51,6 @@ func (d *Datapath) makePins(root string) error {
 		return fmt.Errorf("pin folder %s: %w: mount one with `mount -t bpf bpf /sys/fs/bpf`", root, ErrNotBPFFS)
 	}
 	return nil
-}
-
-// adopt pins the maps of layoutBefore under their names of today as well, where
-// nothing is pinned by that name: connections, policies and services stay as they
-// are for the programs that are attached and for those that replace them. The old
-// pins stay until [Datapath.Retire], for an earlier version that comes back before.
-//
-// It reports whether this layout and the one before hold the very same maps.
-func (d *Datapath) adopt() (bool, error) {
-	same := true
-	for name, before := range namesBefore() {
-		is, err := adoptMap(filepath.Join(filepath.Dir(d.pins), layoutBefore, before), filepath.Join(d.pins, name))
-		if err != nil {
-			return false, fmt.Errorf("take over map %s as %s: %w", before, name, err)
-		}
-		same = same && is
-	}
-	return same, nil
-}
-
-// adoptMap pins the map that is pinned at before at path, too, and reports whether
-// one map is pinned at both.
-func adoptMap(before, path string) (bool, error) {
-	old, err := ebpf.LoadPinnedMap(before, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer old.Close()
-	now, err := ebpf.LoadPinnedMap(path, nil)
-	if err == nil {
-		defer now.Close()
-		return sameMap(old, now)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	second, err := old.Clone() // pinning the first would move its pin
-	if err != nil {
-		return false, err
-	}
-	return true, errors.Join(second.Pin(path), second.Close())
-}
-
-func sameMap(a, b *ebpf.Map) (bool, error) {
-	var ids [2]ebpf.MapID
-	for i, m := range []*ebpf.Map{a, b} {
-		info, err := m.Info()
-		if err != nil {
-			return false, err
-		}
-		ids[i], _ = info.ID()
-	}
-	return ids[0] == ids[1], nil
 }
 
 // Keep forgets the pinned links of every device that is not in names: devices
@@ -167,10 +111,12 @@ func (d *Datapath) otherLayouts() ([]string, error) {
 // policies above all.
 func (d *Datapath) Inherited() bool { return d.inherited }
 
-// inherits finds it out, before this daemon makes maps: the maps of layoutBefore
-// are those of this one once they are adopted.
+// inherits finds it out, before this daemon makes maps. It adopts the maps of
+// layoutBefore: connections, policies and services stay as they are for the programs
+// that are attached and for those that replace them. The old pins stay until
+// [Datapath.Retire], for an earlier version that comes back before.
 func (d *Datapath) inherits() (bool, error) {
-	adopted, err := d.adopt()
+	adopted, err := pinned.Adopt(filepath.Join(filepath.Dir(d.pins), layoutBefore), d.pins, namesBefore())
 	if err != nil {
 		return false, err
 	}

@@ -147,7 +147,7 @@ func TestPrivilegedFullTables(t *testing.T) {
 	}{
 		{"identities", func(d *Datapath) *ebpf.Map { return d.maps.SlIdentities }, func(i uint64) any { return words(i) }},
 		{"blocks", func(d *Datapath) *ebpf.Map { return d.maps.SlBlocks }, func(i uint64) any {
-			return blockKey(netip.PrefixFrom(netip.AddrFrom16(number(i)), 128))
+			return encodePrefix(netip.PrefixFrom(netip.AddrFrom16(number(i)), 128))
 		}},
 		{"sets", func(d *Datapath) *ebpf.Map { return d.maps.SlRuleSets }, func(i uint64) any { return i + 1<<40 }},
 		{"ports", func(d *Datapath) *ebpf.Map { return d.maps.SlPorts }, func(i uint64) any {

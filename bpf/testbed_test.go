@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -96,9 +97,9 @@ func newNode(t testing.TB, number int) *node {
 	n.d = n.load()
 	for _, f := range families {
 		n.forwards = append(n.forwards,
-			Forward{Prefix: netip.MustParsePrefix(f.cluster), Kind: Cluster},
-			Forward{Prefix: f.podRange(number), Kind: PodLocal},
-			Forward{Prefix: single(f.nodeAddr(number)), Kind: NodeLocal})
+			Forward{Prefix: netip.MustParsePrefix(f.cluster), Kind: overlay.Cluster},
+			Forward{Prefix: f.podRange(number), Kind: overlay.PodLocal},
+			Forward{Prefix: single(f.nodeAddr(number)), Kind: overlay.NodeLocal})
 		n.route(nl.Route{Dst: netip.MustParsePrefix(f.cluster).Masked(), Unreachable: true, Metric: 5000})
 		n.address("lo", single(f.nodeAddr(number)))
 	}
@@ -313,8 +314,8 @@ func (n *node) reach(peer int, lane Forward) {
 	n.t.Helper()
 	for _, f := range families {
 		pods, host := lane, lane
-		pods.Prefix, pods.Kind = f.podRange(peer), PodRemote
-		host.Prefix, host.Kind = single(f.nodeAddr(peer)), NodeRemote
+		pods.Prefix, pods.Kind = f.podRange(peer), overlay.PodRemote
+		host.Prefix, host.Kind = single(f.nodeAddr(peer)), overlay.NodeRemote
 		n.forwards = append(n.forwards, pods, host)
 		n.address(laneName, single(f.nodeAddr(n.number)))
 		n.route(nl.Route{Dst: pods.Prefix, Device: lane.Index, Src: f.nodeAddr(n.number)})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -278,11 +279,11 @@ func TestPrivilegedSyncForwardsReplacesAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[netip.Prefix]ForwardKind{}
+	got := map[netip.Prefix]overlay.ForwardKind{}
 	for k, v := range have {
-		got[decodePrefix(k)] = ForwardKind(v.Kind)
+		got[decodePrefix(k)] = overlay.ForwardKind(v.Kind)
 	}
-	expect := map[netip.Prefix]ForwardKind{}
+	expect := map[netip.Prefix]overlay.ForwardKind{}
 	for _, f := range want {
 		expect[f.Prefix.Masked()] = f.Kind
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -23,20 +24,20 @@ func world(t testing.TB, d *Datapath) *oracle {
 	for _, a := range addrs("10.1.1.4", "fd00:1:1::4") {
 		o.endpoints[a] = loopback + 1
 	}
-	add := func(prefix string, k ForwardKind, index int) {
+	add := func(prefix string, k overlay.ForwardKind, index int) {
 		o.forwards = append(o.forwards, Forward{Prefix: netip.MustParsePrefix(prefix), Kind: k, Index: index})
 	}
-	add("10.1.0.0/16", Cluster, 0)
-	add("fd00:1::/48", Cluster, 0)
-	add("10.1.1.0/24", PodLocal, 0)
-	add("fd00:1:1:0::/64", PodLocal, 0)
-	add("10.1.2.0/24", PodRemote, 9)
-	add("fd00:1:2::/64", PodRemote, 9)
-	add("10.1.3.0/24", PodRemote, 0)
-	add("172.30.0.1/32", NodeLocal, 0)
-	add("fd00:30::1/128", NodeLocal, 0)
-	add("172.30.0.2/32", NodeRemote, 9)
-	add("fd00:30::2/128", NodeRemote, 9)
+	add("10.1.0.0/16", overlay.Cluster, 0)
+	add("fd00:1::/48", overlay.Cluster, 0)
+	add("10.1.1.0/24", overlay.PodLocal, 0)
+	add("fd00:1:1:0::/64", overlay.PodLocal, 0)
+	add("10.1.2.0/24", overlay.PodRemote, 9)
+	add("fd00:1:2::/64", overlay.PodRemote, 9)
+	add("10.1.3.0/24", overlay.PodRemote, 0)
+	add("172.30.0.1/32", overlay.NodeLocal, 0)
+	add("fd00:30::1/128", overlay.NodeLocal, 0)
+	add("172.30.0.2/32", overlay.NodeRemote, 9)
+	add("fd00:30::2/128", overlay.NodeRemote, 9)
 	for a, i := range o.endpoints {
 		mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
 		if err := d.SetEndpoint(a, Endpoint{Index: i, MAC: mac}); err != nil {
@@ -99,7 +100,7 @@ func randomTables(r *rand.Rand, o *oracle) policy.Tables {
 		}
 	}
 	for _, a := range everyAddress() {
-		if k := o.find(a).Kind; (k == PodLocal || k == PodRemote || k == Cluster) && r.IntN(4) > 0 {
+		if k := o.find(a).Kind; (k == overlay.PodLocal || k == overlay.PodRemote || k == overlay.Cluster) && r.IntN(4) > 0 {
 			t.Identities[a] = policy.ID(31 + r.IntN(3))
 		}
 	}

@@ -26,19 +26,29 @@ const (
 	RouteProtocol = 94         // routes of Sealane's
 	RouteTable    = 5154       // where pods' packets to remote nodes find their lane
 	RulePriority  = 5154
-	// LaneMark is the bit of a packet's mark that says: this answers what came out
-	// of a lane, and has to go into one. RouteTable has the way.
-	LaneMark = 0x20000000
 	// UnreachableMetric is the metric of the unreachable routes behind the lanes' routes.
 	UnreachableMetric = 4278198272
 )
 
-// Ports and identifiers of the lanes.
+// Bits of packets' marks. The programs of package bpf set and read the same ones.
+const (
+	// LaneMark is on what answers a packet that came out of a lane, and has to go
+	// into one. RouteTable has the way.
+	LaneMark = 0x20000000
+	// ForwardedMark is on a packet for a pod that this node forwards, and that is no
+	// answer. Netfilter sets it before kube-proxy masquerades, after which the packet
+	// looks like the node's own.
+	ForwardedMark = 0x40000000
+	// AnswerMark is on packets of a pod that answer a node, which connection tracking
+	// may take for a beginning (bpf/src/flow.h).
+	AnswerMark = 0x80000000
+)
+
+// Ports and identifiers of tunnels.
 const (
 	DefaultBasePort = 51871 // WireGuard's first UDP port; four are used
 	VXLANDevice     = DevicePrefix + "vx"
 	VXLANPort       = 4789 // RFC 7348, section 5
-	VNI             = 5154 // VXLAN network identifier
 )
 
 // VXLANMAC is the hardware address of the VXLAN device on every node. One for all:

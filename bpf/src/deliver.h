@@ -12,7 +12,7 @@
 #define FAST_MARK 0x5ea1fa57
 
 /*
- * Bits of marks that netfilter's rules of ours know (overlay/hostnet): a pod's
+ * Bits of marks that our rules of netfilter know (overlay/hostnet): a pod's
  * answer to a node, not to be translated; a packet that this host forwards, and
  * that is no answer; an answer that has to go into a lane.
  */
@@ -22,10 +22,12 @@
 
 #define VNI 5154
 
+/* A pod's next hop, 169.254.1.1: the Go side gives it to every pod. */
+#define GATEWAY_V4 0xa9fe0101
 /* The host side's fixed address; the Go side sets it on every device. */
 #define HOST_MAC { 0xee, 0xee, 0xee, 0x5e, 0xa1, 0x01 }
-/* All VXLAN lane devices have this address, so that no neighbour is ever asked for. */
-#define LANE_MAC { 0x0e, 0x5e, 0xa1, 0x00, 0x00, 0x01 }
+/* All VXLAN devices have this address, so that no neighbour is ever asked for. */
+#define VXLAN_MAC { 0x0e, 0x5e, 0xa1, 0x00, 0x00, 0x01 }
 
 static __always_inline int write_ether(struct __sk_buff *skb, const struct packet *p, const __u8 *dst)
 {

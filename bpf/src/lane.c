@@ -69,7 +69,7 @@ static __always_inline int lane_ingress(struct __sk_buff *skb, __u32 l2)
 
 static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 {
-	static const __u8 lane_mac[6] = LANE_MAC;
+	static const __u8 vxlan_mac[6] = VXLAN_MAC;
 	struct packet p = {};
 	struct track t = {};
 	struct forward *f;
@@ -91,7 +91,7 @@ static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 			return drop(skb, DROP_NO_LANE);
 		/* The stack wrote this device's own address as source, which the
 		 * receiving VXLAN device, having the same, would take for a loop. */
-		if (set_tunnel(skb, f) || write_ether(skb, &p, lane_mac))
+		if (set_tunnel(skb, f) || write_ether(skb, &p, vxlan_mac))
 			return drop(skb, DROP_HELPER);
 	}
 	if (is_own_node(&p.src))

@@ -13,12 +13,12 @@
 
 static __always_inline int into_lane(struct __sk_buff *skb, struct packet *p, const struct forward *f)
 {
-	static const __u8 lane_mac[6] = LANE_MAC;
+	static const __u8 vxlan_mac[6] = VXLAN_MAC;
 	struct forward to = *f;
 
 	if (decrement_ttl(skb, p))
 		return drop(skb, DROP_HELPER);
-	if (to.l2 && (write_ether(skb, p, lane_mac) || set_tunnel(skb, &to)))
+	if (to.l2 && (write_ether(skb, p, vxlan_mac) || set_tunnel(skb, &to)))
 		return drop(skb, DROP_HELPER);
 	skb->mark = FAST_MARK;
 	pass(skb, PATH_LANE_OUT);
@@ -33,7 +33,7 @@ static __always_inline int into_lane(struct __sk_buff *skb, struct packet *p, co
 static __always_inline void gateway_of(const struct packet *p, struct addr *gateway)
 {
 	if (p->v4) {
-		map_v4(gateway, bpf_htonl(0xa9fe0101)); /* 169.254.1.1 */
+		map_v4(gateway, bpf_htonl(GATEWAY_V4));
 		return;
 	}
 	gateway->w[0] = bpf_htonl(0xfd5ea1a1); /* fd5e:a1a1:5ea1::1 */

@@ -98,7 +98,7 @@ func forwards(plan overlay.Plan, index map[string]int) []bpf.Forward {
 	var all []bpf.Forward
 	for _, f := range plan.Forward {
 		all = append(all, bpf.Forward{
-			Prefix: f.Prefix, Kind: bpf.ForwardKind(f.Kind), Index: index[f.Device],
+			Prefix: f.Prefix, Kind: f.Kind, Index: index[f.Device],
 			Encapsulation: encapsulation(plan.Kind), Remote: f.Remote,
 		})
 	}

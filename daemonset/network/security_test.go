@@ -7,10 +7,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/sealane/sealane/bpf"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr/rotation"
-	"github.com/sealane/sealane/overlay"
 )
 
 // TestForwardKindsAgree: plan and data path write the same numbers.

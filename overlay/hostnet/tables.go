@@ -32,12 +32,6 @@ const (
 	outOfLane = overlay.LaneMark
 	// intoLane: a pod of this node began it with another node.
 	intoLane = 0x01000000
-	// answerMark is what eBPF gives to packets of a pod that answer a node, and
-	// that connection tracking may take for a beginning; see bpf/src/flow.h.
-	answerMark = 0x80000000
-	// forwardedMark tells eBPF that a packet for a pod is forwarded, and no answer. It
-	// is set before kube-proxy masquerades, after which the packet looks like the node's own.
-	forwardedMark = 0x40000000
 )
 
 // family holds the words in which the two address families differ.
@@ -101,7 +95,7 @@ func (t table) rule(chain, comment, text string, f family) {
 	text = strings.NewReplacer(
 		"$lanes", fmt.Sprintf("%q", overlay.DevicePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
 		"$out_of_lane", fmt.Sprintf("%#x", outOfLane), "$into_lane", fmt.Sprintf("%#x", intoLane),
-		"$answer", fmt.Sprintf("%#x", answerMark), "$is_forwarded", fmt.Sprintf("%#x", forwardedMark),
+		"$answer", fmt.Sprintf("%#x", overlay.AnswerMark), "$is_forwarded", fmt.Sprintf("%#x", overlay.ForwardedMark),
 		"$ip", f.match, "$multicast", f.multicast, "$f", f.suffix,
 	).Replace(text)
 	t.tx.Add(&knftables.Rule{Chain: chain, Comment: &comment, Rule: text})

@@ -188,7 +188,7 @@ func (n *node) attachLanes(plan overlay.Plan) []bpf.Forward {
 	var all []bpf.Forward
 	for _, f := range plan.Forward {
 		all = append(all, bpf.Forward{
-			Prefix: f.Prefix, Kind: bpf.ForwardKind(f.Kind), Index: index[f.Device], Encapsulation: e, Remote: f.Remote,
+			Prefix: f.Prefix, Kind: f.Kind, Index: index[f.Device], Encapsulation: e, Remote: f.Remote,
 		})
 	}
 	return all

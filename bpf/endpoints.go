@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright The Sealane Authors
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// Endpoint is a pod of this node.
+type Endpoint struct {
+	Index int              // of the host side of its device
+	MAC   net.HardwareAddr // of the pod side
+}
+
+// SetEndpoint makes a pod's address known; replaces what was there.
+func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
+	v := podEndpoint{Ifindex: uint32(e.Index)}
+	if copy(v.Mac[:], e.MAC) != len(v.Mac) {
+		return fmt.Errorf("set endpoint %s: hardware address %q is not 6 bytes", addr, e.MAC)
+	}
+	if err := d.maps.SlEndpoints.Put(toWords(addr), v); err != nil {
+		return fmt.Errorf("set endpoint %s: %w", addr, err)
+	}
+	return nil
+}
+
+// DeleteEndpoint forgets a pod's address; that it is unknown is no error.
+func (d *Datapath) DeleteEndpoint(addr netip.Addr) error {
+	if err := d.maps.SlEndpoints.Delete(toWords(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete endpoint %s: %w", addr, err)
+	}
+	return nil
+}
+
+// Endpoints lists what [Datapath.SetEndpoint] has set, also by earlier daemons.
+func (d *Datapath) Endpoints() (map[netip.Addr]Endpoint, error) {
+	all := map[netip.Addr]Endpoint{}
+	var k [4]uint32
+	var v podEndpoint
+	it := d.maps.SlEndpoints.Iterate()
+	for it.Next(&k, &v) {
+		all[fromWords(k)] = Endpoint{Index: int(v.Ifindex), MAC: net.HardwareAddr(append([]byte(nil), v.Mac[:]...))}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list endpoints: %w", err)
+	}
+	return all, nil
+}
