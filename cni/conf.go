@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/sealane/sealane/cni/hostport"
+	"github.com/sealane/sealane/internal/unixsocket"
 )
 
 const (
@@ -28,9 +29,6 @@ const (
 	DefaultSocket = "/run/sealane/cni.sock"
 	// DefaultQueueDir is where the plugin keeps DELs that found no daemon.
 	DefaultQueueDir = "/var/lib/sealane/cni-del"
-	// maxSocketPath is the longest path that fits a unix socket address
-	// (sun_path of unix(7), less the final zero).
-	maxSocketPath = 107
 
 	keyVersion      = "cniVersion"
 	keyName         = "name"
@@ -131,7 +129,7 @@ func (c *Config) set(key string, raw json.RawMessage) error {
 	case keyName:
 		return setString(&c.Name, key, raw, validName)
 	case keySocket:
-		return setString(&c.Socket, key, raw, validSocket)
+		return setString(&c.Socket, key, raw, unixsocket.Check)
 	case keyQueueDir:
 		return setString(&c.QueueDir, key, raw, validDir)
 	case keyPrevResult:
@@ -250,13 +248,6 @@ func validName(s string) error {
 		return errors.New("use letters, digits, dots, hyphens and underscores")
 	}
 	return nil
-}
-
-func validSocket(s string) error {
-	if len(s) > maxSocketPath {
-		return fmt.Errorf("it has %d bytes, and a socket's path at most %d", len(s), maxSocketPath)
-	}
-	return validDir(s)
 }
 
 func validDir(s string) error {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/sealane/sealane/internal/keylock"
 )
 
 const (
@@ -27,7 +29,6 @@ const (
 	logCommand   = "command"
 	logContainer = "container"
 	logInterface = "interface"
-	logPod       = "pod"
 	logDuration  = "duration"
 	logPath      = "path"
 	logError     = "error"
@@ -40,7 +41,7 @@ const (
 // go on, because what they have begun is better ended. If the answer to an Add
 // cannot be delivered, it is undone.
 func Serve(ctx context.Context, l net.Listener, h Handler, log *slog.Logger) error {
-	s := &server{handler: h, log: log, busy: make(map[AttachmentID]chan struct{})}
+	s := &server{handler: h, log: log}
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	// Requests do not end with ctx, but a while later.
@@ -57,11 +58,7 @@ func Serve(ctx context.Context, l net.Listener, h Handler, log *slog.Logger) err
 type server struct {
 	handler Handler
 	log     *slog.Logger
-
-	mu sync.Mutex // guards busy
-	// busy has a channel for each attachment that a call is working on; it is
-	// closed when the call is done.
-	busy map[AttachmentID]chan struct{}
+	busy    keylock.Locks[AttachmentID] // one call at a time works on an attachment
 }
 
 // accept calls serve for each connection, until ctx ends or l is closed.
@@ -166,30 +163,11 @@ func (s *server) begin(ctx context.Context, r Request) (end func(), err error) {
 	if r.Command == CommandStatus || r.Command == CommandGC {
 		return func() {}, nil
 	}
-	for {
-		s.mu.Lock()
-		other, busy := s.busy[r.id()]
-		if !busy {
-			mine := make(chan struct{})
-			s.busy[r.id()] = mine
-			s.mu.Unlock()
-			return func() { s.end(r.id(), mine) }, nil
-		}
-		s.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, invalid(types.ErrTryAgainLater,
-				fmt.Errorf("wait for another request of the same container: %w", ctx.Err()), "")
-		}
+	end, err = s.busy.Lock(ctx, r.id())
+	if err != nil {
+		return nil, invalid(types.ErrTryAgainLater, fmt.Errorf("wait for another request of the same container: %w", err), "")
 	}
-}
-
-func (s *server) end(id AttachmentID, mine chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.busy, id)
-	close(mine)
+	return end, nil
 }
 
 // call calls the handler. The result is nil but for ADD.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/cnitest"
+	"github.com/sealane/sealane/internal/unixsocket"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,7 +52,7 @@ type daemon struct {
 func serve(t *testing.T, h cni.Handler) *daemon {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "cni.sock")
-	l, err := cni.Listen(socket)
+	l, err := unixsocket.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +354,7 @@ func TestClientTellsWhetherTheDaemonGotTheRequest(t *testing.T) {
 	if _, err := client.Do(t.Context(), status); !errors.Is(err, cni.ErrUnreachable) {
 		t.Errorf("no socket: %v, want ErrUnreachable", err)
 	}
-	l, err := cni.Listen(socket)
+	l, err := unixsocket.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,68 +380,8 @@ func TestClientTellsWhetherTheDaemonGotTheRequest(t *testing.T) {
 	}
 }
 
-// TestListenOnSeveralAtOnce: each socket is the one that was asked for, whoever else
-// listens in the same directory at the same time.
-func TestListenOnSeveralAtOnce(t *testing.T) {
-	dir := t.TempDir()
-	var group sync.WaitGroup
-	for i := range 8 {
-		group.Go(func() {
-			for range 50 {
-				path := filepath.Join(dir, fmt.Sprint(i))
-				l, err := cni.Listen(path)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if conn, err := net.Dial("unix", path); err != nil {
-					t.Error(err)
-				} else if got, err := l.Accept(); err != nil {
-					t.Error(err)
-				} else {
-					_, _ = conn.Close(), got.Close()
-				}
-				l.Close()
-			}
-		})
-	}
-	group.Wait()
-}
-
-func TestListenReplacesAnOlderDaemon(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "run", "cni.sock")
-	older, err := cni.Listen(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	newer, err := cni.Listen(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer newer.Close()
-	older.Close()
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatalf("the older daemon took the newer one's socket along: %v", err)
-	}
-	conn.Close()
-	info, err := os.Stat(socket)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("socket's mode = %v, %v; want 0600", info.Mode(), err)
-	}
-	info, err = os.Stat(filepath.Dir(socket))
-	if err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("directory's mode = %v, %v; want 0700", info.Mode(), err)
-	}
-	for _, bad := range []string{"relative", "/" + strings.Repeat("x", 107), filepath.Join(t.TempDir(), "x", strings.Repeat("y", 300), "s")} {
-		if _, err := cni.Listen(bad); err == nil {
-			t.Errorf("listening on %q", bad)
-		}
-	}
-}
-
 func TestServeEndsWhenItsListenerIsClosed(t *testing.T) {
-	l, err := cni.Listen(filepath.Join(t.TempDir(), "cni.sock"))
+	l, err := unixsocket.Listen(filepath.Join(t.TempDir(), "cni.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}

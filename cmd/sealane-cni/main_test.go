@@ -25,6 +25,7 @@ import (
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/cnitest"
 	"github.com/sealane/sealane/cni/hostport"
+	"github.com/sealane/sealane/internal/unixsocket"
 )
 
 // TestMain makes the test binary the plugin where it is called by its name, and what
@@ -71,7 +72,7 @@ func newLab(t *testing.T) *lab {
 // start starts the daemon as it is to be done: listen, drain, serve.
 func (l *lab) start(t *testing.T) (stop func()) {
 	t.Helper()
-	listener, err := cni.Listen(l.socket)
+	listener, err := unixsocket.Listen(l.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +340,7 @@ func BenchmarkStart(b *testing.B) {
 func BenchmarkAdd(b *testing.B) {
 	bin := buildPlugin(b)
 	socket := filepath.Join(b.TempDir(), "cni.sock")
-	listener, err := cni.Listen(socket)
+	listener, err := unixsocket.Listen(socket)
 	if err != nil {
 		b.Fatal(err)
 	}

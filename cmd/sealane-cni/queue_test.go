@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/cni"
+	"github.com/sealane/sealane/internal/unixsocket"
 )
 
 // TestAddOutdatesAQueuedDel: what was to be disconnected before an ADD is connected now.
@@ -16,7 +17,7 @@ func TestAddOutdatesAQueuedDel(t *testing.T) {
 	for _, id := range []string{"c1", "c2"} {
 		l.must(t, "DEL", id, l.network("1.1.0"))
 	}
-	listener, err := cni.Listen(l.socket) // before the first drain
+	listener, err := unixsocket.Listen(l.socket) // before the first drain
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,12 +19,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
 
 // Plugin is the type of the plugin, and so the name of its binary.
 const Plugin = "portmap"
+
+// timeout is how long the plugin may take: many times what iptables takes on a node
+// with thousands of rules, and well below the time in which runtimes give up.
+const timeout = time.Minute
 
 // ErrPlugin says that the plugin is not where the runtime keeps plugins (CNI_PATH).
 var ErrPlugin = errors.New("a hostPort needs the plugin " + Plugin)
@@ -60,7 +65,10 @@ func (c Call) Do(ctx context.Context, command string) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	plugin := exec.CommandContext(ctx, path)
+	plugin.WaitDelay = time.Second                            // for programs that it has started and that hold its output
 	plugin.Env = append(os.Environ(), "CNI_COMMAND="+command) // the last one counts
 	plugin.Stdin, plugin.Stderr = bytes.NewReader(conf), os.Stderr
 	out, err := plugin.Output()
@@ -68,7 +76,9 @@ func (c Call) Do(ctx context.Context, command string) error {
 		return nil
 	}
 	var told types.Error
-	if json.Unmarshal(out, &told) == nil && told.Msg != "" {
+	if ctx.Err() != nil {
+		err = fmt.Errorf("it was still running: %w", ctx.Err())
+	} else if json.Unmarshal(out, &told) == nil && told.Msg != "" {
 		err = &told
 	}
 	return fmt.Errorf("%s of hostPorts by %s: %w", command, path, err)

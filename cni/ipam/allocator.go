@@ -4,12 +4,15 @@
 package ipam
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sealane/sealane/internal/keylock"
 )
 
 const (
@@ -59,8 +62,9 @@ type Allocator struct {
 	store Store
 	opts  Options
 
-	mu    sync.Mutex // guards everything below; never held while the store syncs
-	pools []*Pool
+	owners keylock.Locks[Owner] // one call at a time works on an owner; locked before mu
+	mu     sync.Mutex           // guards everything below; never held while the store syncs
+	pools  []*Pool
 	// refs counts the leases, held or resting, of each address that must not
 	// be given out, whether a pool contains it or not.
 	refs    map[netip.Addr]int
@@ -68,9 +72,6 @@ type Allocator struct {
 	resting []Lease
 	// given are the addresses of the newest lease: where the circles go on.
 	given []netip.Addr
-	// busy has a channel for each owner that a call is working on; it is
-	// closed when the call is done.
-	busy map[Owner]chan struct{}
 }
 
 // holding is a lease that is not released.
@@ -107,7 +108,6 @@ func New(store Store, prefixes []netip.Prefix, opts Options) (*Allocator, error)
 		opts:  opts.withDefaults(),
 		refs:  make(map[netip.Addr]int),
 		held:  make(map[Owner]holding),
-		busy:  make(map[Owner]chan struct{}),
 	}
 	a.adopt(contents)
 	return a, a.SetPrefixes(prefixes)
@@ -162,10 +162,9 @@ func (a *Allocator) Allocate(owner Owner, meta Meta) (Lease, error) {
 	if err := owner.validate(); err != nil {
 		return Lease{}, err
 	}
+	defer a.claim(owner)()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.beginLocked(owner)
-	defer a.endLocked(owner)
 
 	if h, ok := a.held[owner]; ok {
 		return a.renewLocked(h, meta)
@@ -212,10 +211,9 @@ func (a *Allocator) Release(owner Owner) error {
 
 // releaseIf releases the lease of owner if there is one and the condition holds.
 func (a *Allocator) releaseIf(owner Owner, condition func(holding) bool) (released bool, err error) {
+	defer a.claim(owner)()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.beginLocked(owner)
-	defer a.endLocked(owner)
 
 	h, ok := a.held[owner]
 	if !ok || !condition(h) {
@@ -316,29 +314,16 @@ func (a *Allocator) dropLocked(addrs []netip.Addr) {
 }
 
 // putLocked writes the lease with the lock released, so that syncing the disk for
-// one owner does not hold up the others. The caller has begun on the owner.
+// one owner does not hold up the others. The caller has claimed the owner.
 func (a *Allocator) putLocked(l Lease) error {
 	a.mu.Unlock()
 	defer a.mu.Lock()
 	return a.store.Put(l)
 }
 
-// beginLocked waits until no other call works on owner, and claims it.
-func (a *Allocator) beginLocked(owner Owner) {
-	for {
-		done, busy := a.busy[owner]
-		if !busy {
-			a.busy[owner] = make(chan struct{})
-			return
-		}
-		a.mu.Unlock()
-		<-done
-		a.mu.Lock()
-	}
-}
-
-// endLocked lets the next call work on owner.
-func (a *Allocator) endLocked(owner Owner) {
-	close(a.busy[owner])
-	delete(a.busy, owner)
+// claim waits until no other call works on owner, and keeps others out until release
+// is called. Such a call ends when the disk has answered, so nobody needs to give up.
+func (a *Allocator) claim(owner Owner) (release func()) {
+	release, _ = a.owners.Lock(context.Background(), owner) // fails only with the context
+	return release
 }

@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/bpf"
-	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/daemonset/trust"
+	"github.com/sealane/sealane/internal/unixsocket"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
 // serveObserver answers sealane monitor and sealane policy explain.
 func (d *daemon) serveObserver(ctx context.Context, watched *objects.Objects) error {
-	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, observe.SocketName))
+	l, err := unixsocket.Listen(filepath.Join(d.cfg.RunDir, observe.SocketName))
 	if err != nil {
 		return err
 	}

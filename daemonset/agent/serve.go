@@ -13,12 +13,13 @@ import (
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/cni/conflist"
+	"github.com/sealane/sealane/internal/unixsocket"
 )
 
 // serveCNI answers the plugin. The network configuration is there only once
 // pods can be connected.
 func (d *daemon) serveCNI(ctx context.Context) error {
-	l, err := cni.Listen(filepath.Join(d.cfg.RunDir, "cni.sock"))
+	l, err := unixsocket.Listen(filepath.Join(d.cfg.RunDir, "cni.sock"))
 	if err != nil {
 		return err
 	}

@@ -11,18 +11,6 @@ import (
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
-// TestForwardKindsAgree: plan and data path write the same numbers.
-func TestForwardKindsAgree(t *testing.T) {
-	for o, b := range map[overlay.ForwardKind]bpf.ForwardKind{
-		overlay.PodRemote: bpf.PodRemote, overlay.NodeRemote: bpf.NodeRemote, overlay.NodeLocal: bpf.NodeLocal,
-		overlay.PodLocal: bpf.PodLocal, overlay.Cluster: bpf.Cluster,
-	} {
-		if uint8(o) != uint8(b) {
-			t.Errorf("%v is %d in the plan and %d in the data path", o, o, b)
-		}
-	}
-}
-
 // trusting writes down what it is told.
 type trusting []string
 

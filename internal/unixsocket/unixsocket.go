@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package cni
+// Package unixsocket opens the sockets that the node's own programs find a daemon by.
+package unixsocket
 
 import (
 	"errors"
@@ -9,16 +10,31 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 )
+
+// maxPath is the longest path, in bytes, that fits into sockaddr_un.
+const maxPath = 107
+
+// Check returns an error that says why there can be no socket at path, if so.
+func Check(path string) error {
+	if len(path) > maxPath {
+		return fmt.Errorf("it has %d bytes, and a socket's path at most %d", len(path), maxPath)
+	}
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		return errors.New("it must be an absolute path")
+	}
+	return nil
+}
 
 // Listen listens on a unix socket at path that only root can reach, and makes its
 // directory. The socket replaces that of an older daemon in one step: there is no
-// moment at which a plugin finds none. It stays when the listener is closed, and
-// refuses connections then, which a Client takes for ErrUnreachable.
+// moment at which a client finds none. The file stays when the listener is closed,
+// and refuses connections then.
 func Listen(path string) (net.Listener, error) {
-	// Of its own for each socket: a daemon opens several at once in one directory.
+	// One temporary name for each socket: a daemon opens several at once in one directory.
 	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := errors.Join(validSocket(path), validSocket(fresh)); err != nil {
+	if err := errors.Join(Check(path), Check(fresh)); err != nil {
 		return nil, fmt.Errorf("listen on socket %q: %w", path, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
