@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
+	api "github.com/sealane/sealane/policy/oracle"
 	"github.com/sealane/sealane/policy/policytest"
 )
 
@@ -120,7 +121,7 @@ func (e *enforcer) passes(t *testing.T, program string, x policy.Traffic) (passe
 func agree(t *testing.T, w *policytest.World, nodes []*enforcer, x policy.Traffic) {
 	t.Helper()
 	x.From, x.To = x.From.Unmap(), x.To.Unmap()
-	want := policy.Decide(w.Cluster(), x)
+	want := api.Decide(w.Cluster(), x)
 	for _, e := range nodes {
 		sends, receives := e.pods[x.From], e.pods[x.To]
 		if !sends && !receives {

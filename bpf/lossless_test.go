@@ -17,12 +17,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
 )
 
 // generous changes one thing of a cluster at a time: a label, or a policy. All of
 // its policies allow UDP from the client to the servers, each in a way of its own.
 type generous struct {
-	*policy.Compiler
+	*compile.Compiler
 	*rand.Rand
 	client, local, remote policy.Pod
 }
@@ -31,7 +32,7 @@ const space = "shop"
 
 func newGenerous(client, local, remote []netip.Addr) *generous {
 	g := &generous{
-		Compiler: policy.NewCompiler(), Rand: rand.New(rand.NewPCG(uint64(os.Getpid()), 4)),
+		Compiler: compile.NewCompiler(), Rand: rand.New(rand.NewPCG(uint64(os.Getpid()), 4)),
 		client: policy.Pod{Name: "client", Addresses: client, Local: true},
 		local:  policy.Pod{Name: "local", Addresses: local, Local: true},
 		remote: policy.Pod{Name: "remote", Addresses: remote},

@@ -99,7 +99,7 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 }
 
 // ApplyPolicy writes changes in the order that [policy.Changes] asks for: what
-// others lead to comes first and goes last. So the steps of a [policy.Compiler]
+// others lead to comes first and goes last. So the steps of a [compile.Compiler]
 // stop nothing in between that both the old and the new tables allow, neither
 // flows nor their first packets; a [policy.Difference] may. All flows are judged
 // anew when all is written.

@@ -3,11 +3,10 @@
 
 // Package policy knows what networking.k8s.io/v1 NetworkPolicies mean.
 //
-// [Compiler] turns pods, namespaces and policies into [Tables], the flat form
-// that the data path looks up packet by packet, and says after each change
-// which entries of them differ. [Decide] is the same knowledge written down a
-// second time, slowly and plainly: the oracle that the tables are tested
-// against, and that explains a verdict to an operator.
+// [Parse] makes a [Policy] of one: whom it selects, and which peers and ports its
+// rules are about. [Tables] are the flat form that the data path looks up packet
+// by packet. Package compile turns the one into the other; package oracle is the
+// same knowledge written down a second time.
 //
 // Nothing here watches an API or touches a kernel.
 package policy

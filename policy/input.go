@@ -5,6 +5,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -25,9 +26,22 @@ type Pod struct {
 	Labels               map[string]string
 	Ports                []NamedPort
 	Addresses            []netip.Addr // none: host network, finished, or not yet addressed
-	Node                 string       // the node it runs on; only Decide looks at it
-	Local                bool         // runs on the node whose tables are compiled; Decide does not look at it
+	Node                 string       // the node it runs on; only the oracle looks at it
+	Local                bool         // runs on the node whose tables are compiled; the oracle does not look at it
 	Created              time.Time    // the newest pod has an address that two claim; then the greatest UID
+}
+
+// Normal returns the pod with what has no order sorted, and without what has no meaning.
+func (p Pod) Normal() Pod {
+	p.Ports = slices.DeleteFunc(slices.Clone(p.Ports), func(port NamedPort) bool { return port.Name == "" })
+	p.Ports = mergeNamed(p.Ports)
+	p.Addresses = slices.Clone(p.Addresses)
+	for i, a := range p.Addresses {
+		p.Addresses[i] = a.Unmap()
+	}
+	slices.SortFunc(p.Addresses, netip.Addr.Compare)
+	p.Addresses = slices.Compact(p.Addresses)
+	return p
 }
 
 // NamedPort is a container's port that a policy may name. Ports without a name

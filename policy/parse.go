@@ -18,27 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-type direction int
-
-const (
-	egress direction = iota
-	ingress
-)
-
-// compiled is a NetworkPolicy as far as it does not depend on pods.
-type compiled struct {
-	selects  labels.Selector
-	dryRun   bool
-	isolates [2]bool // by direction
-	rules    [2][]rule
-}
-
-// rule lets one peer have some ports.
-type rule struct {
-	peer  peerSpec
-	ports allowance
-}
-
 // parser collects what is wrong with a policy, and goes on.
 type parser struct {
 	policy string
@@ -49,33 +28,35 @@ func (p *parser) reject(field string, value any, remedy string) {
 	p.errs = append(p.errs, fmt.Errorf("read policy %s: %w: %s is %q: it allows nothing; %s", p.policy, ErrMalformed, field, fmt.Sprint(value), remedy))
 }
 
-func parse(np *networkingv1.NetworkPolicy) (*compiled, error) {
+// Parse reads a NetworkPolicy. The error wraps [ErrMalformed] and says what is wrong where; the
+// Policy is to be enforced all the same: it isolates, and what is malformed allows nothing.
+func Parse(np *networkingv1.NetworkPolicy) (*Policy, error) {
 	p := parser{policy: np.Namespace + "/" + np.Name}
-	c := &compiled{dryRun: np.Annotations[DryRun] == "true"}
-	c.selects, _ = p.selector("spec.podSelector", &np.Spec.PodSelector)
-	if c.selects == nil {
-		c.selects = labels.Everything() // fail closed: whom it means is unknown
+	c := &Policy{DryRun: np.Annotations[DryRun] == "true"}
+	c.Selects, _ = p.selector("spec.podSelector", &np.Spec.PodSelector)
+	if c.Selects == nil {
+		c.Selects = labels.Everything() // fail closed: whom it means is unknown
 	}
-	c.isolates = p.types(&np.Spec)
+	c.Isolates = p.types(&np.Spec)
 	for i, r := range np.Spec.Ingress {
 		field := fmt.Sprintf("spec.ingress[%d]", i)
 		ports := p.ports(field+".ports", r.Ports)
-		c.add(ingress, p.peers(np.Namespace, field+".from", r.From), ports)
+		c.add(Ingress, p.peers(np.Namespace, field+".from", r.From), ports)
 	}
 	for i, r := range np.Spec.Egress {
 		field := fmt.Sprintf("spec.egress[%d]", i)
 		ports := p.ports(field+".ports", r.Ports)
-		c.add(egress, p.peers(np.Namespace, field+".to", r.To), ports)
+		c.add(Egress, p.peers(np.Namespace, field+".to", r.To), ports)
 	}
 	return c, errors.Join(p.errs...)
 }
 
-func (c *compiled) add(d direction, peers []peerSpec, ports allowance) {
-	if !c.isolates[d] || ports.empty() {
+func (c *Policy) add(d Direction, peers []Peer, ports PortSpec) {
+	if !c.Isolates[d] || ports.Empty() {
 		return
 	}
 	for _, peer := range peers {
-		c.rules[d] = append(c.rules[d], rule{peer, ports})
+		c.Rules[d] = append(c.Rules[d], PeerRule{peer, ports})
 	}
 }
 
@@ -83,15 +64,15 @@ func (c *compiled) add(d direction, peers []peerSpec, ports allowance) {
 // if there is a rule for it.
 func (p *parser) types(spec *networkingv1.NetworkPolicySpec) [2]bool {
 	if len(spec.PolicyTypes) == 0 {
-		return [2]bool{egress: len(spec.Egress) > 0, ingress: true}
+		return [2]bool{Egress: len(spec.Egress) > 0, Ingress: true}
 	}
 	var isolates [2]bool
 	for i, t := range spec.PolicyTypes {
 		switch t {
 		case networkingv1.PolicyTypeEgress:
-			isolates[egress] = true
+			isolates[Egress] = true
 		case networkingv1.PolicyTypeIngress:
-			isolates[ingress] = true
+			isolates[Ingress] = true
 		default:
 			isolates = [2]bool{true, true}
 			p.reject(fmt.Sprintf("spec.policyTypes[%d]", i), t, `write "Ingress" or "Egress"; until then both directions are isolated`)
@@ -131,29 +112,29 @@ func selectorText(s *metav1.LabelSelector) string {
 
 // ports: absent means all, also of protocols without ports; present but
 // malformed means none.
-func (p *parser) ports(field string, ports []networkingv1.NetworkPolicyPort) allowance {
+func (p *parser) ports(field string, ports []networkingv1.NetworkPolicyPort) PortSpec {
 	if len(ports) == 0 {
-		return allowance{all: true}
+		return PortSpec{All: true}
 	}
-	var a allowance
+	var a PortSpec
 	for i := range ports {
-		a = a.union(p.port(fmt.Sprintf("%s[%d]", field, i), &ports[i]))
+		a = a.Union(p.port(fmt.Sprintf("%s[%d]", field, i), &ports[i]))
 	}
 	return a
 }
 
-func (p *parser) port(field string, port *networkingv1.NetworkPolicyPort) allowance {
+func (p *parser) port(field string, port *networkingv1.NetworkPolicyPort) PortSpec {
 	protocol := protocolNumber(port.Protocol)
 	if protocol == 0 {
 		p.reject(field+".protocol", *port.Protocol, "write TCP, UDP or SCTP")
-		return allowance{}
+		return PortSpec{}
 	}
 	switch {
 	case port.Port == nil && port.EndPort == nil:
-		return allowance{ranges: []Ports{{protocol, 0, 65535}}}
+		return PortSpec{Ranges: []Ports{{protocol, 0, 65535}}}
 	case port.Port == nil:
 		p.reject(field+".endPort", *port.EndPort, "write the first port of the range as port")
-		return allowance{}
+		return PortSpec{}
 	case port.Port.Type == intstr.String:
 		return p.namedPort(field, protocol, port)
 	}
@@ -163,18 +144,18 @@ func (p *parser) port(field string, port *networkingv1.NetworkPolicyPort) allowa
 	}
 	if first < 1 || last < first || last > 65535 {
 		p.reject(field, fmt.Sprintf("%d-%d", first, last), "write a port from 1 to 65535, and an endPort that is not less")
-		return allowance{}
+		return PortSpec{}
 	}
-	return allowance{ranges: []Ports{{protocol, uint16(first), uint16(last)}}}
+	return PortSpec{Ranges: []Ports{{protocol, uint16(first), uint16(last)}}}
 }
 
-func (p *parser) namedPort(field string, protocol uint8, port *networkingv1.NetworkPolicyPort) allowance {
+func (p *parser) namedPort(field string, protocol uint8, port *networkingv1.NetworkPolicyPort) PortSpec {
 	name := port.Port.StrVal
 	if name == "" || port.EndPort != nil {
 		p.reject(field+".port", name, "write a name and no endPort, or a number")
-		return allowance{}
+		return PortSpec{}
 	}
-	return allowance{named: []NamedPort{{Name: name, Protocol: protocol}}}
+	return PortSpec{Named: []NamedPort{{Name: name, Protocol: protocol}}}
 }
 
 // protocolNumber returns 0 for a protocol that policies cannot name. Absent is

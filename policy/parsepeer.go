@@ -13,40 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-type peerKind int
-
-const (
-	anyPeer  peerKind = iota // every address
-	everyPod                 // every pod that has an identity
-	selected                 // pods that selectors match
-	block                    // addresses of an ipBlock
-)
-
-// peerSpec says whom a rule is about. Its key is its canonical form: specs of
-// one key match the same.
-type peerSpec struct {
-	kind peerKind
-	key  string
-
-	namespace string          // of selected: in this one, or ...
-	spaceKey  string          // ... in those that match spaces
-	spaces    labels.Selector // nil if namespace is given
-	pods      labels.Selector
-
-	cidr   netip.Prefix // of block
-	except []netip.Prefix
-}
-
-func allPods() peerSpec {
-	return peerSpec{kind: selected, key: "pods of spaces() labels()", spaces: labels.Everything(), pods: labels.Everything()}
-}
-
 // peers: absent or empty means every peer; present but malformed means none.
-func (p *parser) peers(namespace, field string, peers []networkingv1.NetworkPolicyPeer) []peerSpec {
+func (p *parser) peers(namespace, field string, peers []networkingv1.NetworkPolicyPeer) []Peer {
 	if len(peers) == 0 {
-		return []peerSpec{{kind: anyPeer}}
+		return []Peer{{Kind: AnyPeer}}
 	}
-	var specs []peerSpec
+	var specs []Peer
 	for i := range peers {
 		if spec, ok := p.peer(namespace, fmt.Sprintf("%s[%d]", field, i), &peers[i]); ok {
 			specs = append(specs, spec)
@@ -55,55 +27,55 @@ func (p *parser) peers(namespace, field string, peers []networkingv1.NetworkPoli
 	return specs
 }
 
-func (p *parser) peer(namespace, field string, peer *networkingv1.NetworkPolicyPeer) (peerSpec, bool) {
+func (p *parser) peer(namespace, field string, peer *networkingv1.NetworkPolicyPeer) (Peer, bool) {
 	selects := peer.PodSelector != nil || peer.NamespaceSelector != nil
 	switch {
 	case selects && peer.IPBlock != nil:
 		p.reject(field, "ipBlock and selectors", "write them as two peers")
-		return peerSpec{}, false
+		return Peer{}, false
 	case peer.IPBlock != nil:
 		return p.block(field+".ipBlock", peer.IPBlock)
 	case selects:
 		return p.selectedPods(namespace, field, peer)
 	}
 	p.reject(field, "empty", "write podSelector, namespaceSelector or ipBlock")
-	return peerSpec{}, false
+	return Peer{}, false
 }
 
-func (p *parser) selectedPods(namespace, field string, peer *networkingv1.NetworkPolicyPeer) (peerSpec, bool) {
-	spec := peerSpec{kind: selected, pods: labels.Everything()}
+func (p *parser) selectedPods(namespace, field string, peer *networkingv1.NetworkPolicyPeer) (Peer, bool) {
+	spec := Peer{Kind: SelectedPods, Pods: labels.Everything()}
 	podKey := ""
 	if peer.PodSelector != nil {
-		if spec.pods, podKey = p.selector(field+".podSelector", peer.PodSelector); spec.pods == nil {
-			return peerSpec{}, false
+		if spec.Pods, podKey = p.selector(field+".podSelector", peer.PodSelector); spec.Pods == nil {
+			return Peer{}, false
 		}
 	}
 	if peer.NamespaceSelector == nil {
-		spec.namespace = namespace
-		spec.key = fmt.Sprintf("pods of %q labels(%s)", namespace, podKey)
+		spec.Namespace = namespace
+		spec.Key = fmt.Sprintf("pods of %q labels(%s)", namespace, podKey)
 		return spec, true
 	}
-	spec.spaces, spec.spaceKey = p.selector(field+".namespaceSelector", peer.NamespaceSelector)
-	if spec.spaces == nil {
-		return peerSpec{}, false
+	spec.Spaces, spec.SpaceKey = p.selector(field+".namespaceSelector", peer.NamespaceSelector)
+	if spec.Spaces == nil {
+		return Peer{}, false
 	}
-	if spec.spaces.Empty() && spec.pods.Empty() {
-		return peerSpec{kind: everyPod}, true
+	if spec.Spaces.Empty() && spec.Pods.Empty() {
+		return Peer{Kind: EveryPod}, true
 	}
-	spec.key = fmt.Sprintf("pods of spaces(%s) labels(%s)", spec.spaceKey, podKey)
+	spec.Key = fmt.Sprintf("pods of spaces(%s) labels(%s)", spec.SpaceKey, podKey)
 	return spec, true
 }
 
 // block: one malformed except makes the whole block allow nothing, since the
 // block without it would allow more than was meant.
-func (p *parser) block(field string, b *networkingv1.IPBlock) (peerSpec, bool) {
+func (p *parser) block(field string, b *networkingv1.IPBlock) (Peer, bool) {
 	const remedy = "write ADDRESS/BITS, such as 10.0.0.0/8 or fd00::/8"
 	cidr, err := parsePrefix(b.CIDR)
 	if err != nil {
 		p.reject(field+".cidr", b.CIDR, remedy)
-		return peerSpec{}, false
+		return Peer{}, false
 	}
-	spec := peerSpec{kind: block, cidr: cidr}
+	spec := Peer{Kind: Block, CIDR: cidr}
 	ok := true
 	for i, text := range b.Except {
 		except, err := parsePrefix(text)
@@ -115,11 +87,11 @@ func (p *parser) block(field string, b *networkingv1.IPBlock) (peerSpec, bool) {
 			p.reject(fmt.Sprintf("%s.except[%d]", field, i), text, "write a part of "+b.CIDR)
 			ok = false
 		default:
-			spec.except = append(spec.except, except)
+			spec.Except = append(spec.Except, except)
 		}
 	}
-	spec.except = widest(spec.except)
-	spec.key = blockKey(cidr, spec.except)
+	spec.Except = widest(spec.Except)
+	spec.Key = blockKey(cidr, spec.Except)
 	return spec, ok
 }
 

@@ -10,57 +10,59 @@ import (
 	"strings"
 )
 
-// allowance is the ports of a rule, or of several: every port, ranges, and
-// ports by name that are not resolved yet.
-type allowance struct {
-	all    bool
-	ranges []Ports     // merged
-	named  []NamedPort // Port is 0
+// PortSpec is the ports of a rule, or of several: every port, ranges, and
+// ports by name that are not resolved yet. Zero is no port.
+type PortSpec struct {
+	All    bool        // every port, and protocols without ports
+	Ranges []Ports     // merged
+	Named  []NamedPort // Port is 0
 }
 
-func (a allowance) empty() bool { return !a.all && len(a.ranges) == 0 && len(a.named) == 0 }
+// Empty reports whether it is no port at all.
+func (a PortSpec) Empty() bool { return !a.All && len(a.Ranges) == 0 && len(a.Named) == 0 }
 
-func (a allowance) union(b allowance) allowance {
+// Union returns the ports of both.
+func (a PortSpec) Union(b PortSpec) PortSpec {
 	switch {
-	case a.all || b.all:
-		return allowance{all: true}
-	case b.empty():
+	case a.All || b.All:
+		return PortSpec{All: true}
+	case b.Empty():
 		return a
-	case a.empty():
+	case a.Empty():
 		return b
 	}
-	return allowance{ranges: merge(slices.Concat(a.ranges, b.ranges)), named: mergeNamed(slices.Concat(a.named, b.named))}
+	return PortSpec{Ranges: merge(slices.Concat(a.Ranges, b.Ranges)), Named: mergeNamed(slices.Concat(a.Named, b.Named))}
 }
 
-// resolve replaces the ports by name with those of them that a pod has.
-func (a allowance) resolve(has []NamedPort) allowance {
-	if len(a.named) == 0 {
+// Resolve replaces the ports by name with those of them that a pod has.
+func (a PortSpec) Resolve(has []NamedPort) PortSpec {
+	if len(a.Named) == 0 {
 		return a
 	}
-	ranges := slices.Clone(a.ranges)
+	ranges := slices.Clone(a.Ranges)
 	for _, p := range has {
-		if slices.Contains(a.named, NamedPort{Name: p.Name, Protocol: p.Protocol}) {
+		if slices.Contains(a.Named, NamedPort{Name: p.Name, Protocol: p.Protocol}) {
 			ranges = append(ranges, Ports{p.Protocol, p.Port, p.Port})
 		}
 	}
-	return allowance{ranges: merge(ranges)}
+	return PortSpec{Ranges: merge(ranges)}
 }
 
 // split parts what every peer may have from what depends on the peer's names.
-func (a allowance) split() (numbers, names allowance) {
-	return allowance{all: a.all, ranges: a.ranges}, allowance{named: a.named}
+func (a PortSpec) split() (numbers, names PortSpec) {
+	return PortSpec{All: a.All, Ranges: a.Ranges}, PortSpec{Named: a.Named}
 }
 
-// key is the canonical form.
-func (a allowance) key() string {
-	if a.all {
+// Key is the canonical form.
+func (a PortSpec) Key() string {
+	if a.All {
 		return "*"
 	}
 	var b strings.Builder
-	for _, r := range a.ranges {
+	for _, r := range a.Ranges {
 		fmt.Fprintf(&b, " %d:%d-%d", r.Protocol, r.First, r.Last)
 	}
-	for _, n := range a.named {
+	for _, n := range a.Named {
 		fmt.Fprintf(&b, " %d:%q", n.Protocol, n.Name)
 	}
 	return b.String()
@@ -90,63 +92,4 @@ func mergeNamed(named []NamedPort) []NamedPort {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Port, b.Port))
 	})
 	return slices.Compact(named)
-}
-
-// portBook counts who uses which set of ports.
-type portBook struct {
-	numbers registry
-	table   ledger[ID, []Ports]
-	byKey   map[string]*portSet
-	byID    map[ID]*portSet
-}
-
-type portSet struct {
-	key  string
-	id   ID
-	refs int
-}
-
-func newPortBook() portBook {
-	table := ledger[ID, []Ports]{
-		now: map[ID][]Ports{}, before: map[ID]entry[[]Ports]{},
-		same: slices.Equal[[]Ports], order: cmp.Compare[ID],
-	}
-	return portBook{newRegistry("ports"), table, map[string]*portSet{}, map[ID]*portSet{}}
-}
-
-// acquire returns the number of a resolved allowance, until it is released as
-// often.
-func (b *portBook) acquire(a allowance) ID {
-	switch {
-	case a.all:
-		return AllPorts
-	case len(a.ranges) == 0:
-		return NoPorts
-	}
-	key := a.key()
-	set := b.byKey[key]
-	if set == nil {
-		set = &portSet{key: key, id: b.numbers.claim(key)}
-		if set.id == NoPorts {
-			return NoPorts // refused: allows nothing
-		}
-		b.byKey[key], b.byID[set.id] = set, set
-		b.table.set(set.id, a.ranges)
-	}
-	set.refs++
-	return set.id
-}
-
-func (b *portBook) release(id ID) {
-	set := b.byID[id]
-	if set == nil {
-		return // NoPorts, AllPorts
-	}
-	if set.refs--; set.refs > 0 {
-		return
-	}
-	delete(b.byKey, set.key)
-	delete(b.byID, id)
-	b.numbers.release(set.key, id)
-	b.table.remove(id)
 }

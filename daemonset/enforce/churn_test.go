@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
 )
 
 // kubelet connects and disconnects one pod again and again, each time with
@@ -109,7 +110,7 @@ func TestChurn(t *testing.T) {
 
 // compiledAtOnce is what the tables should be at the end.
 func (r *rig) compiledAtOnce(attached []Attachment) policy.Tables {
-	c := policy.NewCompiler()
+	c := compile.NewCompiler()
 	for name, labels := range r.api.namespaces {
 		c.SetNamespace(name, labels)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/overlay/service"
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
 )
 
 // Enforcer keeps the data path of a node up to the API. See New.
@@ -27,7 +28,7 @@ type Enforcer struct {
 
 	// What follows is Run's alone.
 
-	compiler  *policy.Compiler
+	compiler  *compile.Compiler
 	tables    policy.Tables // what the data path should have
 	services  serviceBook
 	book      book
@@ -56,7 +57,7 @@ func New(cfg Config) *Enforcer {
 	cfg = cfg.withDefaults()
 	return &Enforcer{
 		cfg: cfg, wake: make(chan struct{}, 1),
-		compiler: policy.NewCompiler(), services: newServiceBook(), book: newBook(),
+		compiler: compile.NewCompiler(), services: newServiceBook(), book: newBook(),
 		seen: map[podName]objects.Pod{}, extras: map[netip.Addr]bool{},
 		dirty: map[podName]bool{}, fresh: map[podName]bool{}, announcer: newAnnouncer(cfg), loose: map[netip.Addr]bool{},
 		foresight: foresight{ask: cfg.Policies, answers: map[podName]*answer{}},

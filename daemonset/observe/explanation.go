@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 )
 
 // Explanation says why a connection is allowed or denied: by the policies of the API,
@@ -37,8 +37,8 @@ type Direction struct {
 }
 
 // NewExplanation returns what the policies decide; the caller adds the tables.
-func NewExplanation(d policy.Decision) Explanation {
-	direction := func(s policy.Side) Direction {
+func NewExplanation(d oracle.Decision) Explanation {
+	direction := func(s oracle.Side) Direction {
 		return Direction{Pod: s.Pod, Policy: *sideOf(s, false), DryRun: *sideOf(s, true)}
 	}
 	return Explanation{

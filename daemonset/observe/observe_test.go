@@ -24,6 +24,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
+	"github.com/sealane/sealane/policy/oracle"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -241,7 +243,7 @@ func serving(t *testing.T) (Client, *fakeSource) {
 
 // compiled are the tables of n2.
 func compiled(t *testing.T) policy.Tables {
-	c := policy.NewCompiler()
+	c := compile.NewCompiler()
 	c.SetNamespace("shop", nil)
 	c.SetNamespace("other", nil)
 	for _, p := range pods() {
@@ -419,7 +421,7 @@ func TestExplanation(t *testing.T) {
 	o := observer("n1")
 	explain := func(from, to string) Explanation {
 		x := policy.Traffic{From: netip.MustParseAddr(from), To: netip.MustParseAddr(to), Protocol: policy.TCP, Port: 5432}
-		return NewExplanation(policy.Decide(o.cluster(x), x))
+		return NewExplanation(oracle.Decide(o.cluster(x), x))
 	}
 	agreed := explain("10.244.1.5", "10.244.2.7")
 	agreed.Egress.Node, agreed.Ingress.Node = "n1", "n2"

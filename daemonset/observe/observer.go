@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 )
 
 // Names finds the owner of an address.
@@ -71,7 +72,7 @@ func (o *Observer) decide(f Flow, r *Record) {
 	if hasPorts(f.Protocol) {
 		x.Port = f.Destination.Port()
 	}
-	d := policy.Decide(o.cluster(x), x)
+	d := oracle.Decide(o.cluster(x), x)
 	dryRun := f.Verdict == DryRunDenied
 	if r.Source.Pod != "" && r.Source.Node == o.Node {
 		r.Egress = sideOf(d.Egress, dryRun)
@@ -83,8 +84,8 @@ func (o *Observer) decide(f Flow, r *Record) {
 
 // cluster is the part of the cluster that a decision depends on: two pods,
 // their nodes, and the namespaces that they are in.
-func (o *Observer) cluster(x policy.Traffic) policy.Cluster {
-	c := policy.Cluster{Namespaces: map[string]map[string]string{}, Nodes: map[string][]netip.Addr{}}
+func (o *Observer) cluster(x policy.Traffic) oracle.Cluster {
+	c := oracle.Cluster{Namespaces: map[string]map[string]string{}, Nodes: map[string][]netip.Addr{}}
 	for _, a := range []netip.Addr{x.From, x.To} {
 		pod, ok := o.Names.PodAt(a)
 		if !ok {
@@ -102,7 +103,7 @@ func (o *Observer) cluster(x policy.Traffic) policy.Cluster {
 	return c
 }
 
-func sideOf(s policy.Side, dryRun bool) *Side {
+func sideOf(s oracle.Side, dryRun bool) *Side {
 	j := s.Now
 	if dryRun {
 		j = s.Trial

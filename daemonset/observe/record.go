@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 )
 
 // The verdicts of a Flow.
@@ -107,7 +108,7 @@ func (s Side) String() string {
 	if s.Always != "" {
 		return text + s.Always
 	}
-	return text + policy.Judgement{Allowed: s.Allowed, Isolating: s.Isolating, Allowing: s.Allowing}.String()
+	return text + oracle.Judgement{Allowed: s.Allowed, Reasons: oracle.Reasons{Isolating: s.Isolating, Allowing: s.Allowing}}.String()
 }
 
 // Lane is the lane to another node.

@@ -38,7 +38,6 @@ var widePackages = map[string]struct {
 }{
 	"daemonset/kube": {2350, "what the API server is asked and told, one file for each kind of object"},
 	"keymgr/ca":      {2500, "the private keys of the authority stay in one package, from their making to their end"},
-	"policy":         {2500, "the meaning of a NetworkPolicy is written down twice, and both say it in the same types"},
 	"keymgr":         {4600, "a PeerKey can be made here only, so whoever makes one has to live here"},
 }
 

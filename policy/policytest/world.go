@@ -16,6 +16,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
+	"github.com/sealane/sealane/policy/oracle"
 )
 
 // World is a cluster that changes at random. Its names, labels, addresses and
@@ -28,7 +30,7 @@ type World struct {
 	Namespaces map[string]map[string]string
 	Policies   map[string]*networkingv1.NetworkPolicy // by namespace/name
 	Nodes      map[string][]netip.Addr
-	Compilers  map[string]*policy.Compiler // by node; they are told of every step
+	Compilers  map[string]*compile.Compiler // by node; they are told of every step
 
 	uids int
 }
@@ -42,7 +44,7 @@ func New(source rand.Source) *World {
 			"a": {netip.MustParseAddr("172.16.0.1"), netip.MustParseAddr("fd01::1")},
 			"b": {netip.MustParseAddr("172.16.0.2")},
 		},
-		Compilers: map[string]*policy.Compiler{"a": policy.NewCompiler(), "b": policy.NewCompiler()},
+		Compilers: map[string]*compile.Compiler{"a": compile.NewCompiler(), "b": compile.NewCompiler()},
 	}
 }
 
@@ -173,8 +175,8 @@ func (w *World) changePolicy() {
 }
 
 // Cluster is the world as Decide takes it.
-func (w *World) Cluster() policy.Cluster {
-	c := policy.Cluster{Namespaces: w.Namespaces, Nodes: w.Nodes}
+func (w *World) Cluster() oracle.Cluster {
+	c := oracle.Cluster{Namespaces: w.Namespaces, Nodes: w.Nodes}
 	for _, k := range slices.Sorted(maps.Keys(w.Pods)) {
 		c.Pods = append(c.Pods, w.Pods[k])
 	}
@@ -185,8 +187,8 @@ func (w *World) Cluster() policy.Cluster {
 }
 
 // Fresh is a compiler that was told of the world as it is, in no order.
-func (w *World) Fresh(node string) *policy.Compiler {
-	c := policy.NewCompiler()
+func (w *World) Fresh(node string) *compile.Compiler {
+	c := compile.NewCompiler()
 	for _, pod := range w.Pods {
 		pod.Local = pod.Node == node
 		c.SetPod(pod)

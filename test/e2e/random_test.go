@@ -23,6 +23,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 	"github.com/sealane/sealane/policy/policytest"
 )
 
@@ -32,7 +33,7 @@ type randomTest struct {
 	*api
 	pods       map[string]*station
 	namespaces []string // by their number in policytest
-	cluster    policy.Cluster
+	cluster    oracle.Cluster
 	applied    map[string]bool // policies by path
 	nodes      map[string][]netip.Addr
 	hosts      map[string]string // network namespaces by node
@@ -99,7 +100,7 @@ func newRandomTest(t *testing.T, random *rand.Rand) *randomTest {
 // ports stay.
 func (r *randomTest) become(t *testing.T, w *policytest.World) {
 	t.Helper()
-	r.cluster = policy.Cluster{Namespaces: map[string]map[string]string{}, Nodes: r.nodes}
+	r.cluster = oracle.Cluster{Namespaces: map[string]map[string]string{}, Nodes: r.nodes}
 	for i, ns := range r.namespaces {
 		labels := map[string]string{"kubernetes.io/metadata.name": ns}
 		for _, key := range []string{"team", "env"} {
@@ -191,7 +192,7 @@ func (r *randomTest) compare(t *testing.T) (count [2]int, err error) {
 	var mu sync.Mutex // guards count and wrong
 	var wrong []string
 	judge := func(x policy.Traffic, got bool) {
-		d := policy.Decide(r.cluster, x)
+		d := oracle.Decide(r.cluster, x)
 		mu.Lock()
 		defer mu.Unlock()
 		if d.Allowed() != got {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 	"github.com/sealane/sealane/policy/policytest"
 )
 
@@ -81,11 +82,11 @@ func dryRun(np *networkingv1.NetworkPolicy) bool { return np.Annotations[policy.
 
 // engine asks cyclonus.
 type engine struct {
-	cluster policy.Cluster
+	cluster oracle.Cluster
 	rules   *matcher.Policy
 }
 
-func newEngine(cluster policy.Cluster, trial bool) engine {
+func newEngine(cluster oracle.Cluster, trial bool) engine {
 	var inForce []*networkingv1.NetworkPolicy
 	for _, np := range cluster.Policies {
 		if trial || !dryRun(np) {
@@ -183,7 +184,7 @@ func TestCyclonusAgrees(t *testing.T) {
 		for range 500 {
 			x := policytest.Pick(w, policytest.Ports()...)
 			x.From, x.To = policytest.Pick(w, addrs...).Unmap(), policytest.Pick(w, addrs...).Unmap()
-			ours := policy.Decide(cluster, x)
+			ours := oracle.Decide(cluster, x)
 			got := policy.Verdict{
 				Egress: ours.Egress.Now.Allowed, Ingress: ours.Ingress.Now.Allowed,
 				TrialEgress: ours.Egress.Trial.Allowed, TrialIngress: ours.Ingress.Trial.Allowed,
@@ -230,7 +231,7 @@ func TestKnownDifferences(t *testing.T) {
 		np.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
 		np.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{tt.rule}
 		from, to := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-		cluster := policy.Cluster{
+		cluster := oracle.Cluster{
 			Pods: []policy.Pod{
 				{Namespace: "n", Name: "from", UID: "1", Addresses: []netip.Addr{from}},
 				{Namespace: "n", Name: "to", UID: "2", Addresses: []netip.Addr{to}, Ports: []policy.NamedPort{{Name: "web", Protocol: policy.TCP, Port: 80}}},
@@ -239,7 +240,7 @@ func TestKnownDifferences(t *testing.T) {
 			Policies:   []*networkingv1.NetworkPolicy{np},
 		}
 		x := policy.Traffic{From: from, To: to, Protocol: policy.TCP, Port: 80}
-		if got := policy.Decide(cluster, x).Allowed(); got != tt.ours {
+		if got := oracle.Decide(cluster, x).Allowed(); got != tt.ours {
 			t.Errorf("%s: Sealane allows: %v, want %v", tt.name, got, tt.ours)
 		}
 		if got, _ := newEngine(cluster, false).allows(x); got != tt.theirs {

@@ -25,6 +25,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 )
 
 // settle is how long a change of policies may take to reach the nodes before a
@@ -180,7 +181,7 @@ func parseTarget(text string) (destination, error) {
 // finder collects the objects that a decision depends on.
 type finder struct {
 	from    explaining
-	cluster policy.Cluster
+	cluster oracle.Cluster
 }
 
 // end finds the addresses behind a name, and adds the pod that has them.
@@ -240,7 +241,7 @@ func (f *finder) nodeOf(pod string) string {
 }
 
 func explainOnce(ctx context.Context, from explaining, a asked, to destination) ([]observe.Explanation, error) {
-	f := &finder{from: from, cluster: policy.Cluster{Namespaces: map[string]map[string]string{}, Nodes: map[string][]netip.Addr{}}}
+	f := &finder{from: from, cluster: oracle.Cluster{Namespaces: map[string]map[string]string{}, Nodes: map[string][]netip.Addr{}}}
 	sources, err := f.end(ctx, a.from)
 	if err != nil {
 		return nil, err
@@ -260,7 +261,7 @@ func explainOnce(ctx context.Context, from explaining, a asked, to destination) 
 				continue
 			}
 			x := policy.Traffic{From: s, To: d, Protocol: to.protocol, Port: to.port}
-			e := observe.NewExplanation(policy.Decide(f.cluster, x))
+			e := observe.NewExplanation(oracle.Decide(f.cluster, x))
 			e.Egress.Node, e.Ingress.Node = f.nodeOf(e.Egress.Pod), f.nodeOf(e.Ingress.Pod)
 			limited, cancel := context.WithTimeout(ctx, a.timeout)
 			askTables(limited, from, pods, tablesOf{x, &e})

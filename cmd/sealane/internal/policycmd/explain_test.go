@@ -23,6 +23,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
 )
 
 // fakeShop has pods web and db on n1 and n2, of which db is isolated; its nodes'
@@ -36,7 +37,7 @@ func newShop(t *testing.T) *fakeShop {
 	t.Helper()
 	s := &fakeShop{fakeNodes: fakeNodes{nodes: []string{"n1", "n2"}, agents: agentsOn("n1", "n2")}}
 	s.exec = s.answer
-	c := policy.NewCompiler()
+	c := compile.NewCompiler()
 	c.SetNamespace("shop", nil)
 	for _, name := range []string{"web", "db"} {
 		p, _ := s.PodObject(t.Context(), "shop", name)

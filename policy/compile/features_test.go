@@ -1,53 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile_test
 
 import (
-	"fmt"
-	"net/netip"
-	"strings"
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"sigs.k8s.io/yaml"
+
+	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
+	"github.com/sealane/sealane/policy/oracle"
+	"github.com/sealane/sealane/policy/policytest"
 )
 
-// small is the cluster of the tables below. All pods run on one node.
-func small() Cluster {
-	addrs := func(texts ...string) []netip.Addr {
-		var out []netip.Addr
-		for _, s := range texts {
-			out = append(out, netip.MustParseAddr(s))
-		}
-		return out
-	}
-	return Cluster{
-		Namespaces: map[string]map[string]string{
-			"default": {"kubernetes.io/metadata.name": "default"},
-			"shop":    {"kubernetes.io/metadata.name": "shop", "team": "blue"},
-		},
-		Pods: []Pod{
-			{
-				Namespace: "default", Name: "web", UID: "1", Labels: map[string]string{"app": "web"}, Node: "a", Addresses: addrs("10.0.0.1", "fd00::1"),
-				Ports: []NamedPort{{"http", TCP, 80}, {"http", UDP, 8443}, {"", TCP, 99}},
-			},
-			{
-				Namespace: "default", Name: "db", UID: "2", Labels: map[string]string{"app": "db"}, Node: "a", Addresses: addrs("10.0.0.2", "fd00::2"),
-				Ports: []NamedPort{{"sql", TCP, 5432}},
-			},
-			{
-				Namespace: "shop", Name: "cart", UID: "3", Labels: map[string]string{"app": "web"}, Node: "a", Addresses: addrs("10.0.1.1", "fd00::101"),
-				Ports: []NamedPort{{"http", TCP, 8080}},
-			},
-			{Namespace: "shop", Name: "agent", UID: "4", Labels: map[string]string{"app": "db"}, Node: "a"}, // host network
-		},
-		Nodes: map[string][]netip.Addr{"a": addrs("172.16.0.1", "fd01::1")},
-	}
-}
-
-func (c Cluster) tables() (Tables, error) {
-	compiler := NewCompiler()
+func tablesOf(c oracle.Cluster) (policy.Tables, error) {
+	compiler := compile.NewCompiler()
 	for _, p := range c.Pods {
 		p.Local = true
 		compiler.SetPod(p)
@@ -60,55 +28,6 @@ func (c Cluster) tables() (Tables, error) {
 		err = compiler.SetPolicy(np)
 	}
 	return compiler.Tables(), err
-}
-
-func policyOf(t *testing.T, spec string) *networkingv1.NetworkPolicy {
-	t.Helper()
-	text := "metadata: {namespace: default, name: it}\nspec: " + spec
-	if strings.HasPrefix(spec, "metadata") {
-		text = spec
-	}
-	np := &networkingv1.NetworkPolicy{}
-	if err := yaml.UnmarshalStrict([]byte(text), np); err != nil {
-		t.Fatalf("read %s: %v", text, err)
-	}
-	return np
-}
-
-// traffic reads "web > cart tcp/80"; a name is the pod's first address, and
-// with 6 behind it the second.
-func traffic(t *testing.T, text string) Traffic {
-	t.Helper()
-	var from, to, port string
-	if _, err := fmt.Sscanf(text, "%s > %s %s", &from, &to, &port); err != nil {
-		t.Fatalf("read %q: %v", text, err)
-	}
-	name, number, _ := strings.Cut(port, "/")
-	x := Traffic{From: address(from), To: address(to), Protocol: map[string]uint8{"tcp": TCP, "udp": UDP, "sctp": SCTP, "icmp": 1}[name]}
-	if number != "" {
-		fmt.Sscan(number, &x.Port)
-	}
-	return x
-}
-
-func address(name string) netip.Addr {
-	switch name {
-	case "web":
-		name = "10.0.0.1"
-	case "web6":
-		name = "fd00::1"
-	case "db":
-		name = "10.0.0.2"
-	case "db6":
-		name = "fd00::2"
-	case "cart":
-		name = "10.0.1.1"
-	case "cart6":
-		name = "fd00::101"
-	case "node":
-		name = "172.16.0.1"
-	}
-	return netip.MustParseAddr(name)
 }
 
 func TestFeatures(t *testing.T) {
@@ -256,9 +175,9 @@ func TestFeatures(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cluster := small()
-			cluster.Policies = []*networkingv1.NetworkPolicy{policyOf(t, tt.spec)}
-			tables, err := cluster.tables()
+			cluster := policytest.Small()
+			cluster.Policies = []*networkingv1.NetworkPolicy{policytest.PolicyOf(t, tt.spec)}
+			tables, err := tablesOf(cluster)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -268,14 +187,14 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, cluster Cluster, tables Tables, lines []string, want bool) {
+func check(t *testing.T, cluster oracle.Cluster, tables policy.Tables, lines []string, want bool) {
 	t.Helper()
 	for _, line := range lines {
-		x := traffic(t, line)
+		x := policytest.TrafficOf(t, line)
 		if got := tables.Verdict(x, cluster.Nodes["a"]...).Allowed(); got != want {
 			t.Errorf("tables: %s: allowed is %v, want %v", line, got, want)
 		}
-		if d := Decide(cluster, x); d.Allowed() != want {
+		if d := oracle.Decide(cluster, x); d.Allowed() != want {
 			t.Errorf("oracle: %s: want %v:\n%v", line, want, d)
 		}
 	}

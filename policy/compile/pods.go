@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile
 
 import (
 	"cmp"
@@ -9,12 +9,12 @@ import (
 	"net/netip"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/labels"
+	"github.com/sealane/sealane/policy"
 )
 
 // podState is a pod as it was told, and what of it is in the tables.
 type podState struct {
-	Pod
+	policy.Pod
 	gone      bool
 	identity  *peer
 	addresses []netip.Addr // that it claims in owners
@@ -22,8 +22,8 @@ type podState struct {
 }
 
 // SetPod tells of a new or changed pod. Its labels must not be changed after.
-func (c *Compiler) SetPod(pod Pod) {
-	pod = normal(pod)
+func (c *Compiler) SetPod(pod policy.Pod) {
+	pod = pod.Normal()
 	name := podName{pod.Namespace, pod.Name}
 	state := c.pods[name]
 	switch {
@@ -56,20 +56,7 @@ func (c *Compiler) DeletePod(namespace, name string) {
 	c.changedPods[state] = struct{}{}
 }
 
-// normal sorts what has no order, and leaves out what has no meaning.
-func normal(pod Pod) Pod {
-	pod.Ports = slices.DeleteFunc(slices.Clone(pod.Ports), func(p NamedPort) bool { return p.Name == "" })
-	pod.Ports = mergeNamed(pod.Ports)
-	pod.Addresses = slices.Clone(pod.Addresses)
-	for i, a := range pod.Addresses {
-		pod.Addresses[i] = a.Unmap()
-	}
-	slices.SortFunc(pod.Addresses, netip.Addr.Compare)
-	pod.Addresses = slices.Compact(pod.Addresses)
-	return pod
-}
-
-func samePod(a, b *Pod) bool {
+func samePod(a, b *policy.Pod) bool {
 	return a.UID == b.UID && a.Local == b.Local && a.Created.Equal(b.Created) && maps.Equal(a.Labels, b.Labels) &&
 		slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Addresses, b.Addresses)
 }
@@ -162,14 +149,14 @@ func newer(a, b *podState) int {
 		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-func (s *podState) guardEntry() Guard {
-	number := func(set *ruleSet) ID {
+func (s *podState) guardEntry() policy.Guard {
+	number := func(set *ruleSet) policy.ID {
 		if set == nil {
-			return NotIsolated
+			return policy.NotIsolated
 		}
 		return set.id
 	}
-	return Guard{
+	return policy.Guard{
 		Egress: number(s.guard[0]), Ingress: number(s.guard[1]),
 		TrialEgress: number(s.guard[2]), TrialIngress: number(s.guard[3]),
 	}
@@ -186,24 +173,27 @@ func (c *Compiler) settleGuard(state *podState) {
 	if state.gone || !state.Local || len(state.Addresses) == 0 {
 		return
 	}
-	for d := range state.guard {
-		state.guard[d] = c.guardSet(state, direction(d%2), d >= 2)
+	for i := range state.guard {
+		state.guard[i] = c.guardSet(Subject{Pod: &state.Pod, Direction: policy.Direction(i % 2), DryRun: i >= 2})
 	}
 	for _, addr := range state.addresses {
 		c.readdressed[addr] = struct{}{}
 	}
 }
 
-// guardSet returns nil if no policy isolates the pod in a direction.
-func (c *Compiler) guardSet(state *podState, d direction, trial bool) *ruleSet {
-	var selecting []*compiled
-	for _, policy := range c.spaces[state.Namespace].policies {
-		if policy.isolates[d] && (trial || !policy.dryRun) && policy.selects.Matches(labels.Set(state.Labels)) {
-			selecting = append(selecting, policy)
+// guardSet asks the tiers. It returns nil if they accept what no rule allows, for then rules, which
+// can only allow, change nothing.
+func (c *Compiler) guardSet(s Subject) *ruleSet {
+	var rules policy.RuleSet
+	for _, tier := range c.tiers {
+		switch tier.Evaluate(s, &rules) {
+		case policy.Accept:
+			return nil
+		case policy.Deny:
+			rules.Prune()
+			return c.acquireSet(&rules)
+		case policy.Next:
 		}
 	}
-	if len(selecting) == 0 {
-		return nil
-	}
-	return c.acquireSet(draftOf(selecting, d, &state.Pod))
+	return nil
 }

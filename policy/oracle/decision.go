@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package oracle
 
 import (
 	"fmt"
 	"strings"
+
+	"github.com/sealane/sealane/policy"
 )
 
 // Decision is what [Decide] found, and why.
 type Decision struct {
-	Traffic Traffic // addresses without IPv4 in IPv6 form
-	Egress  Side    // of the pod that begins
-	Ingress Side    // of the pod that is connected to
+	Traffic policy.Traffic // addresses without IPv4 in IPv6 form
+	Egress  Side           // of the pod that begins
+	Ingress Side           // of the pod that is connected to
 }
 
 // Side is one end of a connection.
@@ -25,7 +27,12 @@ type Side struct {
 
 // Judgement is what policies say of one direction.
 type Judgement struct {
-	Allowed   bool
+	Allowed bool
+	Reasons
+}
+
+// Reasons are where a judgement is from.
+type Reasons struct {
 	Isolating []string // policies that select the pod, such as "default/web"
 	Allowing  []string // rules that allow, such as "default/web ingress[0] from[1] ports[0]"
 }
@@ -40,20 +47,20 @@ func (d Decision) TrialAllowed() bool { return d.Egress.Trial.Allowed && d.Ingre
 // run would decide otherwise.
 func (d Decision) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s -> %s: %s\n", d.Traffic.From, d.Traffic.target(), verb(d.Allowed()))
+	fmt.Fprintf(&b, "%s -> %s: %s\n", d.Traffic.From, target(d.Traffic), verb(d.Allowed()))
 	d.Egress.explain(&b, "egress")
 	d.Ingress.explain(&b, "ingress")
 	return b.String()
 }
 
-func (x Traffic) target() string {
+func target(x policy.Traffic) string {
 	name := fmt.Sprintf("protocol %d", x.Protocol)
 	switch x.Protocol {
-	case TCP:
+	case policy.TCP:
 		name = "TCP"
-	case UDP:
+	case policy.UDP:
 		name = "UDP"
-	case SCTP:
+	case policy.SCTP:
 		name = "SCTP"
 	default:
 		return fmt.Sprintf("%s %s", x.To, name)
@@ -86,7 +93,7 @@ func (s Side) explain(b *strings.Builder, direction string) {
 // String is one line: the verdict, and the policies or rules that it is from.
 func (j Judgement) String() string {
 	switch {
-	case len(j.Isolating) == 0:
+	case j.Allowed && len(j.Isolating) == 0:
 		return "allowed: no policy isolates it"
 	case j.Allowed:
 		return "allowed by " + strings.Join(j.Allowing, ", ")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile
 
 import (
 	"fmt"
@@ -10,19 +10,21 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sealane/sealane/policy"
 )
 
 // peer is what a rule's peer is in the tables: the identity of pods, or a class
 // of addresses.
 type peer struct {
 	key  string
-	id   ID // 0: refused, or the class of addresses in no block; no rule is made for it
+	id   policy.ID // 0: refused, or the class of addresses in no block; no rule is made for it
 	refs int
 	gone bool
 
 	namespace string // of an identity
 	labels    labels.Set
-	ports     []NamedPort
+	ports     []policy.NamedPort
 
 	criteria map[*criterion]struct{} // those in use that it meets
 }
@@ -31,7 +33,7 @@ type peer struct {
 // Criteria and peers know of each other, so that whichever of them is new or
 // goes is compared with the other side once.
 type criterion struct {
-	spec  peerSpec
+	spec  policy.Peer
 	peers map[*peer]struct{}
 	sets  map[*ruleSet]struct{}
 }
@@ -68,7 +70,7 @@ func newPeerBook() peerBook {
 
 // identityKey is the canonical form of all that a policy can ask of a pod as a
 // peer. Everything is quoted, so that no label can imitate another.
-func identityKey(pod *Pod, space labels.Set) string {
+func identityKey(pod *policy.Pod, space labels.Set) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pod of %q", pod.Namespace)
 	writeLabels(&b, space)
@@ -87,7 +89,7 @@ func writeLabels(b *strings.Builder, set map[string]string) {
 }
 
 // acquireIdentity returns the identity of a pod, until it is released as often.
-func (c *Compiler) acquireIdentity(pod *Pod, space *namespace) *peer {
+func (c *Compiler) acquireIdentity(pod *policy.Pod, space *namespace) *peer {
 	key := identityKey(pod, space.labels)
 	p := c.peers.identities[key]
 	if p == nil {
@@ -124,7 +126,7 @@ func (c *Compiler) matchIdentity(p *peer, space labels.Set) {
 
 func (c *Compiler) matchAmong(criteria map[*criterion]struct{}, p *peer) {
 	for cr := range criteria {
-		if cr.spec.pods.Matches(p.labels) {
+		if cr.spec.Pods.Matches(p.labels) {
 			link(cr, p)
 			c.touchSets(cr, p)
 		}
@@ -151,12 +153,12 @@ func (c *Compiler) retire(p *peer) {
 
 // acquireCriterion lets a rule set use a criterion, which is made and compared
 // with all peers if it is new.
-func (c *Compiler) acquireCriterion(spec peerSpec, set *ruleSet) *criterion {
-	cr := c.peers.criteria[spec.key]
+func (c *Compiler) acquireCriterion(spec policy.Peer, set *ruleSet) *criterion {
+	cr := c.peers.criteria[spec.Key]
 	if cr == nil {
 		cr = &criterion{spec: spec, peers: map[*peer]struct{}{}, sets: map[*ruleSet]struct{}{}}
-		c.peers.criteria[spec.key] = cr
-		if spec.kind == block {
+		c.peers.criteria[spec.Key] = cr
+		if spec.Kind == policy.Block {
 			c.classes.add(cr)
 		} else {
 			c.indexSelector(cr)
@@ -178,11 +180,11 @@ func (c *Compiler) releaseCriterion(cr *criterion, set *ruleSet) {
 	if len(cr.sets) > 0 {
 		return
 	}
-	delete(c.peers.criteria, cr.spec.key)
+	delete(c.peers.criteria, cr.spec.Key)
 	for p := range cr.peers {
 		delete(p.criteria, cr)
 	}
-	if cr.spec.kind == block {
+	if cr.spec.Kind == policy.Block {
 		c.classes.remove(cr)
 	} else {
 		c.unindexSelector(cr)
@@ -190,40 +192,40 @@ func (c *Compiler) releaseCriterion(cr *criterion, set *ruleSet) {
 }
 
 func (c *Compiler) indexSelector(cr *criterion) {
-	if cr.spec.spaces == nil {
-		scoped := c.peers.scoped[cr.spec.namespace]
+	if cr.spec.Spaces == nil {
+		scoped := c.peers.scoped[cr.spec.Namespace]
 		if scoped == nil {
 			scoped = map[*criterion]struct{}{}
-			c.peers.scoped[cr.spec.namespace] = scoped
+			c.peers.scoped[cr.spec.Namespace] = scoped
 		}
 		scoped[cr] = struct{}{}
 		return
 	}
-	index := c.peers.spaces[cr.spec.spaceKey]
+	index := c.peers.spaces[cr.spec.SpaceKey]
 	if index == nil {
-		index = &spaceIndex{selector: cr.spec.spaces, criteria: map[*criterion]struct{}{}}
-		c.peers.spaces[cr.spec.spaceKey] = index
+		index = &spaceIndex{selector: cr.spec.Spaces, criteria: map[*criterion]struct{}{}}
+		c.peers.spaces[cr.spec.SpaceKey] = index
 	}
 	index.criteria[cr] = struct{}{}
 }
 
 func (c *Compiler) unindexSelector(cr *criterion) {
-	if cr.spec.spaces == nil {
-		scoped := c.peers.scoped[cr.spec.namespace]
+	if cr.spec.Spaces == nil {
+		scoped := c.peers.scoped[cr.spec.Namespace]
 		if delete(scoped, cr); len(scoped) == 0 {
-			delete(c.peers.scoped, cr.spec.namespace)
+			delete(c.peers.scoped, cr.spec.Namespace)
 		}
 		return
 	}
-	index := c.peers.spaces[cr.spec.spaceKey]
+	index := c.peers.spaces[cr.spec.SpaceKey]
 	if delete(index.criteria, cr); len(index.criteria) == 0 {
-		delete(c.peers.spaces, cr.spec.spaceKey)
+		delete(c.peers.spaces, cr.spec.SpaceKey)
 	}
 }
 
 func (c *Compiler) matchSelector(cr *criterion) {
-	if cr.spec.spaces == nil {
-		if space := c.spaces[cr.spec.namespace]; space != nil {
+	if cr.spec.Spaces == nil {
+		if space := c.spaces[cr.spec.Namespace]; space != nil {
 			matchSpace(cr, space)
 		}
 		return
@@ -231,7 +233,7 @@ func (c *Compiler) matchSelector(cr *criterion) {
 	for _, space := range c.spaces {
 		// Identities that were made under other labels of the namespace are
 		// gone when this is called: pods are settled first.
-		if cr.spec.spaces.Matches(space.labels) {
+		if cr.spec.Spaces.Matches(space.labels) {
 			matchSpace(cr, space)
 		}
 	}
@@ -239,7 +241,7 @@ func (c *Compiler) matchSelector(cr *criterion) {
 
 func matchSpace(cr *criterion, space *namespace) {
 	for p := range space.identities {
-		if cr.spec.pods.Matches(p.labels) {
+		if cr.spec.Pods.Matches(p.labels) {
 			link(cr, p)
 		}
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile
 
 import (
 	"cmp"
@@ -12,15 +12,20 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sealane/sealane/policy"
 )
 
-// Compiler keeps [Tables] up to what it was told last. Telling it something
+// Compiler keeps [policy.Tables] up to what it was told last. Telling it something
 // costs little; [Compiler.Changes] then works in proportion to what that
 // touches. Not for concurrent use. Zero is not usable: [NewCompiler].
 type Compiler struct {
 	pods   map[podName]*podState
 	spaces map[string]*namespace
 	owners map[netip.Addr][]*podState
+
+	networkPolicies networkPolicies
+	tiers           []Evaluator // in order; they end with accepting everything
 
 	peers   peerBook
 	classes classBook
@@ -31,11 +36,11 @@ type Compiler struct {
 	closed     int        // sets that are Closed in the tables
 	left       []*ruleSet // by guards, in the last call of settle: released in the next
 
-	identities ledger[netip.Addr, ID]
-	blocks     ledger[netip.Prefix, ID]
-	guards     ledger[netip.Addr, Guard]
-	setTable   ledger[ID, Set]
-	rules      ledger[Rule, ID]
+	identities ledger[netip.Addr, policy.ID]
+	blocks     ledger[netip.Prefix, policy.ID]
+	guards     ledger[netip.Addr, policy.Guard]
+	setTable   ledger[policy.ID, policy.Set]
+	rules      ledger[policy.Rule, policy.ID]
 
 	changedPods map[*podState]struct{} // identity, addresses and guard to be settled
 	unguarded   map[*podState]struct{} // guard to be settled
@@ -52,37 +57,39 @@ type namespace struct {
 	pods       map[*podState]struct{}
 	local      map[*podState]struct{}
 	identities map[*peer]struct{}
-	policies   map[string]*compiled
 }
 
 func (n *namespace) empty() bool {
-	return !n.known && len(n.pods)+len(n.identities)+len(n.policies) == 0
+	return !n.known && len(n.pods)+len(n.identities) == 0
 }
 
 // NewCompiler returns a compiler that knows of nothing.
 func NewCompiler() *Compiler {
+	known := networkPolicies{}
 	return &Compiler{
-		pods:        map[podName]*podState{},
-		spaces:      map[string]*namespace{},
-		owners:      map[netip.Addr][]*podState{},
-		peers:       newPeerBook(),
-		classes:     newClassBook(),
-		ports:       newPortBook(),
-		setNumbers:  newRegistry("set"),
-		sets:        map[string]*ruleSet{},
-		identities:  newLedger[netip.Addr, ID](netip.Addr.Compare),
-		blocks:      newLedger[netip.Prefix, ID](netip.Prefix.Compare),
-		guards:      newLedger[netip.Addr, Guard](netip.Addr.Compare),
-		setTable:    newLedger[ID, Set](cmp.Compare[ID]),
-		rules:       newLedger[Rule, ID](compareRules),
-		changedPods: map[*podState]struct{}{},
-		unguarded:   map[*podState]struct{}{},
-		readdressed: map[netip.Addr]struct{}{},
-		touched:     map[pair]struct{}{},
+		networkPolicies: known,
+		tiers:           []Evaluator{known},
+		pods:            map[podName]*podState{},
+		spaces:          map[string]*namespace{},
+		owners:          map[netip.Addr][]*podState{},
+		peers:           newPeerBook(),
+		classes:         newClassBook(),
+		ports:           newPortBook(),
+		setNumbers:      newRegistry("set"),
+		sets:            map[string]*ruleSet{},
+		identities:      newLedger[netip.Addr, policy.ID](netip.Addr.Compare),
+		blocks:          newLedger[netip.Prefix, policy.ID](netip.Prefix.Compare),
+		guards:          newLedger[netip.Addr, policy.Guard](netip.Addr.Compare),
+		setTable:        newLedger[policy.ID, policy.Set](cmp.Compare[policy.ID]),
+		rules:           newLedger[policy.Rule, policy.ID](compareRules),
+		changedPods:     map[*podState]struct{}{},
+		unguarded:       map[*podState]struct{}{},
+		readdressed:     map[netip.Addr]struct{}{},
+		touched:         map[pair]struct{}{},
 	}
 }
 
-func compareRules(a, b Rule) int {
+func compareRules(a, b policy.Rule) int {
 	return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Peer, b.Peer))
 }
 
@@ -91,7 +98,7 @@ func (c *Compiler) space(name string) *namespace {
 	if space == nil {
 		space = &namespace{
 			pods: map[*podState]struct{}{}, local: map[*podState]struct{}{},
-			identities: map[*peer]struct{}{}, policies: map[string]*compiled{},
+			identities: map[*peer]struct{}{},
 		}
 		c.spaces[name] = space
 	}
@@ -132,36 +139,27 @@ func (c *Compiler) forgetEmpty(name string) {
 	}
 }
 
-// SetPolicy tells of a new or changed policy. The error wraps [ErrMalformed]
-// and says what is wrong where; the policy is in force all the same: it
-// isolates, and what is malformed allows nothing.
+// SetPolicy tells of a new or changed policy. The error is that of [policy.Parse]; the policy is in
+// force all the same.
 func (c *Compiler) SetPolicy(np *networkingv1.NetworkPolicy) error {
-	parsed, err := parse(np)
-	space := c.space(np.Namespace)
-	old := space.policies[np.Name]
-	space.policies[np.Name] = parsed
-	c.unguardSelected(space, old)
-	c.unguardSelected(space, parsed)
+	parsed, err := policy.Parse(np)
+	c.unguardSelected(np.Namespace, c.networkPolicies.set(np.Namespace, np.Name, parsed))
+	c.unguardSelected(np.Namespace, parsed)
 	return err
 }
 
 // DeletePolicy forgets a policy.
 func (c *Compiler) DeletePolicy(namespace, name string) {
-	space := c.spaces[namespace]
-	if space == nil {
-		return
-	}
-	c.unguardSelected(space, space.policies[name])
-	delete(space.policies, name)
-	c.forgetEmpty(namespace)
+	c.unguardSelected(namespace, c.networkPolicies.remove(namespace, name))
 }
 
-func (c *Compiler) unguardSelected(space *namespace, policy *compiled) {
-	if policy == nil {
+func (c *Compiler) unguardSelected(namespace string, p *policy.Policy) {
+	space := c.spaces[namespace]
+	if p == nil || space == nil {
 		return
 	}
 	for pod := range space.local {
-		if policy.selects.Matches(labels.Set(pod.Labels)) {
+		if p.Selects.Matches(labels.Set(pod.Labels)) {
 			c.unguarded[pod] = struct{}{}
 		}
 	}
@@ -170,9 +168,9 @@ func (c *Compiler) unguardSelected(space *namespace, policy *compiled) {
 // Changes returns what has changed since the last call, or since [NewCompiler]:
 // no step, one, or two, to be taken one after the other. What only guards of
 // before need goes in the second, so that a data path on its way from one state to
-// the next never lacks a rule: see [Changes].
-func (c *Compiler) Changes() []Changes {
-	var steps []Changes
+// the next never lacks a rule: see [policy.Changes].
+func (c *Compiler) Changes() []policy.Changes {
+	var steps []policy.Changes
 	for range 2 {
 		c.settle()
 		if ch := c.take(); ch.Len() > 0 {
@@ -182,7 +180,7 @@ func (c *Compiler) Changes() []Changes {
 	return steps
 }
 
-func (c *Compiler) take() (ch Changes) {
+func (c *Compiler) take() (ch policy.Changes) {
 	ch.Set.Identities, ch.Removed.Identities = c.identities.take()
 	ch.Set.Blocks, ch.Removed.Blocks = c.blocks.take()
 	ch.Set.Guards, ch.Removed.Guards = c.guards.take()
@@ -193,10 +191,10 @@ func (c *Compiler) take() (ch Changes) {
 }
 
 // Tables returns the whole. It does not count as a call of [Compiler.Changes].
-func (c *Compiler) Tables() Tables {
+func (c *Compiler) Tables() policy.Tables {
 	c.settle()
 	c.settle()
-	return Tables{
+	return policy.Tables{
 		Identities: c.identities.all(),
 		Blocks:     c.blocks.all(),
 		Guards:     c.guards.all(),

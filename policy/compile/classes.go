@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile
 
 import (
 	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/sealane/sealane/policy"
 )
 
 // classBook parts the addresses by the ipBlocks in use. Every cidr and every
@@ -39,20 +41,20 @@ func family(a netip.Addr) int {
 }
 
 func (b *classBook) add(cr *criterion) {
-	b.hold(cr.spec.cidr).blocks[cr] = struct{}{}
-	for _, except := range cr.spec.except {
+	b.hold(cr.spec.CIDR).blocks[cr] = struct{}{}
+	for _, except := range cr.spec.Except {
 		b.hold(except)
 	}
-	b.changed[cr.spec.cidr] = struct{}{}
+	b.changed[cr.spec.CIDR] = struct{}{}
 }
 
 func (b *classBook) remove(cr *criterion) {
-	delete(b.nodes[cr.spec.cidr].blocks, cr)
-	b.nodes[cr.spec.cidr].refs--
-	for _, except := range cr.spec.except {
+	delete(b.nodes[cr.spec.CIDR].blocks, cr)
+	b.nodes[cr.spec.CIDR].refs--
+	for _, except := range cr.spec.Except {
 		b.nodes[except].refs--
 	}
-	b.changed[cr.spec.cidr] = struct{}{}
+	b.changed[cr.spec.CIDR] = struct{}{}
 }
 
 func (b *classBook) hold(p netip.Prefix) *classNode {
@@ -97,12 +99,12 @@ func (b *classBook) blocksOf(p netip.Prefix) []*criterion {
 			continue
 		}
 		for cr := range node.blocks {
-			if !excludes(cr.spec.except, p) {
+			if !excludes(cr.spec.Except, p) {
 				blocks = append(blocks, cr)
 			}
 		}
 	}
-	slices.SortFunc(blocks, func(a, b *criterion) int { return cmp.Compare(a.spec.key, b.spec.key) })
+	slices.SortFunc(blocks, func(a, b *criterion) int { return cmp.Compare(a.spec.Key, b.spec.Key) })
 	return blocks
 }
 
@@ -114,7 +116,7 @@ func classKey(blocks []*criterion) string {
 	var b strings.Builder
 	b.WriteString("addresses in")
 	for _, cr := range blocks {
-		b.WriteString("; " + cr.spec.key)
+		b.WriteString("; " + cr.spec.Key)
 	}
 	return b.String()
 }
@@ -150,9 +152,9 @@ func (c *Compiler) settleClass(p netip.Prefix) {
 	}
 }
 
-func (p *peer) number() ID {
+func (p *peer) number() policy.ID {
 	if p == nil {
-		return NoBlock
+		return policy.NoBlock
 	}
 	return p.id
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile_test
 
 import (
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/policytest"
 )
 
 func TestMalformedFailsClosed(t *testing.T) {
@@ -68,10 +71,10 @@ func TestMalformedFailsClosed(t *testing.T) {
 		{"type", `{podSelector: {}, policyTypes: [Sideways]}`, `policyTypes[0] is "Sideways"`, nil, []string{"db > web tcp/1", "web > 8.8.8.8 tcp/1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cluster := small()
-			cluster.Policies = []*networkingv1.NetworkPolicy{policyOf(t, tt.spec)}
-			tables, err := cluster.tables()
-			wantError(t, err, ErrMalformed, tt.says)
+			cluster := policytest.Small()
+			cluster.Policies = []*networkingv1.NetworkPolicy{policytest.PolicyOf(t, tt.spec)}
+			tables, err := tablesOf(cluster)
+			wantError(t, err, policy.ErrMalformed, tt.says)
 			check(t, cluster, tables, tt.allowed, true)
 			check(t, cluster, tables, tt.denied, false)
 		})

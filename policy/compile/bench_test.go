@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile_test
 
 import (
 	"fmt"
@@ -11,12 +11,15 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
 )
 
 // city is a large cluster: 10,000 pods in 500 namespaces, of which 100 run on
 // this node, each in another namespace; 2,000 policies.
 type city struct {
-	pods     []Pod
+	pods     []policy.Pod
 	spaces   map[string]map[string]string
 	policies []*networkingv1.NetworkPolicy
 }
@@ -44,14 +47,14 @@ func newCity(b *testing.B) *city {
 
 // citizen: every namespace has five applications of four pods each; a tenth of
 // all pods have a label that no other has, as those of a StatefulSet do.
-func citizen(namespace string, n, i int) Pod {
+func citizen(namespace string, n, i int) policy.Pod {
 	labels := map[string]string{"app": fmt.Sprintf("app-%d", i%5), "tier": fmt.Sprint(i % 2), "pod-template-hash": fmt.Sprintf("%08x", n*5+i%5)}
 	if i%10 == 9 {
 		labels["statefulset.kubernetes.io/pod-name"] = fmt.Sprintf("p-%d", i)
 	}
-	return Pod{
+	return policy.Pod{
 		Namespace: namespace, Name: fmt.Sprintf("p-%d", i), UID: fmt.Sprintf("%d-%d", n, i), Labels: labels,
-		Ports:     []NamedPort{{"http", TCP, 8080}, {"metrics", TCP, 9090}},
+		Ports:     []policy.NamedPort{{Name: "http", Protocol: policy.TCP, Port: 8080}, {Name: "metrics", Protocol: policy.TCP, Port: 9090}},
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), byte(i + 1)}), netip.MustParseAddr(fmt.Sprintf("fd00::%x:%x", n, i+1))},
 		Local:     n%5 == 0 && i == 3,
 	}
@@ -66,7 +69,7 @@ func citySpecs(n int) []string {
 	}
 }
 
-func (c *city) tell(compiler *Compiler) {
+func (c *city) tell(compiler *compile.Compiler) {
 	for name, set := range c.spaces {
 		compiler.SetNamespace(name, set)
 	}
@@ -88,29 +91,30 @@ func heap() uint64 {
 func BenchmarkFullCompile(b *testing.B) {
 	c := newCity(b)
 	for b.Loop() {
-		compiler := NewCompiler()
+		compiler := compile.NewCompiler()
 		c.tell(compiler)
-		b.ReportMetric(float64(writes(compiler)), "changes")
+		b.ReportMetric(float64(written(compiler)), "changes")
 	}
 }
 
 func BenchmarkMemory(b *testing.B) {
 	c := newCity(b)
-	var compiler *Compiler
+	var compiler *compile.Compiler
 	before := heap()
 	for b.Loop() {
-		compiler = NewCompiler()
+		compiler = compile.NewCompiler()
 		c.tell(compiler)
 		compiler.Changes()
 	}
 	b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
 	runtime.KeepAlive(c)
-	b.ReportMetric(float64(len(compiler.peers.identities)), "identities")
-	b.ReportMetric(float64(len(compiler.rules.now)), "rules")
+	identities, rules := compiler.Sizes()
+	b.ReportMetric(float64(identities), "identities")
+	b.ReportMetric(float64(rules), "rules")
 }
 
-// writes counts what the data path is told.
-func writes(c *Compiler) (n int) {
+// written counts what the data path is told.
+func written(c *compile.Compiler) (n int) {
 	for _, ch := range c.Changes() {
 		n += ch.Len()
 	}
@@ -118,72 +122,72 @@ func writes(c *Compiler) (n int) {
 }
 
 // change measures one change and its undoing, both of which count.
-func change(b *testing.B, do, undo func(c *Compiler, known *city)) {
+func change(b *testing.B, do, undo func(c *compile.Compiler, known *city)) {
 	b.Helper()
 	known := newCity(b)
-	c := NewCompiler()
+	c := compile.NewCompiler()
 	known.tell(c)
 	c.Changes()
 	for b.Loop() {
 		do(c, known)
-		n := writes(c)
+		n := written(c)
 		undo(c, known)
-		b.ReportMetric(float64(n+writes(c))/2, "changes")
+		b.ReportMetric(float64(n+written(c))/2, "changes")
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(2*b.N), "ns/change")
 }
 
 func BenchmarkPodOfKnownKindAdded(b *testing.B) {
-	change(b, func(c *Compiler, known *city) {
+	change(b, func(c *compile.Compiler, known *city) {
 		p := known.pods[8]
 		p.Name, p.Addresses = "new", []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:1::1")}
 		c.SetPod(p)
-	}, func(c *Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
+	}, func(c *compile.Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
 }
 
 func BenchmarkPodOfNewKindAdded(b *testing.B) {
-	change(b, func(c *Compiler, known *city) {
+	change(b, func(c *compile.Compiler, known *city) {
 		p := known.pods[8]
 		p.Name, p.Labels = "new", map[string]string{"app": "app-1", "only": "this"}
 		p.Addresses = []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:1::1")}
 		c.SetPod(p)
-	}, func(c *Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
+	}, func(c *compile.Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
 }
 
 func BenchmarkLocalPodAdded(b *testing.B) {
-	change(b, func(c *Compiler, known *city) {
+	change(b, func(c *compile.Compiler, known *city) {
 		p := known.pods[8]
 		p.Name, p.Local, p.Addresses = "new", true, []netip.Addr{netip.MustParseAddr("10.200.0.1"), netip.MustParseAddr("fd00:1::1")}
 		c.SetPod(p)
-	}, func(c *Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
+	}, func(c *compile.Compiler, known *city) { c.DeletePod(known.pods[8].Namespace, "new") })
 }
 
 func BenchmarkLabelChanged(b *testing.B) {
-	change(b, func(c *Compiler, known *city) {
+	change(b, func(c *compile.Compiler, known *city) {
 		p := known.pods[6]
 		p.Labels = map[string]string{"app": "app-1", "tier": "7"}
 		c.SetPod(p)
-	}, func(c *Compiler, known *city) { c.SetPod(known.pods[6]) })
+	}, func(c *compile.Compiler, known *city) { c.SetPod(known.pods[6]) })
 }
 
 func BenchmarkNamespaceLabelChanged(b *testing.B) {
-	change(b, func(c *Compiler, _ *city) {
+	change(b, func(c *compile.Compiler, _ *city) {
 		c.SetNamespace("space-0", map[string]string{"kubernetes.io/metadata.name": "space-0", "team": "team-24"})
-	}, func(c *Compiler, known *city) { c.SetNamespace("space-0", known.spaces["space-0"]) })
+	}, func(c *compile.Compiler, known *city) { c.SetNamespace("space-0", known.spaces["space-0"]) })
 }
 
 func BenchmarkPolicyOfThisNodeChanged(b *testing.B) {
-	change(b, func(c *Compiler, known *city) {
+	change(b, func(c *compile.Compiler, known *city) {
 		np := known.policies[1].DeepCopy()
 		np.Spec.Ingress = np.Spec.Ingress[:1]
 		_ = c.SetPolicy(np)
-	}, func(c *Compiler, known *city) { _ = c.SetPolicy(known.policies[1]) })
+	}, func(c *compile.Compiler, known *city) { _ = c.SetPolicy(known.policies[1]) })
 }
 
 func BenchmarkPolicyOfOtherNodesChanged(b *testing.B) {
-	change(b, func(c *Compiler, known *city) {
+	change(b, func(c *compile.Compiler, known *city) {
 		np := known.policies[5].DeepCopy()
 		np.Spec.Ingress = np.Spec.Ingress[:1]
 		_ = c.SetPolicy(np)
-	}, func(c *Compiler, known *city) { _ = c.SetPolicy(known.policies[5]) })
+	}, func(c *compile.Compiler, known *city) { _ = c.SetPolicy(known.policies[5]) })
 }

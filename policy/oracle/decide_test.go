@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package oracle_test
 
 import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sealane/sealane/policy/oracle"
+	"github.com/sealane/sealane/policy/policytest"
 )
 
 func TestDecisionExplains(t *testing.T) {
-	cluster := small()
+	cluster := policytest.Small()
 	cluster.Policies = []*networkingv1.NetworkPolicy{
-		policyOf(t, `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: 9.0.0.0/8}}, {podSelector: {}}], ports: [{port: 80}, {protocol: UDP}]}, {ports: [{port: http}]}]}`),
-		policyOf(t, "metadata: {namespace: default, name: trial, annotations: {sealane.io/dry-run: 'true'}}\nspec: {podSelector: {matchLabels: {app: db}}, policyTypes: [Egress]}"),
+		policytest.PolicyOf(t, `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: 9.0.0.0/8}}, {podSelector: {}}], ports: [{port: 80}, {protocol: UDP}]}, {ports: [{port: http}]}]}`),
+		policytest.PolicyOf(t, "metadata: {namespace: default, name: trial, annotations: {sealane.io/dry-run: 'true'}}\nspec: {podSelector: {matchLabels: {app: db}}, policyTypes: [Egress]}"),
 	}
 	for line, want := range map[string]string{
 		"db > web tcp/80": `10.0.0.2 -> 10.0.0.1 TCP port 80: allowed
@@ -35,7 +38,7 @@ func TestDecisionExplains(t *testing.T) {
   ingress of default/web: allowed: a pod may always reach itself
 `,
 	} {
-		if diff := cmp.Diff(want, Decide(cluster, traffic(t, line)).String()); diff != "" {
+		if diff := cmp.Diff(want, oracle.Decide(cluster, policytest.TrafficOf(t, line)).String()); diff != "" {
 			t.Errorf("%s:\n%s", line, diff)
 		}
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy_test
+package compile_test
 
 import (
 	"maps"
@@ -16,14 +16,15 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/oracle"
 	"github.com/sealane/sealane/policy/policytest"
 )
 
 // agree compares the tables with the oracle.
-func agree(t *testing.T, cluster policy.Cluster, tables map[string]policy.Tables, x policy.Traffic) {
+func agree(t *testing.T, cluster oracle.Cluster, tables map[string]policy.Tables, x policy.Traffic) {
 	t.Helper()
-	want := policy.Decide(cluster, x)
-	got := policy.Verdict{true, true, true, true}
+	want := oracle.Decide(cluster, x)
+	got := policy.Verdict{Egress: true, Ingress: true, TrialEgress: true, TrialIngress: true}
 	for node, of := range tables {
 		v := of.Verdict(x, cluster.Nodes[node]...)
 		got.Egress = got.Egress && v.Egress
@@ -31,7 +32,10 @@ func agree(t *testing.T, cluster policy.Cluster, tables map[string]policy.Tables
 		got.TrialEgress = got.TrialEgress && v.TrialEgress
 		got.TrialIngress = got.TrialIngress && v.TrialIngress
 	}
-	expect := policy.Verdict{want.Egress.Now.Allowed, want.Ingress.Now.Allowed, want.Egress.Trial.Allowed, want.Ingress.Trial.Allowed}
+	expect := policy.Verdict{
+		Egress: want.Egress.Now.Allowed, Ingress: want.Ingress.Now.Allowed,
+		TrialEgress: want.Egress.Trial.Allowed, TrialIngress: want.Ingress.Trial.Allowed,
+	}
 	if got != expect {
 		t.Fatalf("the tables say %+v, the API says %+v:\n%v", got, expect, want)
 	}

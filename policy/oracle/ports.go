@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package oracle
 
 import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sealane/sealane/policy"
 )
 
 // portMatches reads one entry of a rule's ports for Decide.
-func portMatches(p *networkingv1.NetworkPolicyPort, x Traffic, names []NamedPort) bool {
+func portMatches(p *networkingv1.NetworkPolicyPort, x policy.Traffic, names []policy.NamedPort) bool {
 	if !protocolMatches(p.Protocol, x.Protocol) {
 		return false
 	}
@@ -40,7 +42,7 @@ func protocolMatches(named *corev1.Protocol, number uint8) bool {
 		protocol == corev1.ProtocolSCTP && number == 132
 }
 
-func nameMatches(name string, x Traffic, names []NamedPort) bool {
+func nameMatches(name string, x policy.Traffic, names []policy.NamedPort) bool {
 	for _, n := range names {
 		if n.Name != "" && n.Name == name && n.Protocol == x.Protocol && n.Port == x.Port {
 			return true

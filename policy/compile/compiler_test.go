@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile_test
 
 import (
 	"errors"
@@ -14,6 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/policy/compile"
+	"github.com/sealane/sealane/policy/oracle"
+	"github.com/sealane/sealane/policy/policytest"
 )
 
 func wantError(t *testing.T, err, sentinel error, says string) {
@@ -28,10 +33,18 @@ func wantError(t *testing.T, err, sentinel error, says string) {
 
 // settled is a compiler of the small cluster with policies, whose first changes
 // have been taken.
-func settled(t *testing.T, specs ...string) *Compiler {
+func settled(t *testing.T, specs ...string) *compile.Compiler {
 	t.Helper()
-	c := NewCompiler()
-	cluster := small()
+	c := compile.NewCompiler()
+	tell(t, c, specs...)
+	c.Changes()
+	return c
+}
+
+// tell tells a compiler of the small cluster with policies.
+func tell(t *testing.T, c *compile.Compiler, specs ...string) {
+	t.Helper()
+	cluster := policytest.Small()
 	for _, p := range cluster.Pods {
 		p.Local = p.Namespace == "default"
 		c.SetPod(p)
@@ -40,18 +53,16 @@ func settled(t *testing.T, specs ...string) *Compiler {
 		c.SetNamespace(name, set)
 	}
 	for _, spec := range specs {
-		if err := c.SetPolicy(policyOf(t, spec)); err != nil {
+		if err := c.SetPolicy(policytest.PolicyOf(t, spec)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c.Changes()
-	return c
 }
 
 func TestTwoPodsWithOneAddress(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}`)
-	x := traffic(t, "10.0.0.9 > db tcp/1")
-	old := Pod{
+	x := policytest.TrafficOf(t, "10.0.0.9 > db tcp/1")
+	old := policy.Pod{
 		Namespace: "default", Name: "old", UID: "8", Labels: map[string]string{"app": "web"},
 		Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}, Created: time.Unix(1, 0), Local: true,
 	}
@@ -84,8 +95,8 @@ func TestTwoPodsWithOneAddress(t *testing.T) {
 
 func TestNamespaceAfterItsPods(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: late}}}]}]}`)
-	c.SetPod(Pod{Namespace: "late", Name: "p", Addresses: []netip.Addr{netip.MustParseAddr("10.0.9.9")}})
-	x := traffic(t, "10.0.9.9 > web tcp/1")
+	c.SetPod(policy.Pod{Namespace: "late", Name: "p", Addresses: []netip.Addr{netip.MustParseAddr("10.0.9.9")}})
+	x := policytest.TrafficOf(t, "10.0.9.9 > web tcp/1")
 	if c.Tables().Verdict(x).Allowed() {
 		t.Error("allowed before the namespace is known")
 	}
@@ -102,14 +113,14 @@ func TestNamespaceAfterItsPods(t *testing.T) {
 func TestPodsOfOneKindShareSets(t *testing.T) {
 	c := settled(t, `{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {}}]}]}`)
 	tables := c.Tables()
-	web, db := tables.Guards[address("web")], tables.Guards[address("db")]
+	web, db := tables.Guards[policytest.Address("web")], tables.Guards[policytest.Address("db")]
 	if web != db {
 		t.Errorf("guards are %+v and %+v, want the same", web, db)
 	}
-	if web.Egress != Closed || web.TrialIngress != web.Ingress {
+	if web.Egress != policy.Closed || web.TrialIngress != web.Ingress {
 		t.Errorf("guard is %+v, want egress Closed and trial as in force", web)
 	}
-	if _, other := tables.Guards[address("cart")]; other {
+	if _, other := tables.Guards[policytest.Address("cart")]; other {
 		t.Error("a pod of another node has a guard")
 	}
 	if len(tables.Sets) != 2 || len(tables.Identities) != 6 {
@@ -134,14 +145,14 @@ func TestWhatAllMayHaveIsNotListedForSome(t *testing.T) {
 func TestSetsDifferByNamedPortsOnlyIfNeeded(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`)
 	tables := c.Tables()
-	if tables.Guards[address("web")] == tables.Guards[address("db")] {
+	if tables.Guards[policytest.Address("web")] == tables.Guards[policytest.Address("db")] {
 		t.Error("pods with different ports for a name share a set")
 	}
 }
 
 func TestPortsMerge(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{ports: [{port: 80, endPort: 85}, {port: 86}, {port: 83, endPort: 84}, {port: 80, protocol: UDP}, {port: 88}, {port: 65535}]}]}`)
-	want := []Ports{{TCP, 80, 86}, {TCP, 88, 88}, {TCP, 65535, 65535}, {UDP, 80, 80}}
+	want := []policy.Ports{{Protocol: policy.TCP, First: 80, Last: 86}, {Protocol: policy.TCP, First: 88, Last: 88}, {Protocol: policy.TCP, First: 65535, Last: 65535}, {Protocol: policy.UDP, First: 80, Last: 80}}
 	for _, got := range c.Tables().Ports {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
@@ -155,15 +166,15 @@ func TestPortsMerge(t *testing.T) {
 func TestTrialCountsOnlyThere(t *testing.T) {
 	c := settled(t, `{podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 80}]}]}`,
 		"metadata: {namespace: default, name: trial, annotations: {sealane.io/dry-run: 'true'}}\nspec: {podSelector: {}, ingress: [{ports: [{port: 81}]}]}")
-	for line, want := range map[string]Verdict{
+	for line, want := range map[string][4]bool{
 		"cart > web tcp/80": {true, true, true, true},
 		"cart > web tcp/81": {true, false, true, true},
 		"cart > web tcp/82": {true, false, true, false},
 		"cart > db tcp/81":  {true, true, true, true},
 		"cart > db tcp/82":  {true, true, true, false},
 	} {
-		if got := c.Tables().Verdict(traffic(t, line)); got != want {
-			t.Errorf("%s: %+v, want %+v", line, got, want)
+		if got := quarters(c.Tables().Verdict(policytest.TrafficOf(t, line))); got != want {
+			t.Errorf("%s: %v, want %v", line, got, want)
 		}
 	}
 }
@@ -172,7 +183,7 @@ func TestTrialCountsOnlyThere(t *testing.T) {
 // for this cluster; a greater one means that entries are written for nothing.
 func TestChangesAreSmall(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: blue}}}, {ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 80}]}]}`)
-	cart := small().Pods[2]
+	cart := policytest.Small().Pods[2]
 	for _, tt := range []struct {
 		what string
 		do   func()
@@ -180,7 +191,7 @@ func TestChangesAreSmall(t *testing.T) {
 	}{
 		{"nothing", func() {}, 0},
 		{"a pod told again", func() { c.SetPod(cart) }, 0},
-		{"a namespace told again", func() { c.SetNamespace("shop", small().Namespaces["shop"]) }, 0},
+		{"a namespace told again", func() { c.SetNamespace("shop", policytest.Small().Namespaces["shop"]) }, 0},
 		{"a pod gone and back", func() { c.DeletePod("shop", "cart"); c.SetPod(cart) }, 0},
 		{"a pod of a known identity: one address", func() {
 			twin := cart
@@ -210,7 +221,7 @@ func TestChangesAreSmall(t *testing.T) {
 func TestNewPrefixBetweenOthersChangesLongerOnes(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}, {ipBlock: {cidr: 10.1.1.0/24}}], ports: [{port: 1}]}]}`)
 	before := c.Tables().Blocks
-	np := policyOf(t, `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.1.0.0/16}}], ports: [{port: 2}]}]}`)
+	np := policytest.PolicyOf(t, `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.1.0.0/16}}], ports: [{port: 2}]}]}`)
 	np.Name = "between"
 	if err := c.SetPolicy(np); err != nil {
 		t.Fatal(err)
@@ -222,23 +233,18 @@ func TestNewPrefixBetweenOthersChangesLongerOnes(t *testing.T) {
 			t.Errorf("class of %s was %#x and is %#x", p, before[p], after[p])
 		}
 	}
-	check(t, Cluster{Pods: small().Pods, Policies: []*networkingv1.NetworkPolicy{np}}, c.Tables(), []string{"10.1.1.1 > web tcp/2"}, true)
+	check(t, oracle.Cluster{Pods: policytest.Small().Pods, Policies: []*networkingv1.NetworkPolicy{np}}, c.Tables(), []string{"10.1.1.1 > web tcp/2"}, true)
 }
 
 func TestCollisionsDeny(t *testing.T) {
-	hashes := map[string]func(c *Compiler, hash func(string) ID){
-		"peer":  func(c *Compiler, hash func(string) ID) { c.peers.numbers.hash = hash },
-		"set":   func(c *Compiler, hash func(string) ID) { c.setNumbers.hash = hash },
-		"ports": func(c *Compiler, hash func(string) ID) { c.ports.numbers.hash = hash },
-	}
 	spec := `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: blue}}}, {ipBlock: {cidr: 192.168.0.0/16, except: [192.168.1.0/24]}}], ports: [{port: 80}]}],
 	         egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 81}]}]}`
 	// Which of two things comes first is up to chance, and must not matter.
-	for _, number := range slices.Repeat([]ID{NoPorts, AllPorts, 77}, 10) {
-		for kind, inject := range hashes {
-			c := NewCompiler()
-			inject(c, func(string) ID { return number })
-			cluster := small()
+	for _, number := range slices.Repeat([]policy.ID{policy.NoPorts, policy.AllPorts, 77}, 10) {
+		for _, kind := range []string{"peer", "set", "ports"} {
+			c := compile.NewCompiler()
+			c.SetHash(kind, func(string) policy.ID { return number })
+			cluster := policytest.Small()
 			for _, p := range cluster.Pods {
 				p.Local = true
 				c.SetPod(p)
@@ -246,18 +252,18 @@ func TestCollisionsDeny(t *testing.T) {
 			for name, set := range cluster.Namespaces {
 				c.SetNamespace(name, set)
 			}
-			np := policyOf(t, spec)
+			np := policytest.PolicyOf(t, spec)
 			if err := c.SetPolicy(np); err != nil {
 				t.Fatal(err)
 			}
 			cluster.Policies = append(cluster.Policies, np)
 			neverMore(t, cluster, c.Tables())
-			wantError(t, c.Err(), ErrCollision, "number "+kind)
+			wantError(t, c.Err(), compile.ErrCollision, "number "+kind)
 			c.DeletePolicy(np.Namespace, np.Name)
 			for _, p := range cluster.Pods {
 				c.DeletePod(p.Namespace, p.Name)
 			}
-			if diff := cmp.Diff(Tables{}, c.Tables(), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(policy.Tables{}, c.Tables(), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s: something stays:\n%s", kind, diff)
 			}
 		}
@@ -266,15 +272,15 @@ func TestCollisionsDeny(t *testing.T) {
 
 // neverMore holds tables with refused numbers against the oracle: they may
 // allow less.
-func neverMore(t *testing.T, cluster Cluster, tables Tables) {
+func neverMore(t *testing.T, cluster oracle.Cluster, tables policy.Tables) {
 	t.Helper()
 	names := []string{"web", "db", "cart", "192.168.0.1", "192.168.1.1", "8.8.8.8", "web6", "db6", "cart6"}
 	for _, from := range names {
 		for _, to := range names {
 			for _, port := range []string{"tcp/80", "tcp/81", "icmp"} {
-				x := traffic(t, from+" > "+to+" "+port)
-				if tables.Verdict(x, cluster.Nodes["a"]...).Allowed() && !Decide(cluster, x).Allowed() {
-					t.Errorf("allowed by a collision:\n%v", Decide(cluster, x))
+				x := policytest.TrafficOf(t, from+" > "+to+" "+port)
+				if tables.Verdict(x, cluster.Nodes["a"]...).Allowed() && !oracle.Decide(cluster, x).Allowed() {
+					t.Errorf("allowed by a collision:\n%v", oracle.Decide(cluster, x))
 				}
 			}
 		}

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package policy
+package compile
 
 import (
 	"maps"
 	"slices"
 )
 
-// ledger is one map of [Tables] and what of it has changed since it was last
+// ledger is one map of [policy.Tables] and what of it has changed since it was last
 // asked. It keeps how entries were, not what was done to them, so that what is
 // undone in between is no change.
 type ledger[K comparable, V any] struct {
