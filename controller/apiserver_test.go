@@ -30,6 +30,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // patience is how long a test waits for what must happen.
@@ -69,7 +70,7 @@ func (c *cluster) client(t *testing.T, kubeconfig string) *kube.Client {
 type agent struct {
 	id       keymgr.NodeID
 	client   *kube.Client
-	identity *keymgr.Identity
+	identity *identity.Identity
 }
 
 func (c *cluster) addAgent(t *testing.T, node, podCIDR string) *agent {
@@ -80,20 +81,20 @@ func (c *cluster) addAgent(t *testing.T, node, podCIDR string) *agent {
 	return a
 }
 
-func (c *cluster) identity(t *testing.T, id keymgr.NodeID) *keymgr.Identity {
+func (c *cluster) identity(t *testing.T, id keymgr.NodeID) *identity.Identity {
 	t.Helper()
-	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: t.TempDir(), Node: id, TrustDomain: c.domain})
+	own, err := identity.Open(identity.Config{Dir: t.TempDir(), Node: id, TrustDomain: c.domain})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return identity
+	return own
 }
 
 // request asks for a certificate with the token of a, for the key and the name
-// of identity.
-func (a *agent) request(ctx context.Context, t *testing.T, identity *keymgr.Identity) ([][]byte, error) {
+// of id.
+func (a *agent) request(ctx context.Context, t *testing.T, id *identity.Identity) ([][]byte, error) {
 	t.Helper()
-	csr, err := identity.CSR()
+	csr, err := id.CSR()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,11 @@
 
 package keymgr
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sealane/sealane/internal/times"
+)
 
 // Authenticate tells which node a certificate chain (DER, leaf first) stands for,
 // as it is shown in TLS: one whose statement was accepted, with the key that signed
@@ -27,25 +31,25 @@ func (v *Verifier) authenticateLocked(chain [][]byte) (NodeID, error) {
 	if err != nil {
 		return NodeID{}, err
 	}
-	if leaf.trustDomain != v.cfg.TrustDomain {
-		return NodeID{}, fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, leaf.trustDomain, v.cfg.TrustDomain)
+	if leaf.TrustDomain != v.cfg.TrustDomain {
+		return NodeID{}, fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, leaf.TrustDomain, v.cfg.TrustDomain)
 	}
-	if leaf.info.NotBefore.After(now.Add(ClockSkew)) {
-		return NodeID{}, fmt.Errorf("%w: %s", ErrNotYetValid, stamp(leaf.info.NotBefore))
+	if leaf.NotBefore.After(now.Add(ClockSkew)) {
+		return NodeID{}, fmt.Errorf("%w: %s", ErrNotYetValid, times.Stamp(leaf.NotBefore))
 	}
-	if now.After(leaf.info.NotAfter.Add(ClockSkew + v.cfg.Grace)) {
-		return NodeID{}, fmt.Errorf("%w: %s", ErrExpired, stamp(leaf.info.NotAfter))
+	if now.After(leaf.NotAfter.Add(ClockSkew + v.cfg.Grace)) {
+		return NodeID{}, fmt.Errorf("%w: %s", ErrExpired, times.Stamp(leaf.NotAfter))
 	}
-	k := v.nodes[leaf.id.UID]
-	if k == nil || k.rec.Gone || k.rec.ID != leaf.id || len(k.rec.Statement.Chain) == 0 {
-		return NodeID{}, fmt.Errorf("%w: no statement of node %s was accepted", ErrUnknownNode, leaf.id)
+	k := v.nodes[leaf.Node.UID]
+	if k == nil || k.rec.Gone || k.rec.ID != leaf.Node || len(k.rec.Statement.Chain) == 0 {
+		return NodeID{}, fmt.Errorf("%w: no statement of node %s was accepted", ErrUnknownNode, leaf.Node)
 	}
 	signer, err := ParseCertificateInfo(k.rec.Statement.Chain[0])
 	if err != nil {
 		return NodeID{}, err
 	}
-	if signer.SPKI != leaf.info.SPKI {
-		return NodeID{}, fmt.Errorf("%w: node %s signed its statement with key %x, this is %x", ErrKeyMismatch, leaf.id, signer.SPKI[:8], leaf.info.SPKI[:8])
+	if signer.SPKI != leaf.SPKI {
+		return NodeID{}, fmt.Errorf("%w: node %s signed its statement with key %x, this is %x", ErrKeyMismatch, leaf.Node, signer.SPKI[:8], leaf.SPKI[:8])
 	}
-	return leaf.id, v.checkRevoked(leaf.id, leaf.info)
+	return leaf.Node, v.checkRevoked(leaf.Node, leaf.CertificateInfo)
 }

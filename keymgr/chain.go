@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sealane/sealane/internal/times"
 )
 
 const (
@@ -53,21 +55,40 @@ func DecodeChain(data []byte) ([][]byte, error) {
 	return chain, nil
 }
 
-// nodeCertificate is a leaf whose chain was verified.
-type nodeCertificate struct {
-	info        CertificateInfo
-	key         *ecdsa.PublicKey
-	trustDomain string
-	id          NodeID
-	podCIDRs    []netip.Prefix
+// NodeCertificate is what a node certificate says.
+type NodeCertificate struct {
+	CertificateInfo
+	// TrustDomain and Node are what the certificate's URI names.
+	TrustDomain string
+	Node        NodeID
+	// PodCIDRs are the pod ranges that the node may claim; empty means none.
+	PodCIDRs []netip.Prefix
+
+	key *ecdsa.PublicKey
 	// chainEnd is when the first certificate above the leaf expires.
 	chainEnd time.Time
 }
 
-// verifyChain checks a chain against roots and returns its leaf. Whether the leaf
-// is valid at this moment is left to the caller, who knows skew and grace: the
-// chain is judged at the moment of the leaf's life that is nearest to now.
-func verifyChain(chain [][]byte, roots *x509.CertPool, now time.Time) (*nodeCertificate, error) {
+// IsFor reports whether the certificate is for a public key.
+func (c *NodeCertificate) IsFor(key *ecdsa.PublicKey) bool { return c.key.Equal(key) }
+
+// Covers reports whether p lies within one of the certificate's pod ranges.
+func (c *NodeCertificate) Covers(p netip.Prefix) bool { return covered(p, c.PodCIDRs) }
+
+// VerifyChain checks the chain of a node certificate (DER, leaf first) against a
+// bundle and returns its leaf. It does not check that the leaf is valid now, because
+// the caller knows which clock skew and grace apply: the chain is judged at the moment
+// of the leaf's life that is nearest to now.
+func VerifyChain(chain [][]byte, bundlePEM []byte, now time.Time) (*NodeCertificate, error) {
+	pool, err := parsePool(bundlePEM)
+	if err != nil {
+		return nil, err
+	}
+	return verifyChain(chain, pool, now)
+}
+
+// verifyChain is VerifyChain with roots that were read before.
+func verifyChain(chain [][]byte, roots *x509.CertPool, now time.Time) (*NodeCertificate, error) {
 	certs, err := parseChain(chain)
 	if err != nil {
 		return nil, err
@@ -76,7 +97,7 @@ func verifyChain(chain [][]byte, roots *x509.CertPool, now time.Time) (*nodeCert
 	opts := x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: x509.NewCertPool(),
-		CurrentTime:   clamp(now, leaf.NotBefore, leaf.NotAfter),
+		CurrentTime:   times.Clamp(now, leaf.NotBefore, leaf.NotAfter),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // checked in issuedForNodes
 	}
 	for _, c := range certs[1:] {
@@ -128,7 +149,7 @@ func issuedForNodes(chain []*x509.Certificate) bool {
 }
 
 // inspectLeaf reads a node certificate and refuses what no signer of ours makes.
-func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*nodeCertificate, error) {
+func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*NodeCertificate, error) {
 	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
 		return nil, fmt.Errorf("%w: key is not ECDSA P-256", ErrCertificate)
@@ -143,49 +164,49 @@ func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*nodeCertif
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
-	n := &nodeCertificate{info: infoOf(leaf), key: key, trustDomain: td, id: id, chainEnd: above[0].NotAfter}
+	n := &NodeCertificate{CertificateInfo: infoOf(leaf), TrustDomain: td, Node: id, key: key, chainEnd: above[0].NotAfter}
 	for _, c := range above {
-		n.chainEnd = earlier(n.chainEnd, c.NotAfter)
+		n.chainEnd = times.Earlier(n.chainEnd, c.NotAfter)
 	}
 	for _, e := range leaf.Extensions {
 		if !e.Id.Equal(oidPodCIDRs()) {
 			continue
 		}
-		if n.podCIDRs, err = ParsePodCIDRs(e.Value); err != nil {
+		if n.PodCIDRs, err = ParsePodCIDRs(e.Value); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 		}
 	}
 	return n, nil
 }
 
-// NodeCertificate is a verified node certificate.
-type NodeCertificate struct {
-	CertificateInfo
-	TrustDomain string
-	Node        NodeID
-	// PodCIDRs are the pod ranges that the node may claim.
-	PodCIDRs []netip.Prefix
+// ReadChain reads the leaf of a chain (DER, leaf first) and checks its form. It does
+// not verify who signed it: VerifyChain does.
+func ReadChain(chain [][]byte) (*NodeCertificate, error) {
+	certs, err := parseChain(chain)
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) < 2 {
+		return nil, fmt.Errorf("%w: no issuer follows the certificate", ErrCertificate)
+	}
+	return inspectLeaf(certs[0], certs[1:])
 }
 
 // VerifyCertificate checks the chain of a node certificate (DER, leaf first)
 // against a bundle, at a time, to the second and without grace. Whose certificate
 // it is, the caller must compare.
 func VerifyCertificate(chain [][]byte, bundlePEM []byte, at time.Time) (NodeCertificate, error) {
-	pool, err := parsePool(bundlePEM)
+	n, err := VerifyChain(chain, bundlePEM, at)
 	if err != nil {
 		return NodeCertificate{}, err
 	}
-	n, err := verifyChain(chain, pool, at)
-	if err != nil {
-		return NodeCertificate{}, err
+	if at.Before(n.NotBefore) {
+		return NodeCertificate{}, fmt.Errorf("%w: valid from %s", ErrNotYetValid, times.Stamp(n.NotBefore))
 	}
-	if at.Before(n.info.NotBefore) {
-		return NodeCertificate{}, fmt.Errorf("%w: valid from %s", ErrNotYetValid, stamp(n.info.NotBefore))
+	if at.After(n.NotAfter) {
+		return NodeCertificate{}, fmt.Errorf("%w: %s", ErrExpired, times.Stamp(n.NotAfter))
 	}
-	if at.After(n.info.NotAfter) {
-		return NodeCertificate{}, fmt.Errorf("%w: %s", ErrExpired, stamp(n.info.NotAfter))
-	}
-	return NodeCertificate{CertificateInfo: n.info, TrustDomain: n.trustDomain, Node: n.id, PodCIDRs: n.podCIDRs}, nil
+	return *n, nil
 }
 
 // ParseCertificateInfo reads what identifies a certificate in DER, verifying nothing.
@@ -205,18 +226,4 @@ func infoOf(c *x509.Certificate) CertificateInfo {
 		NotAfter:  c.NotAfter,
 		SPKI:      sha256.Sum256(c.RawSubjectPublicKeyInfo),
 	}
-}
-
-func clamp(t, low, high time.Time) time.Time {
-	if t.Before(low) {
-		return low
-	}
-	return earlier(t, high)
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

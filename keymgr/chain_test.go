@@ -9,8 +9,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,4 +88,25 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+func TestVerifyCertificate(t *testing.T) {
+	c := keytest.NewCluster(t)
+	n := c.Node("a", "10.244.1.0/24")
+	chain := n.Sign().Chain
+	got, err := keymgr.VerifyCertificate(chain, c.Authority.Bundle(), c.Clock.Now())
+	if err != nil || got.Node != n.Live.ID || got.TrustDomain != keytest.TrustDomain || !slices.Equal(got.PodCIDRs, n.Live.PodCIDRs) {
+		t.Errorf("VerifyCertificate gave %+v, %v", got, err)
+	}
+	for at, want := range map[time.Time]error{
+		got.NotBefore: nil, got.NotAfter: nil,
+		got.NotBefore.Add(-time.Second): keymgr.ErrNotYetValid, got.NotAfter.Add(time.Second): keymgr.ErrExpired,
+	} {
+		if _, err := keymgr.VerifyCertificate(chain, c.Authority.Bundle(), at); !errors.Is(err, want) {
+			t.Errorf("at %v: error %v, want %v", at, err, want)
+		}
+	}
+	if _, err := keymgr.VerifyCertificate(chain, nil, c.Clock.Now()); !errors.Is(err, keymgr.ErrBundle) {
+		t.Errorf("without a bundle: error %v, want ErrBundle", err)
+	}
 }

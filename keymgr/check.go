@@ -9,19 +9,21 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sealane/sealane/internal/times"
 )
 
 // The checks of one candidate, in the order in which verifyLocked runs them.
 
 // checkNames compares the names in statement, certificate, live Node and cluster.
 func (v *Verifier) checkNames(c *candidate) error {
-	for _, td := range []string{c.leaf.trustDomain, c.stmt.TrustDomain} {
+	for _, td := range []string{c.leaf.TrustDomain, c.stmt.TrustDomain} {
 		if td != v.cfg.TrustDomain {
 			return fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, td, v.cfg.TrustDomain)
 		}
 	}
-	if c.leaf.id != c.live.ID {
-		return fmt.Errorf("%w: certificate is of node %s", ErrIdentity, c.leaf.id)
+	if c.leaf.Node != c.live.ID {
+		return fmt.Errorf("%w: certificate is of node %s", ErrIdentity, c.leaf.Node)
 	}
 	if c.stmt.ID() != c.live.ID {
 		return fmt.Errorf("%w: statement is of node %s", ErrIdentity, c.stmt.ID())
@@ -57,22 +59,22 @@ func (v *Verifier) checkSequence(c *candidate) error {
 // checkTimes checks the lifetimes of statement and certificate. What was accepted
 // before stays for the grace time; nothing new is accepted once expired.
 func (v *Verifier) checkTimes(c *candidate) error {
-	cert := c.leaf.info
+	cert := c.leaf.CertificateInfo
 	if !c.stmt.IssuedAt.Before(c.stmt.NotAfter) {
-		return fmt.Errorf("%w: notAfter %s is not after issuedAt %s", ErrLifetime, stamp(c.stmt.NotAfter), stamp(c.stmt.IssuedAt))
+		return fmt.Errorf("%w: notAfter %s is not after issuedAt %s", ErrLifetime, times.Stamp(c.stmt.NotAfter), times.Stamp(c.stmt.IssuedAt))
 	}
 	if c.stmt.NotAfter.After(cert.NotAfter.Add(v.cfg.Grace)) {
-		return fmt.Errorf("%w: notAfter %s outlives the certificate, which ends %s", ErrLifetime, stamp(c.stmt.NotAfter), stamp(cert.NotAfter))
+		return fmt.Errorf("%w: notAfter %s outlives the certificate, which ends %s", ErrLifetime, times.Stamp(c.stmt.NotAfter), times.Stamp(cert.NotAfter))
 	}
-	if from := later(c.stmt.IssuedAt, cert.NotBefore); from.After(c.now.Add(ClockSkew)) {
-		return fmt.Errorf("%w: valid from %s, now %s", ErrNotYetValid, stamp(from), stamp(c.now))
+	if from := times.Later(c.stmt.IssuedAt, cert.NotBefore); from.After(c.now.Add(ClockSkew)) {
+		return fmt.Errorf("%w: valid from %s, now %s", ErrNotYetValid, times.Stamp(from), times.Stamp(c.now))
 	}
-	c.end = earlier(c.stmt.NotAfter, cert.NotAfter)
+	c.end = times.Earlier(c.stmt.NotAfter, cert.NotAfter)
 	if !c.now.After(c.end.Add(ClockSkew)) {
 		return nil
 	}
 	if !v.graceful(c, c.end) {
-		return fmt.Errorf("%w: %s, now %s", ErrExpired, stamp(c.end), stamp(c.now))
+		return fmt.Errorf("%w: %s, now %s", ErrExpired, times.Stamp(c.end), times.Stamp(c.now))
 	}
 	c.grace = true
 	return nil
@@ -121,7 +123,7 @@ func (v *Verifier) checkKeys(c *candidate) error {
 			return err
 		}
 		if !k.NotBefore.Before(k.NotAfter) {
-			return fmt.Errorf("%w: key %d ends %s before it begins %s", ErrLifetime, k.Generation, stamp(k.NotAfter), stamp(k.NotBefore))
+			return fmt.Errorf("%w: key %d ends %s before it begins %s", ErrLifetime, k.Generation, times.Stamp(k.NotAfter), times.Stamp(k.NotBefore))
 		}
 		if k.NotBefore.After(c.now.Add(ClockSkew)) {
 			reason = ErrNotYetValid
@@ -136,7 +138,7 @@ func (v *Verifier) checkKeys(c *candidate) error {
 		c.keys = append(c.keys, k.verified())
 	}
 	if len(c.keys) == 0 {
-		return fmt.Errorf("%w: none of the keys is valid at %s", reason, stamp(c.now))
+		return fmt.Errorf("%w: none of the keys is valid at %s", reason, times.Stamp(c.now))
 	}
 	return nil
 }
@@ -201,8 +203,8 @@ func (v *Verifier) checkPodCIDRs(c *candidate) error {
 		return fmt.Errorf("%w: %w", ErrPodCIDR, err)
 	}
 	for _, p := range c.stmt.PodCIDRs {
-		if !covered(p, c.leaf.podCIDRs) {
-			return fmt.Errorf("%w: %s is not in the certificate, which has %s", ErrPodCIDR, p, c.leaf.podCIDRs)
+		if !c.leaf.Covers(p) {
+			return fmt.Errorf("%w: %s is not in the certificate, which has %s", ErrPodCIDR, p, c.leaf.PodCIDRs)
 		}
 		if !covered(p, c.live.PodCIDRs) {
 			return fmt.Errorf("%w: %s is not in the Node, which has %s", ErrPodCIDR, p, c.live.PodCIDRs)
@@ -242,12 +244,3 @@ func covered(p netip.Prefix, ranges []netip.Prefix) bool {
 func compareIDs(a, b NodeID) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -51,7 +51,7 @@ func (c *claims) checkPrefix(p netip.Prefix, id NodeID) error {
 // Every pass over the cluster says of nearly every node that nothing changed, and
 // then nothing is moved: to move a prefix takes time in proportion to all of them.
 func (c *claims) replace(before, next Statement) {
-	if slices.Equal(before.PodCIDRs, next.PodCIDRs) && slices.EqualFunc(before.Keys, next.Keys, sameKey) && c.holds(next) {
+	if slices.Equal(before.PodCIDRs, next.PodCIDRs) && slices.EqualFunc(before.Keys, next.Keys, StatementKey.Same) && c.holds(next) {
 		return
 	}
 	c.release(before)

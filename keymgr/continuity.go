@@ -55,7 +55,9 @@ func handoverHash(trustDomain string, node NodeID, from, to [32]byte) []byte {
 	return h.Sum(nil)
 }
 
-func signLink(key *ecdsa.PrivateKey, trustDomain string, node NodeID, to [32]byte) (Link, error) {
+// SignLink lets the key of a node's present certificate vouch for the next one, which
+// has the hash to.
+func SignLink(key *ecdsa.PrivateKey, trustDomain string, node NodeID, to Hash) (Link, error) {
 	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	if err != nil {
 		return Link{}, fmt.Errorf("encode public key: %w", err)
@@ -125,10 +127,10 @@ func (h handover) checkLink(l Link, to [32]byte) error {
 // checkContinuity: whoever speaks for a known node with another key shows that the
 // key before it agrees. The authority alone cannot replace a node unnoticed.
 func (v *Verifier) checkContinuity(c *candidate) error {
-	if c.prev == nil || c.prev.rec.SPKI == (Hash{}) || c.prev.rec.SPKI == Hash(c.leaf.info.SPKI) {
+	if c.prev == nil || c.prev.rec.SPKI == (Hash{}) || c.prev.rec.SPKI == Hash(c.leaf.SPKI) {
 		return nil
 	}
-	h := handover{trustDomain: v.cfg.TrustDomain, node: c.live.ID, from: c.prev.rec.SPKI, to: c.leaf.info.SPKI}
+	h := handover{trustDomain: v.cfg.TrustDomain, node: c.live.ID, from: c.prev.rec.SPKI, to: c.leaf.SPKI}
 	err := h.proven(c.signed.Continuity)
 	if err == nil {
 		return nil

@@ -17,7 +17,7 @@ func FuzzLinks(f *testing.F) {
 		f.Fatal(err)
 	}
 	node := NodeID{Name: "a", UID: "u"}
-	link, err := signLink(key, "td", node, [32]byte{1})
+	link, err := SignLink(key, "td", node, [32]byte{1})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -76,15 +76,11 @@ var (
 	ErrStore = reject("store", "sequence mark not stored")
 )
 
-// Errors of this node's own identity.
+// Other errors.
 var (
-	// ErrNoCertificate: no certificate was issued to this node yet.
-	ErrNoCertificate = errors.New("no node certificate yet")
 	// ErrKeyMismatch: the certificate is for another private key.
 	ErrKeyMismatch = errors.New("certificate does not match the node key")
-	// ErrNoGeneration: the WireGuard key generation does not exist on disk.
-	ErrNoGeneration = errors.New("no such key generation")
-	// ErrCorrupt: a file in the key directory cannot be understood.
+	// ErrCorrupt: a file on disk cannot be understood.
 	ErrCorrupt = errors.New("corrupt file")
 	// ErrWindow: a renewal window cannot be understood.
 	ErrWindow = errors.New("invalid renewal window")

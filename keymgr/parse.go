@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	maxPayload     = 16 << 10
-	maxSignature   = 80 // DER of two P-256 integers takes 72 at most
-	maxDepth       = 8
-	maxKeys        = 2
-	maxRevokedGens = 32
-	maxEndpoints   = 8
+	// MaxRevokedGens is how many revoked generations a statement may list.
+	MaxRevokedGens = 32
+
+	maxPayload   = 16 << 10
+	maxSignature = 80 // DER of two P-256 integers takes 72 at most
+	maxDepth     = 8
+	maxKeys      = 2
+	maxEndpoints = 8
 )
 
 // ParseStatement reads a payload strictly: one JSON object in UTF-8, no key twice
@@ -52,8 +54,8 @@ func (s Statement) checkSizes() error {
 		return fmt.Errorf("%w: keys: none", ErrFormat)
 	case len(s.Keys) > maxKeys:
 		return fmt.Errorf("%w: keys: %d, at most %d", ErrFormat, len(s.Keys), maxKeys)
-	case len(s.RevokedGens) > maxRevokedGens:
-		return fmt.Errorf("%w: revokedGens: %d, at most %d", ErrFormat, len(s.RevokedGens), maxRevokedGens)
+	case len(s.RevokedGens) > MaxRevokedGens:
+		return fmt.Errorf("%w: revokedGens: %d, at most %d", ErrFormat, len(s.RevokedGens), MaxRevokedGens)
 	case len(s.Endpoints) > maxEndpoints:
 		return fmt.Errorf("%w: endpoints: %d, at most %d", ErrFormat, len(s.Endpoints), maxEndpoints)
 	}

@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/sealane/sealane/internal/times"
 )
 
 // RevocationsType is the type and version of revocation lists. What an old reader
@@ -302,7 +304,7 @@ func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
 	opts := x509.VerifyOptions{
 		Roots:         scene.roots,
 		Intermediates: x509.NewCertPool(),
-		CurrentTime:   later(scene.now.Add(-ClockSkew), issuer.NotBefore),
+		CurrentTime:   times.Later(scene.now.Add(-ClockSkew), issuer.NotBefore),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}
 	for _, c := range certs[1:] {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -289,61 +290,8 @@ func TestReadmittedNodeBeginsAnew(t *testing.T) {
 	_, err := s.verifier.Verify(s.a.Edit(func(st *keymgr.Statement) { st.Seq = p.Seq - 1 }), s.a.Live)
 	wantReason(t, err, keymgr.ErrReplay) // the new history has a mark of its own
 	thief := s.Node("thief", "10.244.9.0/24")
-	thief.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "thief", 1, s.Clock.Now())}
+	thief.Input.Keys = []identity.WGKey{keytest.WGKey(t, "thief", 1, s.Clock.Now())}
 	mustVerify(t, s.verifier, thief.Sign(), thief.Live) // the old key is nobody's any more
-}
-
-func TestReset(t *testing.T) {
-	c := keytest.NewCluster(t)
-	dir := t.TempDir()
-	n := &keytest.Node{Live: keymgr.LiveNode{ID: keytest.ID("a")}}
-	open := func() { n.Identity = c.Identity(n.Live.ID, dir) }
-	open()
-	keys := n.Identity.WGKeys()
-	for range 2 {
-		if _, err := keys.Create(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.Certify(n)
-	sign := func() keymgr.Statement {
-		t.Helper()
-		signed, err := n.Identity.Sign(keymgr.StatementInput{Keys: n.Identity.WGKeys().All(), BasePort: 51871})
-		if err != nil {
-			t.Fatal(err)
-		}
-		st, err := keymgr.ParseStatement(signed.Payload)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st
-	}
-	before, hash := sign(), keyHash(t, n)
-	if err := n.Identity.Reset(); err != nil {
-		t.Fatal(err)
-	}
-	for _, restarted := range []bool{false, true} {
-		if restarted {
-			open()
-		}
-		if keyHash(t, n) == hash {
-			t.Error("the node key is the old one")
-		}
-		if _, ok := n.Identity.Certificate(); ok || n.Identity.NeedsCertificate(nil) != keymgr.NeedFirst {
-			t.Error("the old certificate is still there")
-		}
-		all := n.Identity.WGKeys().All()
-		if len(all) != 1 || all[0].Generation != before.Keys[1].Generation+1 {
-			t.Errorf("generations %v, want the one after %d alone", all, before.Keys[1].Generation)
-		}
-	}
-	c.Certify(n)
-	if after := sign(); after.Seq <= before.Seq || after.PrevSeq != before.Seq {
-		t.Errorf("sequence %d after %d", after.Seq, before.Seq)
-	}
-	if files, err := filepath.Glob(filepath.Join(dir, "wg-*.key")); len(files) != 1 || err != nil {
-		t.Errorf("key files %v, %v; want one", files, err)
-	}
 }
 
 func keyHash(t *testing.T, n *keytest.Node) keymgr.Hash {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/atomicfile"
+	"github.com/sealane/sealane/internal/times"
 )
 
 // RevocationStore keeps the last accepted revocation list. Save must be durable
@@ -198,9 +199,9 @@ func (v *Verifier) checkRevoked(id NodeID, cert CertificateInfo) error {
 	case n == nil:
 		return nil
 	case n.Blocked && n.UID == id.UID:
-		return fmt.Errorf("%w: %s, at %s", ErrRevoked, n.Reason, stamp(n.At))
+		return fmt.Errorf("%w: %s, at %s", ErrRevoked, n.Reason, times.Stamp(n.At))
 	}
-	return fmt.Errorf("%w: certificate %s with key %x of node %s: %s, at %s", ErrRevoked, cert.Serial, cert.SPKI[:8], n.ID(), n.Reason, stamp(n.At))
+	return fmt.Errorf("%w: certificate %s with key %x of node %s: %s, at %s", ErrRevoked, cert.Serial, cert.SPKI[:8], n.ID(), n.Reason, times.Stamp(n.At))
 }
 
 // startAnew lets a readmitted node begin a new history: the one before was signed
@@ -210,19 +211,21 @@ func (v *Verifier) startAnew(c *candidate) {
 	if v.revoked == nil || c.prev == nil {
 		return
 	}
-	old, err := c.prev.certificate()
-	if err == nil && v.checkRevoked(c.live.ID, old) != nil {
+	old, ok := c.prev.certificate()
+	if ok && v.checkRevoked(c.live.ID, old) != nil {
 		c.revoked, c.prev = c.prev, nil
 	}
 }
 
-// certificate is what vouched for the node's last statement.
-func (k *known) certificate() (CertificateInfo, error) {
-	switch {
-	case k.leaf != nil:
-		return k.leaf.info, nil
-	case len(k.rec.Statement.Chain) == 0:
-		return CertificateInfo{}, ErrNoCertificate
+// certificate returns what vouched for the node's last statement, false if the record
+// does not say.
+func (k *known) certificate() (CertificateInfo, bool) {
+	if k.leaf != nil {
+		return k.leaf.CertificateInfo, true
 	}
-	return ParseCertificateInfo(k.rec.Statement.Chain[0])
+	if len(k.rec.Statement.Chain) == 0 {
+		return CertificateInfo{}, false
+	}
+	info, err := ParseCertificateInfo(k.rec.Statement.Chain[0])
+	return info, err == nil
 }

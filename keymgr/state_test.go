@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -168,21 +169,21 @@ func TestHistoryWarning(t *testing.T) {
 
 func TestGenerationsNeverGoBack(t *testing.T) {
 	s := newScene(t)
-	k := func(gen uint64) keymgr.WGKey { return keytest.WGKey(t, "a", gen, s.Clock.Now()) }
-	publish := func(keys ...keymgr.WGKey) (keymgr.Peer, error) {
+	k := func(gen uint64) identity.WGKey { return keytest.WGKey(t, "a", gen, s.Clock.Now()) }
+	publish := func(keys ...identity.WGKey) (keymgr.Peer, error) {
 		s.a.Input.Keys = keys
 		return s.verifier.Verify(s.a.Sign(), s.a.Live)
 	}
-	for _, keys := range [][]keymgr.WGKey{{k(5)}, {k(5), k(6)}, {k(5), k(6)}, {k(6)}} {
+	for _, keys := range [][]identity.WGKey{{k(5)}, {k(5), k(6)}, {k(5), k(6)}, {k(6)}} {
 		p, err := publish(keys...)
 		if err != nil || len(p.Keys) != len(keys) {
 			t.Fatalf("rotation step %d of %d: %v, %v", keys[0].Generation, len(keys), p.Keys, err)
 		}
 	}
-	for name, keys := range map[string][]keymgr.WGKey{
+	for name, keys := range map[string][]identity.WGKey{
 		"old":                    {k(5)},
 		"old beside new":         {k(5), k(6)},
-		"other key, same number": {func() keymgr.WGKey { o := keytest.WGKey(t, "else", 6, s.Clock.Now()); return o }()},
+		"other key, same number": {func() identity.WGKey { o := keytest.WGKey(t, "else", 6, s.Clock.Now()); return o }()},
 	} {
 		_, err := publish(keys...)
 		if !errors.Is(err, keymgr.ErrGeneration) {
@@ -208,7 +209,7 @@ func TestNewerGenerationStays(t *testing.T) {
 func TestRevokedGenerationIsGone(t *testing.T) {
 	s := newScene(t)
 	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
-	s.a.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "a", 2, s.Clock.Now())}
+	s.a.Input.Keys = []identity.WGKey{keytest.WGKey(t, "a", 2, s.Clock.Now())}
 	s.a.Input.RevokedGens = []uint64{1}
 	p := mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
 	if !slices.Equal(p.RevokedGens, []uint64{1}) || len(p.Keys) != 1 || p.Keys[0].Generation() != 2 {
@@ -241,7 +242,7 @@ func TestClaimsFollowStatement(t *testing.T) {
 	s := newScene(t)
 	old := s.b.Input.Keys
 	for gen := range uint64(2) { // the second one takes the device of the old one
-		s.b.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "b", 2+gen, s.Clock.Now())}
+		s.b.Input.Keys = []identity.WGKey{keytest.WGKey(t, "b", 2+gen, s.Clock.Now())}
 		s.b.Input.PodCIDRs = nil
 		mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
 	}
@@ -414,7 +415,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for i := range 5 {
 		n := c.Node(fmt.Sprintf("node%d", i), fmt.Sprintf("10.244.%d.0/24", i), fmt.Sprintf("fd00:%x::/64", i))
 		for gen := range uint64(3) {
-			n.Input.Keys = []keymgr.WGKey{
+			n.Input.Keys = []identity.WGKey{
 				keytest.WGKey(t, n.Live.ID.Name, gen+1, c.Clock.Now()), keytest.WGKey(t, n.Live.ID.Name, gen+2, c.Clock.Now()),
 			}
 			s := n.Sign()

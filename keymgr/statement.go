@@ -5,6 +5,8 @@ package keymgr
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,6 +20,9 @@ import (
 // old reader must not ignore gets another version; everything else may be added
 // as a field that old readers skip.
 const StatementType = "nodekey/v1"
+
+// StatementLifetime is how long a statement is valid; nodes renew it well before.
+const StatementLifetime = 72 * time.Hour
 
 // signatureContext separates statement signatures from everything else that a
 // node's key may ever sign.
@@ -136,6 +141,12 @@ type StatementKey struct {
 	Ports      Ports     `json:"ports"`
 }
 
+// Same reports whether two entries list the same key: generation, public key and
+// ports. When the key is valid does not count.
+func (k StatementKey) Same(o StatementKey) bool {
+	return k.Generation == o.Generation && k.Key == o.Key && k.Ports == o.Ports
+}
+
 // verified makes the key one that may reach a kernel; only a Verifier may say so.
 func (k StatementKey) verified() PeerKey {
 	return PeerKey{key: k.Key, gen: k.Generation, ports: k.Ports, since: k.NotBefore.Unix(), valid: true}
@@ -153,6 +164,15 @@ func (s Statement) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode statement: %w", err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// SignPayload signs the payload of a statement (ASN.1 ECDSA) with the node's key.
+func SignPayload(key *ecdsa.PrivateKey, payload []byte) ([]byte, error) {
+	signature, err := ecdsa.SignASN1(rand.Reader, key, signedBytes(payload))
+	if err != nil {
+		return nil, fmt.Errorf("sign payload: %w", err)
+	}
+	return signature, nil
 }
 
 // signedBytes returns the hash that is signed, over context and payload.

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sealane/sealane/internal/times"
 )
 
 const (
@@ -70,7 +72,7 @@ type known struct {
 	stmt Statement
 	// leaf is the certificate of rec.Statement, if it was verified in this process,
 	// and epoch says under which roots.
-	leaf  *nodeCertificate
+	leaf  *NodeCertificate
 	epoch uint64
 }
 
@@ -264,7 +266,7 @@ type candidate struct {
 	now    time.Time
 
 	stmt Statement
-	leaf *nodeCertificate
+	leaf *NodeCertificate
 	// prev is what was accepted of the node before, nil if nothing.
 	prev *known
 	// revoked is what was accepted of the node before it was revoked and readmitted.
@@ -298,7 +300,7 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 	if err := v.authenticate(c); err != nil {
 		return Peer{}, err
 	}
-	if err := v.checkRevoked(live.ID, c.leaf.info); err != nil {
+	if err := v.checkRevoked(live.ID, c.leaf.CertificateInfo); err != nil {
 		return Peer{}, err
 	}
 	v.startAnew(c)
@@ -347,7 +349,7 @@ func (v *Verifier) authenticate(c *candidate) (err error) {
 		}
 	}
 	if !ecdsa.VerifyASN1(c.leaf.key, signedBytes(c.signed.Payload), c.signed.Signature) {
-		return fmt.Errorf("%w: certificate %s of %s", ErrSignature, c.leaf.info.Serial, c.leaf.id)
+		return fmt.Errorf("%w: certificate %s of %s", ErrSignature, c.leaf.Serial, c.leaf.Node)
 	}
 	return nil
 }
@@ -366,14 +368,14 @@ func (v *Verifier) accept(c *candidate) error {
 		ID: c.live.ID, Seq: c.stmt.Seq, Hash: HashPayload(c.signed.Payload),
 		LowGeneration:  c.stmt.Keys[0].Generation,
 		HighGeneration: c.stmt.Keys[len(c.stmt.Keys)-1].Generation,
-		SPKI:           c.leaf.info.SPKI,
-		Expires:        c.leaf.info.NotAfter.Add(v.cfg.Grace + ClockSkew),
+		SPKI:           c.leaf.SPKI,
+		Expires:        c.leaf.NotAfter.Add(v.cfg.Grace + ClockSkew),
 		Statement:      c.signed, Live: c.live,
 	}
 	rec.Withdrawn = c.withdrawn()
 	k := &known{rec: rec, stmt: c.stmt, leaf: c.leaf, epoch: v.epoch}
 	if c.prev != nil {
-		k.rec.Expires = later(rec.Expires, c.prev.rec.Expires)
+		k.rec.Expires = times.Later(rec.Expires, c.prev.rec.Expires)
 	}
 	if c.needsSave() {
 		if err := v.save(k.rec); err != nil {
@@ -411,7 +413,7 @@ func (c *candidate) needsSave() bool {
 		return true
 	}
 	info, err := ParseCertificateInfo(old.Statement.Chain[0])
-	return err != nil || info.Serial != c.leaf.info.Serial || info.Issuer != c.leaf.info.Issuer
+	return err != nil || info.Serial != c.leaf.Serial || info.Issuer != c.leaf.Issuer
 }
 
 func (v *Verifier) peer(c *candidate) Peer {
@@ -420,6 +422,6 @@ func (v *Verifier) peer(c *candidate) Peer {
 		PodCIDRs: slices.Clone(c.stmt.PodCIDRs), Endpoints: slices.Clone(c.stmt.Endpoints),
 		PSK: c.stmt.PSK, PSKPort: c.stmt.PSKPort,
 		NotAfter: c.end, Until: c.end.Add(ClockSkew + v.cfg.Grace), Grace: c.grace,
-		Certificate: c.leaf.info, Warnings: c.warnings,
+		Certificate: c.leaf.CertificateInfo, Warnings: c.warnings,
 	}
 }

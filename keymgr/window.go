@@ -5,10 +5,14 @@ package keymgr
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/sealane/sealane/internal/times"
 )
 
 const (
@@ -34,10 +38,12 @@ func Span(nodes int) time.Duration {
 	return max(leastSpan, time.Duration(nodes)*time.Second/renewalsPerSecond)
 }
 
-// Draw picks a moment in [0, span) that follows from seed alone, so that a restart
-// does not draw again.
+// Draw picks a duration in [0, span) that follows from seed alone, so that a restart
+// does not draw again. Seeds spread evenly.
 func Draw(seed string, span time.Duration) time.Duration {
-	return time.Duration(fraction(seed) * float64(span))
+	h := sha256.Sum256([]byte(seed))
+	fraction := float64(binary.BigEndian.Uint32(h[:])) / (1 << 32)
+	return time.Duration(fraction * float64(span))
 }
 
 // ParseWindow reads a window.
@@ -57,7 +63,7 @@ func ParseWindow(data []byte) (Window, error) {
 		return Window{}, fmt.Errorf("%w: root %q is no key identifier", ErrWindow, w.Root)
 	}
 	if w.From.IsZero() || w.To.Before(w.From) {
-		return Window{}, fmt.Errorf("%w: from %s to %s", ErrWindow, stamp(w.From), stamp(w.To))
+		return Window{}, fmt.Errorf("%w: from %s to %s", ErrWindow, times.Stamp(w.From), times.Stamp(w.To))
 	}
 	return w, nil
 }

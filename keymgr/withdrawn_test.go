@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -16,8 +17,8 @@ import (
 // until its device is wanted, it is revoked, or an hour has passed.
 func TestWithdrawnKeyDrains(t *testing.T) {
 	s, restart := reopened(t)
-	k := func(gen uint64) keymgr.WGKey { return keytest.WGKey(t, "a", gen, s.Clock.Now()) }
-	publish := func(revoked []uint64, keys ...keymgr.WGKey) keymgr.Peer {
+	k := func(gen uint64) identity.WGKey { return keytest.WGKey(t, "a", gen, s.Clock.Now()) }
+	publish := func(revoked []uint64, keys ...identity.WGKey) keymgr.Peer {
 		t.Helper()
 		s.Clock.Add(time.Second)
 		s.a.Input.Keys, s.a.Input.RevokedGens = keys, revoked
@@ -63,7 +64,7 @@ func TestWithdrawnKeyIsStillItsNodes(t *testing.T) {
 	mustVerify(t, s.verifier, s.b.Sign(), s.b.Live)
 	s.Clock.Add(time.Second)
 	stolen := s.a.Input.Keys[0]
-	s.a.Input.Keys = []keymgr.WGKey{keytest.WGKey(t, "a", 2, s.Clock.Now())}
+	s.a.Input.Keys = []identity.WGKey{keytest.WGKey(t, "a", 2, s.Clock.Now())}
 	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
 	stolen.Generation = 2
 	s.b.Input.Keys = append(s.b.Input.Keys, stolen)
@@ -89,7 +90,7 @@ func TestRevokedGenerationStaysRevoked(t *testing.T) {
 	sign := func(gen uint64, revoked ...uint64) keymgr.Signed {
 		t.Helper()
 		s.Clock.Add(time.Second)
-		s.a.Input.Keys, s.a.Input.RevokedGens = []keymgr.WGKey{keytest.WGKey(t, "a", gen, s.Clock.Now())}, revoked
+		s.a.Input.Keys, s.a.Input.RevokedGens = []identity.WGKey{keytest.WGKey(t, "a", gen, s.Clock.Now())}, revoked
 		return s.a.Sign()
 	}
 	sign(2, 1) // which the reader does not see

@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // member is a node with what its agent has: a real identity, a real verifier.
@@ -25,9 +26,9 @@ type member struct {
 	w        *controllertest.World
 	live     keymgr.LiveNode
 	dir      string
-	identity *keymgr.Identity
+	identity *identity.Identity
 	verifier *keymgr.Verifier
-	input    keymgr.StatementInput
+	input    identity.StatementInput
 	bundle   []byte
 	request  string // that waits for its answer
 	asleep   bool
@@ -55,7 +56,7 @@ func (m *member) start(t *testing.T) {
 	t.Helper()
 	clock := func() time.Time { return m.w.Now }
 	var err error
-	m.identity, err = keymgr.OpenIdentity(keymgr.IdentityConfig{
+	m.identity, err = identity.Open(identity.Config{
 		Dir: filepath.Join(m.dir, "keys"), Node: m.live.ID, TrustDomain: controllertest.TrustDomain, Clock: clock,
 	})
 	if err != nil {
@@ -75,7 +76,7 @@ func (m *member) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.input = keymgr.StatementInput{Keys: []keymgr.WGKey{key}, BasePort: 51871, Endpoints: m.live.Addresses, PodCIDRs: m.live.PodCIDRs}
+	m.input = identity.StatementInput{Keys: []identity.WGKey{key}, BasePort: 51871, Endpoints: m.live.Addresses, PodCIDRs: m.live.PodCIDRs}
 }
 
 // turn is one look of an agent at the cluster.

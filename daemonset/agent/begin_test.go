@@ -32,6 +32,7 @@ import (
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/overlay"
 )
@@ -262,18 +263,18 @@ func (w *town) build(i int, name string) *dwelling {
 		NodeName: name, Lane: overlay.WireGuard, LanePort: overlay.DefaultBasePort, Uplinks: []string{"up0"}, StateDir: dir, Kubeconfig: h.config,
 		ExpiredGrace: keymgr.DefaultGrace, RotationPeriod: 24 * time.Hour, PostQuantum: keymgr.PSKRequired, PairingPort: nettest.FreePort(t),
 	}
-	identity := w.c.Identity(h.live.ID, filepath.Join(dir, "keys"))
-	csr, err := identity.CSR()
+	own := w.c.Identity(h.live.ID, filepath.Join(dir, "keys"))
+	csr, err := own.CSR()
 	if err == nil {
-		err = identity.SetCertificate(w.c.Issue(csr, h.live), w.c.Authority.Bundle())
+		err = own.SetCertificate(w.c.Issue(csr, h.live), w.c.Authority.Bundle())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := identity.WGKeys().Ensure()
+	key, err := own.WGKeys().Ensure()
 	if err == nil {
-		h.signed, err = identity.Sign(keymgr.StatementInput{
-			Keys: []keymgr.WGKey{key}, BasePort: h.cfg.LanePort, Endpoints: h.live.Addresses, PodCIDRs: h.live.PodCIDRs,
+		h.signed, err = own.Sign(identity.StatementInput{
+			Keys: []identity.WGKey{key}, BasePort: h.cfg.LanePort, Endpoints: h.live.Addresses, PodCIDRs: h.live.PodCIDRs,
 			PSK: h.cfg.PostQuantum, PSKPort: h.cfg.PairingPort,
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 const (
@@ -117,11 +118,11 @@ func checkPrefixes(all []netip.Prefix) error {
 }
 
 // mustBe refuses the checkpoint of another node. owner is nil for a node without keys.
-func (p State) mustBe(node string, owner *keymgr.Owner) error {
+func (p State) mustBe(node string, owner *identity.Owner) error {
 	switch {
 	case p.Self.ID.Name != node:
 		return fmt.Errorf("%w: the checkpoint is that of node %s", ErrOther, p.Self.ID)
-	case owner != nil && (*owner != keymgr.Owner{Node: p.Self.ID, TrustDomain: p.TrustDomain}):
+	case owner != nil && (*owner != identity.Owner{Node: p.Self.ID, TrustDomain: p.TrustDomain}):
 		return fmt.Errorf("%w: the checkpoint is that of node %s in cluster %s, the keys are those of node %s in cluster %s",
 			ErrOther, p.Self.ID, p.TrustDomain, owner.Node, owner.TrustDomain)
 	}

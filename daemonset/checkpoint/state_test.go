@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -101,14 +102,14 @@ func TestEncodeRefusesWhatParseWould(t *testing.T) {
 
 func TestCheckpointOfAnotherNode(t *testing.T) {
 	p := example()
-	owner := func(id keymgr.NodeID, domain string) *keymgr.Owner {
-		return &keymgr.Owner{Node: id, TrustDomain: domain}
+	owner := func(id keymgr.NodeID, domain string) *identity.Owner {
+		return &identity.Owner{Node: id, TrustDomain: domain}
 	}
 	reborn := p.Self.ID
 	reborn.UID = "1-2"
 	for name, tc := range map[string]struct {
 		node  string
-		owner *keymgr.Owner
+		owner *identity.Owner
 		good  bool
 	}{
 		"its own":         {"self", owner(p.Self.ID, p.TrustDomain), true},

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/internal/atomicfile"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 const (
@@ -125,9 +126,9 @@ func (s *Store) read() (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("read checkpoint %s: %w", path, err)
 	}
-	var owner *keymgr.Owner
+	var owner *identity.Owner
 	if s.cfg.Keys != "" {
-		o, err := keymgr.Peek(s.cfg.Keys)
+		o, err := identity.Peek(s.cfg.Keys)
 		if err != nil {
 			return State{}, err
 		}

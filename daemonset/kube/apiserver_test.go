@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // allowAll lets agents do to nodekeys and certificate requests what they want,
@@ -71,11 +72,11 @@ func startReal(t *testing.T) *realCluster {
 // csrPEM makes a PKCS#10 request, which the API server checks the signature of.
 func csrPEM(t *testing.T, id keymgr.NodeID) []byte {
 	t.Helper()
-	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: t.TempDir(), Node: id, TrustDomain: "test"})
+	own, err := identity.Open(identity.Config{Dir: t.TempDir(), Node: id, TrustDomain: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := identity.CSR()
+	csr, err := own.CSR()
 	if err != nil {
 		t.Fatal(err)
 	}

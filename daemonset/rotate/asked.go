@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // asked is what a key that is made now answers.
-func asked(r kube.RotationRequest) keymgr.Asked {
-	return keymgr.Asked{Rotation: seconds(r.At), Compromised: seconds(r.Compromised)}
+func asked(r kube.RotationRequest) identity.Asked {
+	return identity.Asked{Rotation: seconds(r.At), Compromised: seconds(r.Compromised)}
 }
 
 // seconds is 0 for no time at all; moment reads it back.

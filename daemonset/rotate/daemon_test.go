@@ -23,6 +23,7 @@ import (
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
@@ -73,7 +74,7 @@ func (r report) newest() rotation.Key {
 // news from a pipe. It can be killed at any time, like the real one.
 type daemon struct {
 	settings
-	identity *keymgr.Identity
+	identity *identity.Identity
 	verifier *keymgr.Verifier
 	rotator  *Rotator
 	links    *nl.Handle
@@ -97,7 +98,7 @@ func (nobody) Event(context.Context, kube.EventSpec) {}
 func newDaemon(s settings, log *slog.Logger) (*daemon, error) {
 	d := &daemon{settings: s, accepted: map[string]keymgr.Peer{}, out: json.NewEncoder(os.Stdout), fresh: make(chan struct{}, 1)}
 	var err error
-	if d.identity, err = keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: s.Dir, Node: s.Self.ID, TrustDomain: keytest.TrustDomain}); err != nil {
+	if d.identity, err = identity.Open(identity.Config{Dir: s.Dir, Node: s.Self.ID, TrustDomain: keytest.TrustDomain}); err != nil {
 		return nil, err
 	}
 	marks := keymgr.NewFileMarks(filepath.Join(s.Dir, "peers"))
@@ -343,7 +344,7 @@ func (d *daemon) prepare(ctx context.Context, plan overlay.Plan) error {
 
 // sign says in a statement what is decided, if the last one says something else.
 func (d *daemon) sign(decided rotation.Decision) error {
-	in := keymgr.StatementInput{
+	in := identity.StatementInput{
 		RevokedGens: decided.Revoke, BasePort: overlay.DefaultBasePort, Endpoints: d.Self.Addresses, PodCIDRs: d.Self.PodCIDRs,
 		PSK: keymgr.PSKRequired, PSKPort: testPort,
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/pairing"
 	"github.com/sealane/sealane/keymgr/rotation"
 )
@@ -50,7 +51,7 @@ type Exchanged struct {
 // peers. The network loop brings them to the lanes.
 type pairings struct {
 	identity pairing.Identity
-	keys     func() []keymgr.WGKey // this node's
+	keys     func() []identity.WGKey // this node's
 	events   Reporter
 	log      *slog.Logger
 
@@ -124,7 +125,7 @@ func (p *pairings) meet(partners map[string]partner) {
 }
 
 // with returns what was agreed on with the owner of keys, by slot.
-func (p *pairings) with(own []keymgr.WGKey, theirs []keymgr.PeerKey) map[rotation.Slot]rotation.Pairing {
+func (p *pairings) with(own []identity.WGKey, theirs []keymgr.PeerKey) map[rotation.Slot]rotation.Pairing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := map[rotation.Slot]rotation.Pairing{}
@@ -171,7 +172,7 @@ func (p *pairings) agree(ctx context.Context, s pairing.Subject, key keymgr.Pres
 
 // take checks what a peer asks for and notes the key; undo brings back the one before.
 func (p *pairings) take(s pairing.Subject, key keymgr.PresharedKey) (version uint64, undo func(), err error) {
-	ownKnown := slices.ContainsFunc(p.keys(), func(k keymgr.WGKey) bool { return k.Public == s.Own })
+	ownKnown := slices.ContainsFunc(p.keys(), func(k identity.WGKey) bool { return k.Public == s.Own })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	o := p.partners[s.Peer.UID]

@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/pairing"
 	"github.com/sealane/sealane/keymgr/rotation"
@@ -43,7 +44,7 @@ func (e *told) count() int {
 // generation 20.
 type store struct {
 	*pairings
-	own    keymgr.WGKey
+	own    identity.WGKey
 	theirs keymgr.PeerKey
 	peer   partner
 	events *told
@@ -174,7 +175,7 @@ func TestKeysOfNoLaneAreForgotten(t *testing.T) {
 	}
 	slot := rotation.Slot{Own: s.own.Generation, Peer: 20}
 	s.know(s.peer)
-	if got := s.with([]keymgr.WGKey{s.own}, s.peer.keys); len(got) != 1 || got[slot].At.IsZero() || got[slot].Client {
+	if got := s.with([]identity.WGKey{s.own}, s.peer.keys); len(got) != 1 || got[slot].At.IsZero() || got[slot].Client {
 		t.Errorf("known: %v, want %v as server", got, slot)
 	}
 	if _, ok := s.preshared(s.own.Generation+1, s.theirs.Key()); ok {
@@ -186,16 +187,16 @@ func TestKeysOfNoLaneAreForgotten(t *testing.T) {
 	gone := s.peer
 	gone.keys = nil
 	s.know(gone)
-	if !s.key().IsZero() || len(s.with([]keymgr.WGKey{s.own}, s.peer.keys)) != 0 {
+	if !s.key().IsZero() || len(s.with([]identity.WGKey{s.own}, s.peer.keys)) != 0 {
 		t.Error("still there, and the peer has no key any more")
 	}
 	s.know(s.peer)
 	if _, _, err := s.take(s.subject(), keymgr.PresharedKey{1}); err != nil {
 		t.Fatal(err)
 	}
-	s.keys = func() []keymgr.WGKey { return nil }
+	s.keys = func() []identity.WGKey { return nil }
 	s.know(s.peer)
-	s.keys = func() []keymgr.WGKey { return []keymgr.WGKey{s.own} }
+	s.keys = func() []identity.WGKey { return []identity.WGKey{s.own} }
 	if !s.key().IsZero() {
 		t.Error("still there after the own key was removed")
 	}

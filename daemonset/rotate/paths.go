@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
@@ -24,10 +25,10 @@ type Path struct {
 }
 
 // NewPaths sorts what the kernel shows by peers' keys; of lanes with own keys alone.
-func NewPaths(own []keymgr.WGKey, lanes []overlay.TunnelState) Paths {
+func NewPaths(own []identity.WGKey, lanes []overlay.TunnelState) Paths {
 	index := Paths{}
 	for _, l := range lanes {
-		i := slices.IndexFunc(own, func(k keymgr.WGKey) bool { return k.Public == l.Key })
+		i := slices.IndexFunc(own, func(k identity.WGKey) bool { return k.Public == l.Key })
 		if i < 0 {
 			continue
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
@@ -29,7 +30,7 @@ type Reporter interface {
 
 // Config is what a Rotator is made of.
 type Config struct {
-	Identity *keymgr.Identity
+	Identity *identity.Identity
 	// Authenticate tells whose certificate chain (DER, leaf first) is shown.
 	Authenticate func(chain [][]byte) (keymgr.NodeID, error)
 	Period       time.Duration // of rotation; 0: only when asked for
@@ -43,7 +44,7 @@ type Config struct {
 // Pairings are safe for concurrent use; all else is for one goroutine.
 type Rotator struct {
 	machine  *rotation.Machine
-	identity *keymgr.Identity
+	identity *identity.Identity
 	pairs    *pairings
 	mode     keymgr.PSKMode
 	boot     time.Time

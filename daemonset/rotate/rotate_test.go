@@ -14,6 +14,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
@@ -107,13 +108,13 @@ func (m *member) decide() rotation.Decision {
 	return d
 }
 
-func (m *member) newest() keymgr.WGKey {
+func (m *member) newest() identity.WGKey {
 	all := m.Identity.WGKeys().All()
 	return all[len(all)-1]
 }
 
 // lane is one in the kernel, with a session of now if it is live.
-func (m *member) lane(own keymgr.WGKey, theirs keymgr.PublicKey, at time.Time) overlay.TunnelState {
+func (m *member) lane(own identity.WGKey, theirs keymgr.PublicKey, at time.Time) overlay.TunnelState {
 	return overlay.TunnelState{Key: own.Public, Peers: []overlay.PeerState{{
 		Key: theirs, Preshared: m.mode != keymgr.PSKOff, LastHandshake: at, Received: 1, Sent: 1,
 	}}}

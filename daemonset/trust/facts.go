@@ -8,6 +8,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // Facts is what this node knows of its own identity and of what it trusts. The
@@ -16,7 +17,7 @@ type Facts struct {
 	BundleHash  string // of the roots in use
 	Certificate *keymgr.CertificateInfo
 	RenewAt     time.Time         // of the certificate
-	Key         *keymgr.WGKey     // the newest WireGuard key
+	Key         *identity.WGKey   // the newest WireGuard key
 	Statement   *keymgr.Statement // the newest one that this node has signed
 
 	RevocationsIssuedAt time.Time // of the list in force

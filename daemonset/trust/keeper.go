@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 const (
@@ -81,7 +82,7 @@ type wanted struct {
 // safe for concurrent use.
 type Keeper struct {
 	cfg         Config
-	identity    *keymgr.Identity
+	identity    *identity.Identity
 	verifier    *keymgr.Verifier
 	revocations *revocationWatcher
 	peers       *peerVerifier
@@ -102,7 +103,7 @@ type Keeper struct {
 // had accepted is verified again, so that a NodeKey that was spoilt meanwhile
 // cuts nobody off.
 func New(c Config) (*Keeper, error) {
-	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: filepath.Join(c.Dir, "keys"), Node: c.Node, TrustDomain: c.TrustDomain})
+	own, err := identity.Open(identity.Config{Dir: filepath.Join(c.Dir, "keys"), Node: c.Node, TrustDomain: c.TrustDomain})
 	if err != nil {
 		return nil, err
 	}
@@ -114,23 +115,23 @@ func New(c Config) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	restored, err := restorePeers(identity, v)
+	restored, err := restorePeers(own, v)
 	if err != nil {
 		c.Logger.Warn("some peers start without their last statement", "error", err)
 	}
-	return newKeeper(c, identity, v, restored), nil
+	return newKeeper(c, own, v, restored), nil
 }
 
-func newKeeper(c Config, identity *keymgr.Identity, v *keymgr.Verifier, restored []keymgr.Peer) *Keeper {
+func newKeeper(c Config, own *identity.Identity, v *keymgr.Verifier, restored []keymgr.Peer) *Keeper {
 	return &Keeper{
-		cfg: c, identity: identity, verifier: v, revocations: &revocationWatcher{verifier: v},
+		cfg: c, identity: own, verifier: v, revocations: &revocationWatcher{verifier: v},
 		peers: newPeerVerifier(v, c.Events, c.Logger, restored), log: c.Logger,
 		clock: time.Now, rest: identityCheck, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 	}
 }
 
-func restorePeers(identity *keymgr.Identity, v *keymgr.Verifier) ([]keymgr.Peer, error) {
-	bundle, err := identity.Bundle()
+func restorePeers(own *identity.Identity, v *keymgr.Verifier) ([]keymgr.Peer, error) {
+	bundle, err := own.Bundle()
 	if err != nil || len(bundle) == 0 {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func restorePeers(identity *keymgr.Identity, v *keymgr.Verifier) ([]keymgr.Peer,
 }
 
 // Identity returns this node's identity.
-func (k *Keeper) Identity() *keymgr.Identity { return k.identity }
+func (k *Keeper) Identity() *identity.Identity { return k.identity }
 
 // Authenticate returns whose certificate chain (DER, leaf first) is shown.
 func (k *Keeper) Authenticate(chain [][]byte) (keymgr.NodeID, error) {

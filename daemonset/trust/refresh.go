@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // refresh brings certificate, statement and NodeKey in line with what is wanted.
@@ -54,7 +55,7 @@ func (k *Keeper) needsCertificate(w *wanted) (why string, rest time.Duration) {
 	}
 	now := k.clock()
 	why, at := k.identity.NeedsRoot(w.bundle, window)
-	if why == keymgr.NeedTrusted {
+	if why == identity.NeedTrusted {
 		at = k.spread(w, now)
 	} else {
 		k.distrusted = time.Time{}
@@ -106,7 +107,7 @@ func (k *Keeper) renew(ctx context.Context, w *wanted, why string) error {
 // publishStatement signs a statement if the last one does not say what is wanted,
 // and makes sure that it is published.
 func (k *Keeper) publishStatement(ctx context.Context, w *wanted) error {
-	in := keymgr.StatementInput{
+	in := identity.StatementInput{
 		Keys: k.identity.WGKeys().Only(w.publish), RevokedGens: w.revoke, BasePort: k.cfg.LanePort,
 		Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs, PSK: k.cfg.PostQuantum, PSKPort: k.cfg.PairingPort,
 	}
@@ -125,7 +126,7 @@ func (k *Keeper) publishStatement(ctx context.Context, w *wanted) error {
 // publish makes the NodeKey carry the newest statement. If the object claims to be
 // newer, somebody else wrote it or this node's disk was set back; either way a
 // statement signed now replaces it.
-func (k *Keeper) publish(ctx context.Context, w *wanted, in keymgr.StatementInput) error {
+func (k *Keeper) publish(ctx context.Context, w *wanted, in identity.StatementInput) error {
 	last, ok := k.identity.Last()
 	if !ok || last.Equal(w.published) {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -40,16 +41,16 @@ func TestNeedsCertificateForRoots(t *testing.T) {
 	}
 	check("before the window", "", 20*time.Second, 25*time.Second)
 	c.Clock.Add(25 * time.Second)
-	check("after it", keymgr.NeedRoot, 0, 0)
+	check("after it", identity.NeedRoot, 0, 0)
 	w.window = []byte("spoilt")
 	check("a window that is none", "", identityCheck, identityCheck)
 
 	w.window, w.bundle = nil, keytest.NewCluster(t).Authority.Bundle()
-	check("another authority, few nodes", keymgr.NeedTrusted, 0, 0)
+	check("another authority, few nodes", identity.NeedTrusted, 0, 0)
 	w.nodes, tr.distrusted = 5000, time.Time{}
 	_, rest := tr.needsCertificate(w)
 	c.Clock.Add(keymgr.Span(5000))
-	check("another authority, many nodes, in the end", keymgr.NeedTrusted, 0, 0)
+	check("another authority, many nodes, in the end", identity.NeedTrusted, 0, 0)
 	if rest == 0 {
 		t.Error("all of many nodes would ask at once")
 	}

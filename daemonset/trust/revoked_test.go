@@ -15,6 +15,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -67,7 +68,7 @@ func entry(id keymgr.NodeID, blocked bool, keys ...keymgr.Hash) keymgr.RevokedNo
 	}
 }
 
-func hashOf(t *testing.T, id *keymgr.Identity) keymgr.Hash {
+func hashOf(t *testing.T, id *identity.Identity) keymgr.Hash {
 	t.Helper()
 	hash, err := id.KeyHash()
 	if err != nil {

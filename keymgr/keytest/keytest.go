@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // TrustDomain is of every test cluster.
@@ -79,9 +80,9 @@ func NewClusterWith(tb testing.TB, clock *Clock, cfg ca.Config) *Cluster {
 // Node is a node of a cluster with its identity.
 type Node struct {
 	Live     keymgr.LiveNode
-	Identity *keymgr.Identity
+	Identity *identity.Identity
 	// Input is what the node says about itself; tests may change it.
-	Input keymgr.StatementInput
+	Input identity.StatementInput
 
 	tb testing.TB
 }
@@ -106,8 +107,8 @@ func (c *Cluster) Node(name string, podCIDRs ...string) *Node {
 	}
 	n := &Node{Live: live, Identity: c.Identity(live.ID, c.tb.TempDir()), tb: c.tb}
 	c.Certify(n)
-	n.Input = keymgr.StatementInput{
-		Keys:      []keymgr.WGKey{WGKey(c.tb, name, 1, c.Clock.Now())},
+	n.Input = identity.StatementInput{
+		Keys:      []identity.WGKey{WGKey(c.tb, name, 1, c.Clock.Now())},
 		BasePort:  51871,
 		Endpoints: live.Addresses,
 		PodCIDRs:  live.PodCIDRs,
@@ -116,15 +117,15 @@ func (c *Cluster) Node(name string, podCIDRs ...string) *Node {
 }
 
 // Identity opens a node's identity in dir, without a certificate.
-func (c *Cluster) Identity(id keymgr.NodeID, dir string) *keymgr.Identity {
+func (c *Cluster) Identity(id keymgr.NodeID, dir string) *identity.Identity {
 	c.tb.Helper()
-	identity, err := keymgr.OpenIdentity(keymgr.IdentityConfig{
+	opened, err := identity.Open(identity.Config{
 		Dir: dir, Node: id, TrustDomain: TrustDomain, Clock: c.Clock.Now,
 	})
 	if err != nil {
 		c.tb.Fatal(err)
 	}
-	return identity
+	return opened
 }
 
 // Certify gives a node a certificate for its live pod CIDRs.
@@ -251,14 +252,14 @@ func (c *Cluster) Open(cfg keymgr.VerifierConfig) *keymgr.Verifier {
 }
 
 // WGKey returns a key that follows from seed and generation alone.
-func WGKey(tb testing.TB, seed string, generation uint64, created time.Time) keymgr.WGKey {
+func WGKey(tb testing.TB, seed string, generation uint64, created time.Time) identity.WGKey {
 	tb.Helper()
 	private := keymgr.PrivateKey(sha256.Sum256(fmt.Appendf(nil, "wireguard key %d of %s", generation, seed)))
 	public, err := private.Public()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return keymgr.WGKey{Generation: generation, Private: private, Public: public, Created: created}
+	return identity.WGKey{Generation: generation, Private: private, Public: public, Created: created}
 }
 
 // PeerKey returns a valid key that follows from seed and generation alone, with
@@ -267,7 +268,7 @@ func PeerKey(tb testing.TB, seed string, generation uint64, base uint16) keymgr.
 	tb.Helper()
 	c := NewCluster(tb)
 	n := c.Node("keytest-peer")
-	n.Input.Keys = []keymgr.WGKey{WGKey(tb, seed, generation, c.Clock.Now())}
+	n.Input.Keys = []identity.WGKey{WGKey(tb, seed, generation, c.Clock.Now())}
 	n.Input.BasePort = base
 	peer, err := c.Verifier("keytest-self").Verify(n.Sign(), n.Live)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
@@ -70,7 +71,7 @@ func (k *kernel) observe(n *node) []overlay.TunnelState {
 	for i := range k.links {
 		k.traffic(i, now)
 		for _, l := range k.links[i] {
-			x := slices.IndexFunc(own, func(key keymgr.WGKey) bool { return key.Generation == l.Own })
+			x := slices.IndexFunc(own, func(key identity.WGKey) bool { return key.Generation == l.Own })
 			if x < 0 {
 				continue
 			}

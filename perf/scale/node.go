@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/perf/scale/internal/sim"
@@ -37,7 +38,7 @@ func (c costs) sum() time.Duration {
 type node struct {
 	*author
 	w        *world
-	identity *keymgr.Identity
+	identity *identity.Identity
 	verifier *keymgr.Verifier
 	marks    marks
 	machine  *rotation.Machine
@@ -394,7 +395,7 @@ func (n *node) arrive(i int, p rotation.Pair) {
 }
 
 func (n *node) publish(list []uint64) {
-	in := keymgr.StatementInput{
+	in := identity.StatementInput{
 		BasePort: overlay.DefaultBasePort, Endpoints: n.live.Addresses, PodCIDRs: n.live.PodCIDRs, PSK: keymgr.PSKRequired, PSKPort: 51875,
 	}
 	for _, k := range n.identity.WGKeys().All() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/perf/scale/internal/price"
@@ -229,7 +230,7 @@ func (w *world) observe(i int) (*node, error) {
 		paired: make([]map[rotation.Slot]rotation.Pairing, len(w.authors)), since: make([]time.Time, len(w.authors)),
 	}
 	var err error
-	n.identity, err = keymgr.OpenIdentity(keymgr.IdentityConfig{
+	n.identity, err = identity.Open(identity.Config{
 		Dir: filepath.Join(w.dir, fmt.Sprint(i, "-", w.clock.Now().Unix())), Node: a.live.ID, TrustDomain: trustDomain, Clock: w.clock.Now,
 	})
 	if err != nil {
@@ -251,8 +252,8 @@ func (w *world) observe(i int) (*node, error) {
 		return nil, err
 	}
 	a.self, n.ready = n, key.Generation
-	s, err := n.identity.Sign(keymgr.StatementInput{
-		Keys: []keymgr.WGKey{key}, BasePort: overlay.DefaultBasePort, Endpoints: a.live.Addresses, PodCIDRs: a.live.PodCIDRs, PSK: keymgr.PSKRequired, PSKPort: 51875,
+	s, err := n.identity.Sign(identity.StatementInput{
+		Keys: []identity.WGKey{key}, BasePort: overlay.DefaultBasePort, Endpoints: a.live.Addresses, PodCIDRs: a.live.PodCIDRs, PSK: keymgr.PSKRequired, PSKPort: 51875,
 	})
 	if err != nil {
 		return nil, err

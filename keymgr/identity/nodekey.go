@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr
+package identity
 
 import (
 	"crypto/ecdsa"
@@ -17,21 +17,23 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/internal/atomicfile"
+	"github.com/sealane/sealane/keymgr"
 )
 
-// Each certificate has a key of its own. The next one is made and stored when it is
-// asked for; when the certificate comes, these steps follow, each after the one
-// before is on disk, and a start goes on wherever a crash came between:
+// Each certificate has a key of its own. The next key is created and stored with the
+// request for its certificate. When the certificate arrives, these files change in this
+// order, each after the one before is on disk, and a start after a crash continues where
+// it stopped:
 //
 //	continuity.json  the old key has vouched for the new one
 //	node.crt         the certificate of the new key
 //	node.key         the new key; the old one is gone
 //	next.key         removed
 
-// storedLink is a Link with the key that it leads to.
+// storedLink is a link with the hash of the key that it leads to.
 type storedLink struct {
-	Link
-	Next Hash `json:"next"`
+	keymgr.Link
+	Next keymgr.Hash `json:"next"`
 }
 
 func spki(key *ecdsa.PrivateKey) ([32]byte, error) {
@@ -42,7 +44,7 @@ func spki(key *ecdsa.PrivateKey) ([32]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-// readKey reads a private key, nil if there is none.
+// readKey reads a private key. It returns nil if the file does not exist.
 func (id *Identity) readKey(file string) (*ecdsa.PrivateKey, error) {
 	path := id.path(file)
 	data, err := os.ReadFile(path)
@@ -54,15 +56,15 @@ func (id *Identity) readKey(file string) (*ecdsa.PrivateKey, error) {
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("%w: %s: not PEM (delete it to get a new key and certificate)", ErrCorrupt, path)
+		return nil, fmt.Errorf("%w: %s: not PEM (delete it to get a new key and certificate)", keymgr.ErrCorrupt, path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w (delete it to get a new key and certificate)", ErrCorrupt, path, err)
+		return nil, fmt.Errorf("%w: %s: %w (delete it to get a new key and certificate)", keymgr.ErrCorrupt, path, err)
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("%w: %s: not an ECDSA P-256 key", ErrCorrupt, path)
+		return nil, fmt.Errorf("%w: %s: not an ECDSA P-256 key", keymgr.ErrCorrupt, path)
 	}
 	return key, nil
 }
@@ -91,14 +93,14 @@ func (id *Identity) loadKey() (err error) {
 		return err
 	}
 	id.next, err = id.readKey(fileNextKey)
-	if errors.Is(err, ErrCorrupt) { // nothing depends on it yet
+	if errors.Is(err, keymgr.ErrCorrupt) { // nothing depends on it yet
 		id.next, err = nil, atomicfile.Remove(id.path(fileNextKey))
 	}
 	return err
 }
 
-// loadLinks reads the handovers. Without them others will raise an alarm at the
-// next change of keys, which is no reason not to start.
+// loadLinks reads the handovers. Without them other nodes will warn at the next change
+// of keys, but that is no reason not to start.
 func (id *Identity) loadLinks() error {
 	data, err := os.ReadFile(id.path(fileContinuity))
 	if errors.Is(err, os.ErrNotExist) {
@@ -113,8 +115,8 @@ func (id *Identity) loadLinks() error {
 	return nil
 }
 
-// requestKeyLocked returns the key to ask a certificate for: a new one, once the
-// present one is certified.
+// requestKeyLocked returns the key to request a certificate for: the present key if it
+// has no certificate yet, otherwise the next one.
 func (id *Identity) requestKeyLocked() (key *ecdsa.PrivateKey, err error) {
 	if id.cert == nil {
 		return id.key, nil
@@ -131,12 +133,12 @@ func (id *Identity) handOverLocked() error {
 	if err != nil {
 		return err
 	}
-	link, err := signLink(id.key, id.cfg.TrustDomain, id.cfg.Node, to)
+	link, err := keymgr.SignLink(id.key, id.cfg.TrustDomain, id.cfg.Node, to)
 	if err != nil {
 		return err
 	}
 	links := append(id.chainOfLinksLocked(), storedLink{Link: link, Next: to})
-	links = links[max(0, len(links)-MaxLinks):]
+	links = links[max(0, len(links)-keymgr.MaxLinks):]
 	data, err := json.Marshal(links)
 	if err != nil {
 		return fmt.Errorf("encode continuity: %w", err)
@@ -148,22 +150,22 @@ func (id *Identity) handOverLocked() error {
 	return nil
 }
 
-// chainOfLinksLocked returns the handovers that end at the present key: after a
-// crash there may be one more, to a key whose certificate never came.
+// chainOfLinksLocked returns the handovers that end at the present key. After a crash
+// the file may hold one more, to a key whose certificate never arrived.
 func (id *Identity) chainOfLinksLocked() []storedLink {
 	have, err := spki(id.key)
 	if err != nil {
 		return nil
 	}
 	for i, l := range slices.Backward(id.links) {
-		if l.Next == Hash(have) {
+		if l.Next == keymgr.Hash(have) {
 			return slices.Clone(id.links[:i+1])
 		}
 	}
 	return nil
 }
 
-// useNextKeyLocked makes the next key the present one.
+// useNextKeyLocked replaces the present key with the next one.
 func (id *Identity) useNextKeyLocked() error {
 	if err := id.writeKey(fileKey, id.next); err != nil {
 		return err
@@ -172,14 +174,14 @@ func (id *Identity) useNextKeyLocked() error {
 	return nil
 }
 
-// finishSwitch goes on with a change of keys that a crash has interrupted.
+// finishSwitch completes a change of keys that a crash has interrupted.
 func (id *Identity) finishSwitch() error {
 	switch {
 	case id.next == nil:
 		return nil
 	case id.next.Equal(id.key):
 		id.next = nil
-	case id.cert != nil && id.cert.key.Equal(&id.next.PublicKey):
+	case id.cert != nil && id.cert.IsFor(&id.next.PublicKey):
 		if err := id.useNextKeyLocked(); err != nil {
 			return err
 		}
@@ -190,8 +192,8 @@ func (id *Identity) finishSwitch() error {
 }
 
 // continuityLocked returns the handovers to publish with a statement.
-func (id *Identity) continuityLocked() []Link {
-	var out []Link
+func (id *Identity) continuityLocked() []keymgr.Link {
+	var out []keymgr.Link
 	for _, l := range id.chainOfLinksLocked() {
 		out = append(out, l.Link)
 	}

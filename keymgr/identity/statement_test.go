@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr_test
+package identity_test
 
 import (
 	"errors"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -38,7 +39,7 @@ func TestGenerationsOnDisk(t *testing.T) {
 	if keymgr.Parity(first.Generation) == keymgr.Parity(second.Generation) {
 		t.Error("consecutive generations share a device slot")
 	}
-	for _, k := range []keymgr.WGKey{first, second} {
+	for _, k := range []identity.WGKey{first, second} {
 		if pub, err := k.Private.Public(); err != nil || pub != k.Public {
 			t.Errorf("generation %d: public key %s does not belong to the private one (%v)", k.Generation, k.Public, err)
 		}
@@ -46,7 +47,7 @@ func TestGenerationsOnDisk(t *testing.T) {
 			t.Errorf("generation %d is not clamped", k.Generation)
 		}
 	}
-	want := []keymgr.WGKey{first, second}
+	want := []identity.WGKey{first, second}
 	if got := b.open().WGKeys().All(); !slices.Equal(got, want) {
 		t.Errorf("after a restart: %v, want %v", got, want)
 	}
@@ -55,7 +56,7 @@ func TestGenerationsOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, gen := range []uint64{first.Generation, second.Generation, 7} {
-		if err := keys.Remove(gen); !errors.Is(err, keymgr.ErrNoGeneration) {
+		if err := keys.Remove(gen); !errors.Is(err, identity.ErrNoGeneration) {
 			t.Errorf("Remove(%d) = %v, want ErrNoGeneration", gen, err)
 		}
 	}
@@ -83,7 +84,7 @@ func TestGenerationsAfterLostDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.a.Input.Keys = []keymgr.WGKey{key}
+	s.a.Input.Keys = []identity.WGKey{key}
 	p := mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
 	if len(p.Warnings) != 2 || p.Warnings[0].Code != keymgr.WarnHistory || p.Warnings[1].Code != keymgr.WarnContinuity {
 		t.Errorf("warnings are %v, want one of the history and one of continuity", p.Warnings)
@@ -103,7 +104,7 @@ func TestGenerationFileOfOtherNumber(t *testing.T) {
 	if err := os.Rename(files[0], filepath.Join(b.dir, "wg-1.key")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: b.dir, Node: keytest.ID("a"), TrustDomain: keytest.TrustDomain})
+	_, err = identity.Open(identity.Config{Dir: b.dir, Node: keytest.ID("a"), TrustDomain: keytest.TrustDomain})
 	if !errors.Is(err, keymgr.ErrCorrupt) {
 		t.Errorf("generation %d in file wg-1.key: error %v, want ErrCorrupt", key.Generation, err)
 	}
@@ -151,7 +152,7 @@ func TestSequenceGrowsAndChains(t *testing.T) {
 func TestSignRefuses(t *testing.T) {
 	b := newBed(t)
 	n := b.node("10.244.1.0/24")
-	if _, err := n.Identity.Sign(n.Input); !errors.Is(err, keymgr.ErrNoCertificate) {
+	if _, err := n.Identity.Sign(n.Input); !errors.Is(err, identity.ErrNoCertificate) {
 		t.Errorf("without a certificate: %v, want ErrNoCertificate", err)
 	}
 	b.Certify(n)
@@ -198,7 +199,7 @@ func TestKeyMadeBeforeClockWasSetBack(t *testing.T) {
 func TestNeedsStatement(t *testing.T) {
 	b := newBed(t)
 	n := b.node("10.244.1.0/24", "fd00:1::/64")
-	check := func(want string, change func(*keymgr.StatementInput)) {
+	check := func(want string, change func(*identity.StatementInput)) {
 		t.Helper()
 		in := n.Input
 		if change != nil {
@@ -208,31 +209,31 @@ func TestNeedsStatement(t *testing.T) {
 			t.Errorf("NeedsStatement is %q, want %q", got, want)
 		}
 	}
-	check(keymgr.NeedFirst, nil)
+	check(identity.NeedFirst, nil)
 	b.Certify(n)
 	n.Sign()
 	check("", nil)
 	n.Identity = b.open()
 	check("", nil)
 	next := keytest.WGKey(t, "a", 2, b.Clock.Now())
-	check(keymgr.NeedKeys, func(in *keymgr.StatementInput) { in.Keys = append(slices.Clone(in.Keys), next) })
-	check(keymgr.NeedKeys, func(in *keymgr.StatementInput) { in.Keys = []keymgr.WGKey{next} })
-	check(keymgr.NeedKeys, func(in *keymgr.StatementInput) { in.RevokedGens = []uint64{9} })
-	check(keymgr.NeedKeys, func(in *keymgr.StatementInput) { in.BasePort++ })
-	check(keymgr.NeedPodCIDRs, func(in *keymgr.StatementInput) { in.PodCIDRs = in.PodCIDRs[:1] })
-	check(keymgr.NeedEndpoints, func(in *keymgr.StatementInput) { in.Endpoints = []netip.Addr{netip.MustParseAddr("10.9.9.9")} })
-	check(keymgr.NeedPSK, func(in *keymgr.StatementInput) { in.PSK = keymgr.PSKPreferred })
-	check(keymgr.NeedPSK, func(in *keymgr.StatementInput) { in.PSKPort = 7000 })
-	check("", func(in *keymgr.StatementInput) { in.PSK = keymgr.PSKOff })
+	check(identity.NeedKeys, func(in *identity.StatementInput) { in.Keys = append(slices.Clone(in.Keys), next) })
+	check(identity.NeedKeys, func(in *identity.StatementInput) { in.Keys = []identity.WGKey{next} })
+	check(identity.NeedKeys, func(in *identity.StatementInput) { in.RevokedGens = []uint64{9} })
+	check(identity.NeedKeys, func(in *identity.StatementInput) { in.BasePort++ })
+	check(identity.NeedPodCIDRs, func(in *identity.StatementInput) { in.PodCIDRs = in.PodCIDRs[:1] })
+	check(identity.NeedEndpoints, func(in *identity.StatementInput) { in.Endpoints = []netip.Addr{netip.MustParseAddr("10.9.9.9")} })
+	check(identity.NeedPSK, func(in *identity.StatementInput) { in.PSK = keymgr.PSKPreferred })
+	check(identity.NeedPSK, func(in *identity.StatementInput) { in.PSKPort = 7000 })
+	check("", func(in *identity.StatementInput) { in.PSK = keymgr.PSKOff })
 
 	b.Clock.Add(35 * time.Hour)
 	check("", nil)
 	b.Clock.Add(16 * time.Hour)
-	check(keymgr.NeedDue, nil)
+	check(identity.NeedDue, nil)
 	n.Sign()
 	check("", nil)
 	b.Certify(n)
-	check(keymgr.NeedCertificate, nil)
+	check(identity.NeedCertificate, nil)
 	n.Sign()
 	check("", nil)
 }
@@ -305,12 +306,12 @@ func TestKeyRemembersWhatItAnswers(t *testing.T) {
 	if data, err := os.ReadFile(file); err != nil || strings.Contains(string(data), "Asked") {
 		t.Errorf("a key that answers nothing: %s, %v", data, err)
 	}
-	want := keymgr.Asked{Rotation: 7, Compromised: 253_402_300_799}
+	want := identity.Asked{Rotation: 7, Compromised: 253_402_300_799}
 	if _, err := w.CreateFor(want); err != nil {
 		t.Fatal(err)
 	}
-	for _, keys := range [][]keymgr.WGKey{w.All(), c.Identity(keytest.ID("a"), dir).WGKeys().All()} {
-		if len(keys) != 2 || keys[0].Asked != (keymgr.Asked{}) || keys[1].Asked != want {
+	for _, keys := range [][]identity.WGKey{w.All(), c.Identity(keytest.ID("a"), dir).WGKeys().All()} {
+		if len(keys) != 2 || keys[0].Asked != (identity.Asked{}) || keys[1].Asked != want {
 			t.Errorf("keys answer %+v", keys)
 		}
 	}

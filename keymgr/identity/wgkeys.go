@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr
+package identity
 
 import (
 	"crypto/rand"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/atomicfile"
+	"github.com/sealane/sealane/keymgr"
 )
 
 const (
@@ -26,21 +27,27 @@ const (
 
 // WGKey is one generation of this node's WireGuard key.
 type WGKey struct {
+	// Generation is at least 1 and grows by one with each new key.
 	Generation uint64
-	Private    PrivateKey
-	Public     PublicKey
-	Created    time.Time
-	Asked      Asked
+	Private    keymgr.PrivateKey
+	Public     keymgr.PublicKey
+	// Created is when the key was created, by this node's clock, to the second.
+	Created time.Time
+	// Asked names the operator's requests that this key answers; zero if there were none.
+	Asked Asked
 }
 
-// Asked is what an operator had last asked for when a key was made, by a clock that
-// may be wrong: the key answers it, whatever time that is. In whole seconds.
+// Asked holds an operator's latest requests for a new key at the time a key was
+// created. The key answers these requests even if the clock that wrote them was wrong.
 type Asked struct {
-	Rotation    int64 `json:"rotationAsked,omitzero"`
+	// Rotation is the time of the last request to rotate, in seconds since 1970; 0 means none.
+	Rotation int64 `json:"rotationAsked,omitzero"`
+	// Compromised is the time of the last report that the key is compromised, in seconds
+	// since 1970; 0 means none.
 	Compromised int64 `json:"compromisedAsked,omitzero"`
 }
 
-// WGKeys are the generations on disk, one file each with mode 0600. A generation
+// WGKeys holds the generations on disk, one file each with mode 0600. A generation
 // never changes: it is created once and removed once.
 type WGKeys struct {
 	dir   string
@@ -87,10 +94,10 @@ func readWGKey(path string) (WGKey, error) {
 	}
 	key, err := parseWGKey(data)
 	if err != nil {
-		return WGKey{}, fmt.Errorf("read wireguard key %s: %w: %w (delete it to get a new generation)", path, ErrCorrupt, err)
+		return WGKey{}, fmt.Errorf("read wireguard key %s: %w: %w (delete it to get a new generation)", path, keymgr.ErrCorrupt, err)
 	}
 	if filepath.Base(path) != wgKeyName(key.Generation) {
-		return WGKey{}, fmt.Errorf("read wireguard key %s: %w: it holds generation %d", path, ErrCorrupt, key.Generation)
+		return WGKey{}, fmt.Errorf("read wireguard key %s: %w: it holds generation %d", path, keymgr.ErrCorrupt, key.Generation)
 	}
 	return key, nil
 }
@@ -104,10 +111,10 @@ func parseWGKey(data []byte) (WGKey, error) {
 	if err != nil || len(raw) != 32 {
 		return WGKey{}, errors.New("privateKey is not 32 bytes in base64")
 	}
-	return f.key(PrivateKey(raw))
+	return f.key(keymgr.PrivateKey(raw))
 }
 
-func (f wgKeyFile) key(private PrivateKey) (WGKey, error) {
+func (f wgKeyFile) key(private keymgr.PrivateKey) (WGKey, error) {
 	public, err := private.Public()
 	if err != nil {
 		return WGKey{}, err
@@ -119,19 +126,19 @@ func wgKeyName(gen uint64) string {
 	return wgKeyPrefix + strconv.FormatUint(gen, 10) + wgKeySuffix
 }
 
-// All returns every generation on disk, oldest first.
+// All returns all generations on disk, oldest first.
 func (w *WGKeys) All() []WGKey {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.keys)
 }
 
-// Only returns those of the given generations that are on disk, oldest first.
+// Only returns the given generations, without those that are not on disk, oldest first.
 func (w *WGKeys) Only(generations []uint64) []WGKey {
 	return slices.DeleteFunc(w.All(), func(k WGKey) bool { return !slices.Contains(generations, k.Generation) })
 }
 
-// Generations returns the numbers of those on disk, oldest first.
+// Generations returns the numbers of all generations on disk, oldest first.
 func (w *WGKeys) Generations() (all []uint64) {
 	for _, k := range w.All() {
 		all = append(all, k.Generation)
@@ -139,8 +146,8 @@ func (w *WGKeys) Generations() (all []uint64) {
 	return all
 }
 
-// Publics returns the public keys of those on disk, oldest first.
-func (w *WGKeys) Publics() (all []PublicKey) {
+// Publics returns the public keys of all generations on disk, oldest first.
+func (w *WGKeys) Publics() (all []keymgr.PublicKey) {
 	for _, k := range w.All() {
 		all = append(all, k.Public)
 	}
@@ -157,30 +164,30 @@ func (w *WGKeys) Ensure() (WGKey, error) {
 	return w.createLocked(Asked{})
 }
 
-// Create makes the next generation. It is on disk when Create returns.
+// Create creates the next generation. It is on disk when Create returns.
 func (w *WGKeys) Create() (WGKey, error) { return w.CreateFor(Asked{}) }
 
-// CreateFor is Create for a key that answers what was asked for.
+// CreateFor creates the next generation as the answer to an operator's requests.
 func (w *WGKeys) CreateFor(asked Asked) (WGKey, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.createLocked(asked)
 }
 
-// createLocked numbers the first generation by the clock, in seconds, and each
-// later one by one more: a node that has lost its disk but not its Node object must
-// not start below a generation that the others have seen.
+// createLocked numbers the first generation by the clock, in seconds since 1970, and
+// each later one by one more: a node that has lost its disk but not its Node object
+// must not start below a generation that other nodes have seen.
 func (w *WGKeys) createLocked(asked Asked) (WGKey, error) {
 	now := w.clock().UTC().Truncate(time.Second)
 	gen := uint64(max(now.Unix(), 1))
 	if n := len(w.keys); n > 0 {
 		gen = w.keys[n-1].Generation + 1
 	}
-	var private PrivateKey
+	var private keymgr.PrivateKey
 	if _, err := rand.Read(private[:]); err != nil {
 		return WGKey{}, fmt.Errorf("generate wireguard key: %w", err)
 	}
-	// WireGuard clamps its keys; stored clamped, they compare equal to what a device shows.
+	// WireGuard clamps its keys. Store them clamped, so that they equal what a device shows.
 	private[0] &= 0xf8
 	private[31] = private[31]&0x7f | 0x40
 	file := wgKeyFile{Generation: gen, Created: now, PrivateKey: base64.StdEncoding.EncodeToString(private[:]), Asked: asked}
@@ -199,8 +206,8 @@ func (w *WGKeys) createLocked(asked Asked) (WGKey, error) {
 	return key, nil
 }
 
-// replace makes the next generation and deletes all before it. Whoever uses one of
-// them has to let go of it on the next look.
+// replace creates the next generation and deletes all earlier ones. Users of an earlier
+// one see that it is gone at their next call of All.
 func (w *WGKeys) replace() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -216,8 +223,8 @@ func (w *WGKeys) replace() error {
 	return nil
 }
 
-// Remove deletes a generation. One that is not there is ErrNoGeneration; the newest
-// cannot be removed, for it would come back with the same number and another key.
+// Remove deletes a generation. It returns ErrNoGeneration if the generation does not
+// exist or is the newest, which would come back with the same number and another key.
 func (w *WGKeys) Remove(generation uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr_test
+package identity_test
 
 import (
 	"bytes"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -38,7 +39,7 @@ func newBed(t *testing.T) *bed {
 	return &bed{Cluster: keytest.NewCluster(t), t: t, dir: filepath.Join(t.TempDir(), "keys")}
 }
 
-func (b *bed) open() *keymgr.Identity { return b.Identity(keytest.ID("a"), b.dir) }
+func (b *bed) open() *identity.Identity { return b.Identity(keytest.ID("a"), b.dir) }
 
 func (b *bed) node(podCIDRs ...string) *keytest.Node {
 	b.t.Helper()
@@ -47,7 +48,7 @@ func (b *bed) node(podCIDRs ...string) *keytest.Node {
 	return n
 }
 
-func csrOf(t *testing.T, id *keymgr.Identity) *x509.CertificateRequest {
+func csrOf(t *testing.T, id *identity.Identity) *x509.CertificateRequest {
 	t.Helper()
 	data, err := id.CSR()
 	if err != nil {
@@ -104,7 +105,7 @@ func TestIdentitySurvivesRestart(t *testing.T) {
 	if got, ok := again.Last(); !ok || !got.Equal(signed) {
 		t.Errorf("last statement is %+v, want %+v", got, signed)
 	}
-	if got := again.WGKeys().All(); !slices.Equal(got, []keymgr.WGKey{key}) {
+	if got := again.WGKeys().All(); !slices.Equal(got, []identity.WGKey{key}) {
 		t.Errorf("wireguard keys are %v, want %v", got, key)
 	}
 }
@@ -311,10 +312,10 @@ func TestCertificateThatDoesNotFitIsNone(t *testing.T) {
 		if cert, ok := id.Certificate(); ok {
 			t.Errorf("%s: certificate is %+v, want none", name, cert)
 		}
-		if need := id.NeedsCertificate(nil); need != keymgr.NeedFirst {
-			t.Errorf("%s: NeedsCertificate is %q, want %q", name, need, keymgr.NeedFirst)
+		if need := id.NeedsCertificate(nil); need != identity.NeedFirst {
+			t.Errorf("%s: NeedsCertificate is %q, want %q", name, need, identity.NeedFirst)
 		}
-		if _, err := id.TLSCertificate(); !errors.Is(err, keymgr.ErrNoCertificate) {
+		if _, err := id.TLSCertificate(); !errors.Is(err, identity.ErrNoCertificate) {
 			t.Errorf("%s: TLSCertificate gave %v, want ErrNoCertificate", name, err)
 		}
 		if at := id.RenewAt(); !at.IsZero() {
@@ -330,7 +331,7 @@ func TestCorruptFilesAreNamed(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(b.dir, name), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := keymgr.OpenIdentity(keymgr.IdentityConfig{Dir: b.dir, Node: keytest.ID("a"), TrustDomain: keytest.TrustDomain})
+		_, err := identity.Open(identity.Config{Dir: b.dir, Node: keytest.ID("a"), TrustDomain: keytest.TrustDomain})
 		if !errors.Is(err, keymgr.ErrCorrupt) || !strings.Contains(err.Error(), filepath.Join(b.dir, name)) {
 			t.Errorf("%s: error %v, want ErrCorrupt with the path", name, err)
 		}
@@ -338,13 +339,13 @@ func TestCorruptFilesAreNamed(t *testing.T) {
 }
 
 func TestOpenIdentityRefusesBadNames(t *testing.T) {
-	for _, cfg := range []keymgr.IdentityConfig{
+	for _, cfg := range []identity.Config{
 		{Node: keymgr.NodeID{Name: "A", UID: "u"}, TrustDomain: "td"},
 		{Node: keymgr.NodeID{Name: "a", UID: ""}, TrustDomain: "td"},
 		{Node: keymgr.NodeID{Name: "a", UID: "u"}, TrustDomain: "10.0.0.1"},
 	} {
 		cfg.Dir = t.TempDir()
-		if _, err := keymgr.OpenIdentity(cfg); err == nil {
+		if _, err := identity.Open(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
@@ -366,11 +367,11 @@ func TestNeedsCertificate(t *testing.T) {
 		}
 	}
 	check("", n.Live.PodCIDRs...)
-	check(keymgr.NeedPodCIDRs, netip.MustParsePrefix("10.244.2.0/24"))
+	check(identity.NeedPodCIDRs, netip.MustParsePrefix("10.244.2.0/24"))
 	b.Clock.Add(at.Sub(b.Clock.Now()) - time.Second)
 	check("", n.Live.PodCIDRs...)
 	b.Clock.Add(time.Second)
-	check(keymgr.NeedDue, n.Live.PodCIDRs...)
+	check(identity.NeedDue, n.Live.PodCIDRs...)
 	b.Certify(n)
 	check("", n.Live.PodCIDRs...)
 }
@@ -389,35 +390,35 @@ func TestBundleOnDisk(t *testing.T) {
 	}
 }
 
-// Two nodes meet over mutual TLS with nothing but their node certificates.
 // TestPeek looks at an identity without claiming it.
 func TestPeek(t *testing.T) {
 	c := keytest.NewCluster(t)
 	dir, id := t.TempDir(), keytest.ID("a")
-	if _, err := keymgr.Peek(dir); !errors.Is(err, os.ErrNotExist) {
+	if _, err := identity.Peek(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("empty: %v", err)
 	}
-	identity := c.Identity(id, dir)
-	if _, err := keymgr.Peek(dir); !errors.Is(err, os.ErrNotExist) {
+	own := c.Identity(id, dir)
+	if _, err := identity.Peek(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without roots: %v", err)
 	}
-	if err := identity.SaveBundle(c.Authority.Bundle()); err != nil {
+	if err := own.SaveBundle(c.Authority.Bundle()); err != nil {
 		t.Fatal(err)
 	}
-	want := keymgr.Owner{Node: id, TrustDomain: keytest.TrustDomain}
-	if got, err := keymgr.Peek(dir); err != nil || got != want {
+	want := identity.Owner{Node: id, TrustDomain: keytest.TrustDomain}
+	if got, err := identity.Peek(dir); err != nil || got != want {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
 	for _, name := range []string{"bundle.pem", "identity.json"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := keymgr.Peek(dir); err == nil {
+		if _, err := identity.Peek(dir); err == nil {
 			t.Errorf("spoilt %s: no error", name)
 		}
 	}
 }
 
+// Two nodes meet over mutual TLS with nothing but their node certificates.
 func TestTLSBetweenNodes(t *testing.T) {
 	c := keytest.NewCluster(t)
 	a, b := c.Node("a"), c.Node("b")
@@ -454,23 +455,34 @@ func TestTLSBetweenNodes(t *testing.T) {
 	}
 }
 
-func TestVerifyCertificate(t *testing.T) {
-	c := keytest.NewCluster(t)
-	n := c.Node("a", "10.244.1.0/24")
-	chain := n.Sign().Chain
-	got, err := keymgr.VerifyCertificate(chain, c.Authority.Bundle(), c.Clock.Now())
-	if err != nil || got.Node != n.Live.ID || got.TrustDomain != keytest.TrustDomain || !slices.Equal(got.PodCIDRs, n.Live.PodCIDRs) {
-		t.Errorf("VerifyCertificate gave %+v, %v", got, err)
+func TestNeedsRoot(t *testing.T) {
+	b := newBed(t)
+	n := b.node("10.244.1.0/24")
+	if why, _ := n.Identity.NeedsRoot(b.Authority.Bundle(), nil); why != "" {
+		t.Errorf("%q without a certificate, which is wanted anyway", why)
 	}
-	for at, want := range map[time.Time]error{
-		got.NotBefore: nil, got.NotAfter: nil,
-		got.NotBefore.Add(-time.Second): keymgr.ErrNotYetValid, got.NotAfter.Add(time.Second): keymgr.ErrExpired,
-	} {
-		if _, err := keymgr.VerifyCertificate(chain, c.Authority.Bundle(), at); !errors.Is(err, want) {
-			t.Errorf("at %v: error %v, want %v", at, err, want)
-		}
+	b.Certify(n)
+	bundle, other := b.Authority.Bundle(), keytest.NewCluster(t).Authority.Bundle()
+	status, err := b.Authority.Status()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := keymgr.VerifyCertificate(chain, nil, c.Clock.Now()); !errors.Is(err, keymgr.ErrBundle) {
-		t.Errorf("without a bundle: error %v, want ErrBundle", err)
+	w := keymgr.Window{Root: status.Roots[0].KeyID, From: b.Clock.Now(), To: b.Clock.Now().Add(time.Hour)}
+	if why, _ := n.Identity.NeedsRoot(bundle, &w); why != "" {
+		t.Errorf("%q, but the certificate is below that root", why)
+	}
+	w.Root = "0102"
+	why, at := n.Identity.NeedsRoot(bundle, &w)
+	if why != identity.NeedRoot || at.Before(w.From) || !at.Before(w.To) {
+		t.Errorf("%q at %v, window %+v", why, at, w)
+	}
+	if _, again := b.open().NeedsRoot(bundle, &w); !again.Equal(at) {
+		t.Errorf("drawn again: %v and %v", at, again)
+	}
+	if why, at := n.Identity.NeedsRoot(other, nil); why != identity.NeedTrusted || !at.Equal(b.Clock.Now()) {
+		t.Errorf("%q at %v with another bundle", why, at)
+	}
+	if why, _ := n.Identity.NeedsRoot([]byte("x"), &w); why != "" {
+		t.Errorf("%q with a bundle that is none", why)
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr
+package identity
 
 import (
 	"crypto/rand"
@@ -18,10 +18,12 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/atomicfile"
+	"github.com/sealane/sealane/internal/times"
+	"github.com/sealane/sealane/keymgr"
 )
 
 // CSR returns a certificate request (PKCS#10 in PEM) with the node's URI as the
-// only name and no subject. Once there is a certificate, it is for a new key.
+// only name and no subject. If there is a certificate already, it is for a new key.
 func (id *Identity) CSR() ([]byte, error) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -40,9 +42,9 @@ func (id *Identity) CSR() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// SetCertificate replaces the certificate by a new chain (DER, leaf first), after
-// checking that it is for this node and for its key or the next one, leads to a root
-// in the bundle, and is valid now. After an error the old certificate stays.
+// SetCertificate replaces the certificate with a new chain (DER, leaf first). It first
+// checks that the chain is for this node and for its present or next key, leads to a
+// root in the bundle and is valid now. On an error it keeps the old certificate.
 func (id *Identity) SetCertificate(chain [][]byte, bundlePEM []byte) error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -56,14 +58,14 @@ func (id *Identity) SetCertificate(chain [][]byte, bundlePEM []byte) error {
 	return nil
 }
 
-func (id *Identity) storeCertificateLocked(chain [][]byte, cert *nodeCertificate) error {
-	another := !cert.key.Equal(&id.key.PublicKey)
+func (id *Identity) storeCertificateLocked(chain [][]byte, cert *keymgr.NodeCertificate) error {
+	another := !cert.IsFor(&id.key.PublicKey)
 	if another {
 		if err := id.handOverLocked(); err != nil {
 			return err
 		}
 	}
-	if err := atomicfile.Write(id.path(fileCert), EncodeChain(chain), 0o600); err != nil {
+	if err := atomicfile.Write(id.path(fileCert), keymgr.EncodeChain(chain), 0o600); err != nil {
 		return err
 	}
 	if another {
@@ -78,44 +80,40 @@ func (id *Identity) storeCertificateLocked(chain [][]byte, cert *nodeCertificate
 	return nil
 }
 
-func (id *Identity) checkCertificate(chain [][]byte, bundlePEM []byte) (*nodeCertificate, error) {
-	pool, err := parsePool(bundlePEM)
-	if err != nil {
-		return nil, err
-	}
+func (id *Identity) checkCertificate(chain [][]byte, bundlePEM []byte) (*keymgr.NodeCertificate, error) {
 	now := id.cfg.Clock()
-	cert, err := verifyChain(chain, pool, now)
+	cert, err := keymgr.VerifyChain(chain, bundlePEM, now)
 	if err != nil {
 		return nil, err
 	}
 	if err := id.fits(cert); err != nil {
 		return nil, err
 	}
-	if now.After(cert.info.NotAfter) {
-		return nil, fmt.Errorf("%w: %s", ErrExpired, stamp(cert.info.NotAfter))
+	if now.After(cert.NotAfter) {
+		return nil, fmt.Errorf("%w: %s", keymgr.ErrExpired, times.Stamp(cert.NotAfter))
 	}
-	if cert.info.NotBefore.After(now.Add(ClockSkew)) {
-		return nil, fmt.Errorf("%w: %s", ErrNotYetValid, stamp(cert.info.NotBefore))
+	if cert.NotBefore.After(now.Add(keymgr.ClockSkew)) {
+		return nil, fmt.Errorf("%w: %s", keymgr.ErrNotYetValid, times.Stamp(cert.NotBefore))
 	}
 	return cert, nil
 }
 
-// fits tells whether a certificate is this identity's, with its key or the next one.
-func (id *Identity) fits(cert *nodeCertificate) error {
-	known := cert.key.Equal(&id.key.PublicKey) || id.next != nil && cert.key.Equal(&id.next.PublicKey)
+// fits checks that a certificate is for this node and for its present or next key.
+func (id *Identity) fits(cert *keymgr.NodeCertificate) error {
+	known := cert.IsFor(&id.key.PublicKey) || id.next != nil && cert.IsFor(&id.next.PublicKey)
 	switch {
 	case !known:
-		return fmt.Errorf("%w: it has key %x", ErrKeyMismatch, cert.info.SPKI)
-	case cert.trustDomain != id.cfg.TrustDomain:
-		return fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, cert.trustDomain, id.cfg.TrustDomain)
-	case cert.id != id.cfg.Node:
-		return fmt.Errorf("%w: certificate is of node %s, this is %s", ErrIdentity, cert.id, id.cfg.Node)
+		return fmt.Errorf("%w: it has key %x", keymgr.ErrKeyMismatch, cert.SPKI)
+	case cert.TrustDomain != id.cfg.TrustDomain:
+		return fmt.Errorf("%w: %q instead of %q", keymgr.ErrTrustDomain, cert.TrustDomain, id.cfg.TrustDomain)
+	case cert.Node != id.cfg.Node:
+		return fmt.Errorf("%w: certificate is of node %s, this is %s", keymgr.ErrIdentity, cert.Node, id.cfg.Node)
 	}
 	return nil
 }
 
-// loadCertificate reads the stored certificate. One that is unreadable or does not
-// fit the key is as good as none: the next one replaces it.
+// loadCertificate reads the stored certificate. It ignores one that is unreadable or
+// does not fit the key: the next certificate replaces it.
 func (id *Identity) loadCertificate() error {
 	data, err := os.ReadFile(id.path(fileCert))
 	if errors.Is(err, os.ErrNotExist) {
@@ -124,15 +122,11 @@ func (id *Identity) loadCertificate() error {
 	if err != nil {
 		return err
 	}
-	chain, err := DecodeChain(data)
+	chain, err := keymgr.DecodeChain(data)
 	if err != nil {
 		return nil
 	}
-	certs, err := parseChain(chain)
-	if err != nil || len(certs) < 2 {
-		return nil
-	}
-	cert, err := inspectLeaf(certs[0], certs[1:])
+	cert, err := keymgr.ReadChain(chain)
 	if err != nil || id.fits(cert) != nil {
 		return nil
 	}
@@ -140,18 +134,18 @@ func (id *Identity) loadCertificate() error {
 	return nil
 }
 
-// Certificate returns what identifies the current certificate, false if there is none.
-func (id *Identity) Certificate() (CertificateInfo, bool) {
+// Certificate returns what identifies the current certificate, or false if there is none.
+func (id *Identity) Certificate() (keymgr.CertificateInfo, bool) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.cert == nil {
-		return CertificateInfo{}, false
+		return keymgr.CertificateInfo{}, false
 	}
-	return id.cert.info, true
+	return id.cert.CertificateInfo, true
 }
 
 // RenewAt returns when to ask for the next certificate: at 50–70 % of the current
-// one's life, drawn from its serial number; the zero time if there is none.
+// one's life, drawn from its serial number. It is the zero time without a certificate.
 func (id *Identity) RenewAt() time.Time {
 	cert, ok := id.Certificate()
 	if !ok {
@@ -160,7 +154,7 @@ func (id *Identity) RenewAt() time.Time {
 	return renewalTime(cert.NotBefore, cert.NotAfter, cert.Serial)
 }
 
-// Why NeedsCertificate and NeedsStatement call for something new.
+// Why NeedsCertificate, NeedsRoot and NeedsStatement ask for something new.
 const (
 	NeedFirst       = "first"       // there is none yet
 	NeedDue         = "due"         // the renewal time has come
@@ -169,12 +163,12 @@ const (
 	NeedKeys        = "keys"        // WireGuard keys or their ports changed
 	NeedEndpoints   = "endpoints"   // the node's addresses changed
 	NeedRoot        = "root"        // the authority has a new root
-	NeedTrusted     = "trusted"     // it leads to no trusted root
+	NeedTrusted     = "trusted"     // the certificate leads to no trusted root
 	NeedPSK         = "psk"         // the preshared-key mode or port changed
 )
 
-// NeedsCertificate returns why a new certificate should be asked for now, given the
-// pod ranges of the Node object; "" if the current one will do.
+// NeedsCertificate returns why to ask for a new certificate now, given the pod ranges
+// of the Node object; "" means that the current certificate will do.
 func (id *Identity) NeedsCertificate(podCIDRs []netip.Prefix) string {
 	id.mu.Lock()
 	cert := id.cert
@@ -183,7 +177,7 @@ func (id *Identity) NeedsCertificate(podCIDRs []netip.Prefix) string {
 		return NeedFirst
 	}
 	for _, p := range podCIDRs {
-		if !covered(p, cert.podCIDRs) {
+		if !cert.Covers(p) {
 			return NeedPodCIDRs
 		}
 	}
@@ -193,8 +187,8 @@ func (id *Identity) NeedsCertificate(podCIDRs []netip.Prefix) string {
 	return ""
 }
 
-// Serves tells whether a statement with these pod ranges that is signed now is good
-// for readers with these roots, be the certificate due to be renewed or not.
+// Serves reports whether readers with these roots would accept a statement with these
+// pod ranges that is signed now. It ignores whether the certificate is due for renewal.
 func (id *Identity) Serves(bundlePEM []byte, podCIDRs []netip.Prefix) bool {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -204,11 +198,11 @@ func (id *Identity) Serves(bundlePEM []byte, podCIDRs []netip.Prefix) bool {
 	if _, err := id.checkCertificate(id.chain, bundlePEM); err != nil {
 		return false
 	}
-	return !slices.ContainsFunc(podCIDRs, func(p netip.Prefix) bool { return !covered(p, id.cert.podCIDRs) })
+	return !slices.ContainsFunc(podCIDRs, func(p netip.Prefix) bool { return !id.cert.Covers(p) })
 }
 
-// TLSCertificate returns the current certificate with its key for TLS. Take it
-// anew for each connection, for the certificate changes.
+// TLSCertificate returns the current certificate with its key for TLS. Call it again
+// for each connection, because the certificate changes.
 func (id *Identity) TLSCertificate() (*tls.Certificate, error) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -225,26 +219,24 @@ func (id *Identity) KeyHash() ([32]byte, error) {
 	return spki(id.key)
 }
 
-// NeedsRoot returns why a new certificate should be asked for because of the roots,
-// and the moment for it: that of the window, if the certificate leads to another root;
-// now, if it does not lead to any root in the bundle. "" means that it need not.
-func (id *Identity) NeedsRoot(bundlePEM []byte, window *Window) (why string, at time.Time) {
+// NeedsRoot returns why the roots call for a new certificate, and when to ask for it:
+// at this node's moment in the window if the certificate leads to another root than the
+// window's, now if it leads to no root in the bundle. "" means that it does not.
+func (id *Identity) NeedsRoot(bundlePEM []byte, window *keymgr.Window) (why string, at time.Time) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.cert == nil {
 		return "", time.Time{}
 	}
-	pool, err := parsePool(bundlePEM)
-	if err != nil {
-		return "", time.Time{}
-	}
 	now := id.cfg.Clock()
-	if _, err := verifyChain(id.chain, pool, now); err != nil {
+	if _, err := keymgr.VerifyChain(id.chain, bundlePEM, now); errors.Is(err, keymgr.ErrBundle) {
+		return "", time.Time{}
+	} else if err != nil {
 		return NeedTrusted, now
 	}
 	top, err := x509.ParseCertificate(id.chain[len(id.chain)-1])
 	if err != nil || window == nil || hex.EncodeToString(top.AuthorityKeyId) == window.Root {
 		return "", time.Time{}
 	}
-	return NeedRoot, window.Moment(id.cfg.Node.UID + id.cert.info.Serial)
+	return NeedRoot, window.Moment(id.cfg.Node.UID + id.cert.Serial)
 }

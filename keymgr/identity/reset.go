@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr
+package identity
 
 import (
 	"fmt"
@@ -9,11 +9,11 @@ import (
 	"github.com/sealane/sealane/internal/atomicfile"
 )
 
-// Reset makes a new identity after the old one was revoked: another WireGuard key,
-// with which none of the old generations stay, another node key that no earlier one
-// vouches for, and no certificate yet. The history of statements goes on, so that
-// sequence numbers grow. What a crash leaves half done, another Reset does whole:
-// the node key, by which it shows, is replaced after all that must not be used again.
+// Reset creates a new identity after the old one was revoked: a new WireGuard key in
+// place of all old generations, a new node key that no earlier one vouches for, and no
+// certificate yet. The history of statements continues, so that sequence numbers grow.
+// If a crash interrupts Reset, call it again: it replaces the node key, by which a reset
+// shows, after everything else that must not be used again.
 func (id *Identity) Reset() error {
 	if err := id.keys.replace(); err != nil {
 		return fmt.Errorf("reset identity: %w", err)
