@@ -5,6 +5,7 @@ package keymgr
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -57,6 +58,10 @@ type Peer struct {
 	// make the statement invalid.
 	Warnings []Warning
 }
+
+// AllKeys returns the keys of p that a tunnel may use: the listed ones, then the
+// withdrawn ones.
+func (p Peer) AllKeys() []PeerKey { return slices.Concat(p.Keys, p.Withdrawn) }
 
 // Warning is a finding that is no reason to refuse a statement.
 type Warning struct {

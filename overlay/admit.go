@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 )
 
 // admission goes through the peers in the order of their names and sorts out what
@@ -86,7 +87,7 @@ func (a *admission) add(p Peer) {
 // claims too: whoever lists a key that another has given up does not get that other
 // refused.
 func (a *admission) withdrawn(p Peer) Peer {
-	p.Keys, p.Combinations = slices.Clone(p.Keys), slices.Clone(p.Combinations)
+	p.Keys, p.Pairs = slices.Clone(p.Keys), slices.Clone(p.Pairs)
 	for _, k := range p.Withdrawn {
 		if !a.listed[k.Key()] && !a.keys[k.Key()] {
 			p.Keys = append(p.Keys, k)
@@ -94,7 +95,7 @@ func (a *admission) withdrawn(p Peer) Peer {
 		}
 		reason := fmt.Sprintf("the withdrawn key of generation %d is also another's", k.Generation())
 		a.refused = append(a.refused, Refusal{ID: p.ID, Reason: reason})
-		p.Combinations = slices.DeleteFunc(p.Combinations, func(c Combination) bool { return c.Peer == k.Generation() })
+		p.Pairs = slices.DeleteFunc(p.Pairs, func(c rotation.WantedPair) bool { return c.Peer == k.Generation() })
 	}
 	return p
 }
@@ -107,7 +108,7 @@ func (a *admission) own(addr netip.Addr, id keymgr.NodeID) {
 }
 
 func (p Peer) wantsLane(k Kind) bool {
-	return k == WireGuard && len(p.Combinations) > 0 || k == VXLAN && p.Endpoint.IsValid()
+	return k == WireGuard && len(p.Pairs) > 0 || k == VXLAN && p.Endpoint.IsValid()
 }
 
 func (a *admission) refuse(id keymgr.NodeID, reason string) {
@@ -167,7 +168,7 @@ func (a *admission) laneFault(p Peer) string {
 	if a.cfg.Kind == VXLAN {
 		return ""
 	}
-	for _, c := range p.Combinations {
+	for _, c := range p.Pairs {
 		known := slices.ContainsFunc(p.Keys, func(k keymgr.PeerKey) bool { return k.Generation() == c.Peer })
 		if !known || !slices.Contains(a.cfg.Generations, c.Own) {
 			return fmt.Sprintf("no keys of generations %d and %d", c.Own, c.Peer)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 )
 
 // Compute returns what this node needs for the peers. The order of the input does
@@ -98,8 +99,8 @@ func (c Config) tunnelPeers(own, peer uint64, peers []Peer) []TunnelPeer {
 	var out []TunnelPeer
 	for _, p := range peers {
 		for _, k := range p.Keys {
-			slot := Slot{Own: own, Peer: k.Generation()}
-			i := slices.IndexFunc(p.Combinations, func(c Combination) bool { return c.Slot == slot })
+			slot := rotation.Pair{Own: own, Peer: k.Generation()}
+			i := slices.IndexFunc(p.Pairs, func(c rotation.WantedPair) bool { return c.Pair == slot })
 			if i < 0 || keymgr.Parity(k.Generation()) != keymgr.Parity(peer) {
 				continue
 			}
@@ -107,7 +108,7 @@ func (c Config) tunnelPeers(own, peer uint64, peers []Peer) []TunnelPeer {
 				ID: p.ID, Key: k,
 				Endpoint:   netip.AddrPortFrom(p.Endpoint, k.Ports()[keymgr.Parity(own)]),
 				AllowedIPs: sorted(slices.Concat(p.PodCIDRs, hosts(p.Addresses)), comparePrefixes),
-				Preshared:  p.Combinations[i].Preshared, Initiate: p.Combinations[i].Initiate,
+				Preshared:  p.Pairs[i].Preshared, Initiate: p.Pairs[i].Initiate,
 			})
 		}
 	}
@@ -119,8 +120,8 @@ func (c Config) device(p Peer) string {
 	if c.Kind == VXLAN {
 		return VXLANDevice
 	}
-	slot := p.Combinations[0].Slot
-	if slices.ContainsFunc(p.Combinations, func(c Combination) bool { return c.Slot == p.Active }) {
+	slot := p.Pairs[0].Pair
+	if slices.ContainsFunc(p.Pairs, func(c rotation.WantedPair) bool { return c.Pair == p.Active }) {
 		slot = p.Active
 	}
 	return TunnelName(slot.Own, slot.Peer)

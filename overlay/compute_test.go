@@ -18,6 +18,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay/overlaytest"
 )
 
@@ -140,8 +141,8 @@ func parsePeer(t *testing.T, ca *overlaytest.Authority, f []string) Peer {
 			p.Active = parseSlot(t, value)
 		case "slot": // with words: preshared, initiate
 			slot, words, _ := strings.Cut(value, ":")
-			p.Combinations = append(p.Combinations, Combination{
-				Slot: parseSlot(t, slot), Preshared: strings.Contains(words, "preshared"), Initiate: strings.Contains(words, "initiate"),
+			p.Pairs = append(p.Pairs, rotation.WantedPair{
+				Pair: parseSlot(t, slot), Preshared: strings.Contains(words, "preshared"), Initiate: strings.Contains(words, "initiate"),
 			})
 		default:
 			t.Fatalf("unknown word %q of a peer", f[i])
@@ -153,22 +154,22 @@ func parsePeer(t *testing.T, ca *overlaytest.Authority, f []string) Peer {
 	return p
 }
 
-func parseSlot(t *testing.T, s string) Slot {
+func parseSlot(t *testing.T, s string) rotation.Pair {
 	t.Helper()
 	own, peer, _ := strings.Cut(s, ",")
-	return Slot{Own: uint64(number(t, own)), Peer: uint64(number(t, peer))}
+	return rotation.Pair{Own: uint64(number(t, own)), Peer: uint64(number(t, peer))}
 }
 
 // combine gives a peer that names no slots every one, oldest first; the node with
 // the smaller UID initiates.
 func combine(cfg Config, p *Peer) {
-	if len(p.Combinations) > 0 {
+	if len(p.Pairs) > 0 {
 		return
 	}
 	for _, own := range sorted(cfg.Generations, cmp.Compare) {
 		for _, k := range p.Keys {
-			p.Combinations = append(p.Combinations, Combination{
-				Slot: Slot{Own: own, Peer: k.Generation()}, Initiate: cfg.Self.UID < p.ID.UID,
+			p.Pairs = append(p.Pairs, rotation.WantedPair{
+				Pair: rotation.Pair{Own: own, Peer: k.Generation()}, Initiate: cfg.Self.UID < p.ID.UID,
 			})
 		}
 	}

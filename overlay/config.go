@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 )
 
 // Config is what Compute has to know of this node.
@@ -41,28 +42,14 @@ type Peer struct {
 	// Withdrawn are keys that its statement lists no more, and that lanes may be with
 	// besides, of another parity than Keys.
 	Withdrawn []keymgr.PeerKey
-	// Combinations are the pairs of keys that lanes are wanted for.
-	Combinations []Combination
-	Active       Slot         // which of them carries traffic
-	Endpoint     netip.Addr   // where its lanes are reached
-	Addresses    []netip.Addr // its own, as the cluster knows them
-	PodCIDRs     []netip.Prefix
-}
-
-// Slot is a combination of key generations. The zero value, and one that is not
-// among a peer's Combinations, stand for the first of them.
-type Slot struct {
-	Own, Peer uint64
-}
-
-// Combination is a slot that a lane is wanted for.
-type Combination struct {
-	Slot
-	// Preshared says that the lane must have a preshared key.
-	Preshared bool
-	// Initiate says that this node, and not the peer, starts the handshakes. Exactly
-	// one of the two must: initiations that cross destroy each other and cost 5 s.
-	Initiate bool
+	// Pairs are the pairs of key generations to install, most preferred first.
+	Pairs []rotation.WantedPair
+	// Active is the pair that carries traffic. If it is none of Pairs, the first of them
+	// does.
+	Active    rotation.Pair
+	Endpoint  netip.Addr   // where its lanes are reached
+	Addresses []netip.Addr // its own, as the cluster knows them
+	PodCIDRs  []netip.Prefix
 }
 
 // normalize checks the configuration and returns it with its defaults, in order.

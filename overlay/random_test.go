@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay/overlaytest"
 )
 
@@ -37,14 +38,14 @@ func randomCluster(t *testing.T, rng *rand.Rand, keys map[string][]keymgr.PeerKe
 	for range rng.IntN(8) {
 		n := 1 + rng.IntN(6)
 		p := Peer{ID: keymgr.NodeID{Name: fmt.Sprintf("n%d", n), UID: fmt.Sprintf("u%d", rng.IntN(6))}}
-		p.Active = Slot{Own: rng.Uint64N(4), Peer: rng.Uint64N(4)}
+		p.Active = rotation.Pair{Own: rng.Uint64N(4), Peer: rng.Uint64N(4)}
 		if rng.IntN(4) > 0 {
 			p.Keys = keys[fmt.Sprint(p.ID)]
 			combine(cfg, &p)
-			rng.Shuffle(len(p.Combinations), func(i, j int) {
-				p.Combinations[i], p.Combinations[j] = p.Combinations[j], p.Combinations[i]
+			rng.Shuffle(len(p.Pairs), func(i, j int) {
+				p.Pairs[i], p.Pairs[j] = p.Pairs[j], p.Pairs[i]
 			})
-			p.Combinations = p.Combinations[:rng.IntN(len(p.Combinations)+1)]
+			p.Pairs = p.Pairs[:rng.IntN(len(p.Pairs)+1)]
 		}
 		if rng.IntN(8) > 0 {
 			p.Endpoint = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
@@ -287,7 +288,7 @@ func crowd(b *testing.B, ca *overlaytest.Authority, kind Kind) []Peer {
 			PodCIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, hi, lo, 0}), 24)},
 		}
 		if kind == WireGuard {
-			p.Combinations = []Combination{{Slot: Slot{Own: 1, Peer: 2}, Preshared: true}}
+			p.Pairs = []rotation.WantedPair{{Pair: rotation.Pair{Own: 1, Peer: 2}, Preshared: true}}
 			p.Keys = ca.Verify(b, overlaytest.Key{ID: p.ID, Generation: 2, Public: overlaytest.PublicKey(b, p.ID.Name), BasePort: DefaultBasePort})
 		}
 		peers = append(peers, p)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay/overlaytest"
 )
 
@@ -28,9 +29,9 @@ func TestWithdrawnKeyThatAnotherClaims(t *testing.T) {
 			Endpoint: netip.MustParseAddr("192.0.2." + last), PodCIDRs: prefixes("10.0." + last + ".0/24"),
 		}
 		for _, k := range slices.Concat(withdrawn, keys) {
-			p.Combinations = append(p.Combinations, Combination{Slot: Slot{Own: 1, Peer: k.Generation()}})
+			p.Pairs = append(p.Pairs, rotation.WantedPair{Pair: rotation.Pair{Own: 1, Peer: k.Generation()}})
 		}
-		p.Active = p.Combinations[0].Slot
+		p.Active = p.Pairs[0].Pair
 		return p
 	}
 	cfg := Config{
@@ -89,7 +90,7 @@ func TestKeyWithdrawnByTwo(t *testing.T) {
 	for _, name := range []string{"b", "a"} {
 		id := keymgr.NodeID{Name: name, UID: "uid-" + name}
 		peers = append(peers, Peer{
-			ID: id, Keys: verify(id, 2, name), Withdrawn: verify(id, 1, "shared"), Combinations: []Combination{{Slot: Slot{1, 2}}},
+			ID: id, Keys: verify(id, 2, name), Withdrawn: verify(id, 1, "shared"), Pairs: []rotation.WantedPair{{Pair: rotation.Pair{Own: 1, Peer: 2}}},
 			Endpoint: netip.MustParseAddr(map[string]string{"a": "192.0.2.2", "b": "192.0.2.3"}[name]),
 		})
 	}

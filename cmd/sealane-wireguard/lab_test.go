@@ -25,6 +25,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/hostnet"
 	"github.com/sealane/sealane/overlay/overlaytest"
@@ -212,8 +213,8 @@ func (n *node) plan(peers ...*node) overlay.Plan {
 		}
 		ps = append(ps, overlay.Peer{
 			ID: p.id, Keys: []keymgr.PeerKey{p.key}, Endpoint: p.address[0], Addresses: p.address, PodCIDRs: n.lab.podCIDRs(p.n),
-			Combinations: []overlay.Combination{{
-				Slot: overlay.Slot{Own: n.key.Generation(), Peer: p.key.Generation()}, Initiate: n.n < p.n,
+			Pairs: []rotation.WantedPair{{
+				Pair: rotation.Pair{Own: n.key.Generation(), Peer: p.key.Generation()}, Initiate: n.n < p.n,
 			}},
 		})
 	}

@@ -24,7 +24,7 @@ func overlayPeers(all []trust.Result, self kube.Node, d rotation.Decision) []ove
 			Addresses: j.Node.Addresses, PodCIDRs: j.Node.PodCIDRs,
 		}
 		if pair, ok := d.Peers[j.Node.UID]; ok {
-			p.Combinations, p.Active = rotate.Combinations(pair), overlay.Slot(pair.Active)
+			p.Pairs, p.Active = pair.Install, pair.Active
 		}
 		from := j.Node.Addresses
 		if len(p.Keys) > 0 {

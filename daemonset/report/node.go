@@ -151,7 +151,7 @@ func (r *Reporter) lanes(n *status.Node, v *network.View) {
 // livePaths are the lanes in the kernel, and which of them carry traffic.
 type livePaths struct {
 	index  rotate.Paths
-	active map[string]rotation.Pair // by peer's UID
+	active map[string]rotation.PeerDecision // by peer's UID
 }
 
 func (r *Reporter) livePaths(states []overlay.TunnelState) livePaths {
@@ -170,9 +170,9 @@ func (r *Reporter) livePaths(states []overlay.TunnelState) livePaths {
 func (l livePaths) of(p keymgr.Peer) (keymgr.PeerKey, *overlay.PeerState) {
 	k := p.Keys[len(p.Keys)-1]
 	slot := l.active[p.ID.UID].Active
-	for _, candidate := range rotate.AllKeys(p) {
+	for _, candidate := range p.AllKeys() {
 		for _, s := range l.index[candidate.Key()] {
-			if slot == (rotation.Slot{Own: s.Own, Peer: candidate.Generation()}) {
+			if slot == (rotation.Pair{Own: s.Own, Peer: candidate.Generation()}) {
 				return candidate, &s.Peer
 			}
 		}

@@ -57,7 +57,7 @@ type report struct {
 	Keys     []rotation.Key
 	Waiting  []string
 	Overdue  bool
-	Active   map[string]rotation.Slot // live ones only
+	Active   map[string]rotation.Pair // live ones only
 	Fallback []string
 	Pairings []status.Pairing
 	Error    string
@@ -304,7 +304,7 @@ func (d *daemon) follow(ctx context.Context, peers []Peer, decided rotation.Deci
 	for _, p := range peers {
 		pair := decided.Peers[p.ID.UID]
 		others = append(others, overlay.Peer{
-			ID: p.ID, Keys: p.Peer.Keys, Withdrawn: p.Peer.Withdrawn, Combinations: Combinations(pair), Active: overlay.Slot(pair.Active),
+			ID: p.ID, Keys: p.Peer.Keys, Withdrawn: p.Peer.Withdrawn, Pairs: pair.Install, Active: pair.Active,
 			Endpoint: p.Addr, Addresses: p.Endpoints, PodCIDRs: p.PodCIDRs,
 		})
 	}
@@ -367,7 +367,7 @@ func (d *daemon) report(err error) {
 	r.Pairings = d.rotator.Pairings()
 	r.Keys = d.rotator.own(keymgr.Signed{}).Keys
 	if s := d.rotator.Shown(); s != nil {
-		r.State, r.Waiting, r.Overdue, r.Active = s.Decision.State, s.Decision.Waiting, s.Decision.Overdue, map[string]rotation.Slot{}
+		r.State, r.Waiting, r.Overdue, r.Active = s.Decision.State, s.Decision.Waiting, s.Decision.Overdue, map[string]rotation.Pair{}
 		for uid, p := range s.Decision.Peers {
 			if p.Live {
 				r.Active[uid] = p.Active

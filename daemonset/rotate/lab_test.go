@@ -317,7 +317,7 @@ func (l *lab) settled(marks map[*labNode]uint64) {
 				return false
 			}
 			for _, o := range l.nodes {
-				if o != n && r.Active[o.live.ID.UID] != (rotation.Slot{Own: r.newest().Generation, Peer: o.shown().newest().Generation}) {
+				if o != n && r.Active[o.live.ID.UID] != (rotation.Pair{Own: r.newest().Generation, Peer: o.shown().newest().Generation}) {
 					return false
 				}
 			}

@@ -177,7 +177,7 @@ func during(t *testing.T, p *os.Process, happen func()) {
 func (n *labNode) rotatesUnheard(t *testing.T, others ...*labNode) {
 	t.Helper()
 	uid := n.live.ID.UID
-	before, failed := map[*labNode]rotation.Slot{}, map[*labNode]uint64{}
+	before, failed := map[*labNode]rotation.Pair{}, map[*labNode]uint64{}
 	for _, o := range others {
 		before[o], failed[o] = o.shown().Active[uid], o.pairings(roleClient, "unreachable", "handshake")
 	}

@@ -125,14 +125,14 @@ func (p *pairings) meet(partners map[string]partner) {
 }
 
 // with returns what was agreed on with the owner of keys, by slot.
-func (p *pairings) with(own []identity.WGKey, theirs []keymgr.PeerKey) map[rotation.Slot]rotation.Pairing {
+func (p *pairings) with(own []identity.WGKey, theirs []keymgr.PeerKey) map[rotation.Pair]rotation.Pairing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := map[rotation.Slot]rotation.Pairing{}
+	out := map[rotation.Pair]rotation.Pairing{}
 	for _, x := range own {
 		for _, y := range theirs {
 			if a, ok := p.agreed[ends{x.Public, y.Key()}]; ok {
-				out[rotation.Slot{Own: x.Generation, Peer: y.Generation()}] = a.Pairing
+				out[rotation.Pair{Own: x.Generation, Peer: y.Generation()}] = a.Pairing
 			}
 		}
 	}
@@ -240,7 +240,7 @@ func (p *pairings) await(ctx context.Context, version uint64) error {
 }
 
 // ask begins an exchange with a peer, which ends with a result.
-func (p *pairings) ask(ctx context.Context, uid string, slot rotation.Slot) {
+func (p *pairings) ask(ctx context.Context, uid string, slot rotation.Pair) {
 	p.mu.Lock()
 	o := p.partners[uid]
 	p.asking[uid] = true
@@ -266,7 +266,7 @@ func (p *pairings) ask(ctx context.Context, uid string, slot rotation.Slot) {
 	}()
 }
 
-func (p *pairings) subject(o partner, slot rotation.Slot) (pairing.Subject, bool) {
+func (p *pairings) subject(o partner, slot rotation.Pair) (pairing.Subject, bool) {
 	s := pairing.Subject{Peer: o.id}
 	for _, k := range p.keys() {
 		if k.Generation == slot.Own {

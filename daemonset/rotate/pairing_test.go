@@ -173,7 +173,7 @@ func TestKeysOfNoLaneAreForgotten(t *testing.T) {
 	if _, _, err := s.take(s.subject(), keymgr.PresharedKey{1}); err != nil {
 		t.Fatal(err)
 	}
-	slot := rotation.Slot{Own: s.own.Generation, Peer: 20}
+	slot := rotation.Pair{Own: s.own.Generation, Peer: 20}
 	s.know(s.peer)
 	if got := s.with([]identity.WGKey{s.own}, s.peer.keys); len(got) != 1 || got[slot].At.IsZero() || got[slot].Client {
 		t.Errorf("known: %v, want %v as server", got, slot)

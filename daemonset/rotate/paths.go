@@ -12,9 +12,6 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
-// AllKeys are those of a peer that lanes may be with.
-func AllKeys(p keymgr.Peer) []keymgr.PeerKey { return slices.Concat(p.Keys, p.Withdrawn) }
-
 // Paths finds what the kernel shows of a peer's key.
 type Paths map[keymgr.PublicKey][]Path
 
@@ -43,19 +40,10 @@ func (x Paths) paths(k keymgr.PeerKey) []rotation.Path {
 	var out []rotation.Path
 	for _, s := range x[k.Key()] {
 		out = append(out, rotation.Path{
-			Slot:      rotation.Slot{Own: s.Own, Peer: k.Generation()},
+			Pair:      rotation.Pair{Own: s.Own, Peer: k.Generation()},
 			Handshake: s.Peer.LastHandshake, Received: s.Peer.Received, Sent: s.Peer.Sent,
 			Preshared: s.Peer.Preshared, Initiates: s.Peer.Initiates,
 		})
-	}
-	return out
-}
-
-// Combinations gives a decision on a peer to the plan.
-func Combinations(p rotation.Pair) []overlay.Combination {
-	var out []overlay.Combination
-	for _, c := range p.Install {
-		out = append(out, overlay.Combination{Slot: overlay.Slot(c.Slot), Preshared: c.Preshared, Initiate: c.Initiate})
 	}
 	return out
 }

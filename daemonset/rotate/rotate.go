@@ -179,7 +179,7 @@ func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelSta
 			partners[p.ID.UID] = r.partner(p)
 		}
 	}
-	wanted := map[string]rotation.Slot{}
+	wanted := map[string]rotation.Pair{}
 	for {
 		d := r.step(lanes, wanted)
 		switch {
@@ -202,7 +202,7 @@ func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelSta
 		r.note(d, "")
 		for uid, pair := range d.Peers {
 			p := partners[uid]
-			p.first = pair.First
+			p.first = pair.Initiator
 			partners[uid] = p
 		}
 		r.pairs.meet(partners)
@@ -215,7 +215,7 @@ func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelSta
 // last decision, and begins the exchanges that are due. It reports whether a pass is
 // needed, and otherwise how long nothing is expected to happen.
 func (r *Rotator) Poll(ctx context.Context, lanes []overlay.TunnelState) (changed bool, next time.Duration) {
-	asked := map[string]rotation.Slot{}
+	asked := map[string]rotation.Pair{}
 	d := r.step(lanes, asked)
 	r.ask(ctx, asked)
 	if d.Create != "" || d.Remove != 0 || !sameDecision(d, r.last) {
@@ -225,7 +225,7 @@ func (r *Rotator) Poll(ctx context.Context, lanes []overlay.TunnelState) (change
 	return false, d.Next
 }
 
-func (r *Rotator) step(lanes []overlay.TunnelState, asked map[string]rotation.Slot) rotation.Decision {
+func (r *Rotator) step(lanes []overlay.TunnelState, asked map[string]rotation.Pair) rotation.Decision {
 	d := r.machine.Step(r.input(lanes))
 	for uid, p := range d.Peers {
 		if p.Exchange != nil {
@@ -235,7 +235,7 @@ func (r *Rotator) step(lanes []overlay.TunnelState, asked map[string]rotation.Sl
 	return d
 }
 
-func (r *Rotator) ask(ctx context.Context, asked map[string]rotation.Slot) {
+func (r *Rotator) ask(ctx context.Context, asked map[string]rotation.Pair) {
 	for uid, slot := range asked {
 		r.pairs.ask(ctx, uid, slot)
 	}
@@ -243,7 +243,7 @@ func (r *Rotator) ask(ctx context.Context, asked map[string]rotation.Slot) {
 
 // sameDecision compares what is done, not what is waited for.
 func sameDecision(a, b rotation.Decision) bool {
-	act := func(p, q rotation.Pair) bool {
+	act := func(p, q rotation.PeerDecision) bool {
 		return p.Active == q.Active && slices.Equal(p.Install, q.Install)
 	}
 	return a.State == b.State && slices.Equal(a.Publish, b.Publish) && slices.Equal(a.Revoke, b.Revoke) && maps.EqualFunc(a.Peers, b.Peers, act)
@@ -275,14 +275,14 @@ func (r *Rotator) input(lanes []overlay.TunnelState) rotation.Input {
 		if len(peer.Keys) == 0 {
 			continue
 		}
-		p := rotation.Peer{UID: peer.ID.UID, Secrecy: r.secrecy(peer.Peer), Paired: r.pairs.with(own, AllKeys(peer.Peer))}
+		p := rotation.Peer{UID: peer.ID.UID, Secrecy: r.secrecy(peer.Peer), Paired: r.pairs.with(own, peer.Peer.AllKeys())}
 		for _, k := range peer.Keys {
 			p.Keys = append(p.Keys, rotation.Key{Generation: k.Generation(), Since: k.Since()})
 		}
 		for _, k := range peer.Withdrawn {
 			p.Keys = append(p.Keys, rotation.Key{Generation: k.Generation(), Since: k.Since(), Withdrawn: true})
 		}
-		for _, k := range AllKeys(peer.Peer) {
+		for _, k := range peer.Peer.AllKeys() {
 			p.Paths = append(p.Paths, index.paths(k)...)
 		}
 		in.Peers = append(in.Peers, p)
@@ -332,6 +332,6 @@ func (r *Rotator) secrecy(p keymgr.Peer) rotation.Secrecy {
 
 func (r *Rotator) partner(p Peer) partner {
 	return partner{
-		id: p.ID, keys: AllKeys(p.Peer), secrecy: r.secrecy(p.Peer), addr: netip.AddrPortFrom(p.Addr, p.PSKPort),
+		id: p.ID, keys: p.Peer.AllKeys(), secrecy: r.secrecy(p.Peer), addr: netip.AddrPortFrom(p.Addr, p.PSKPort),
 	}
 }

@@ -120,8 +120,8 @@ func (m *member) lane(own identity.WGKey, theirs keymgr.PublicKey, at time.Time)
 	}}}
 }
 
-func (m *member) slot(o *member) rotation.Slot {
-	return rotation.Slot{Own: m.newest().Generation, Peer: o.newest().Generation}
+func (m *member) slot(o *member) rotation.Pair {
+	return rotation.Pair{Own: m.newest().Generation, Peer: o.newest().Generation}
 }
 
 func TestKeysAreMadeAndRemoved(t *testing.T) {
@@ -182,7 +182,7 @@ func TestGlanceSeesTheKernel(t *testing.T) {
 	a.sign()
 	second := a.newest()
 	a.lanes = append(a.lanes, a.lane(second, theirs, time.Time{}))
-	old := rotation.Slot{Own: first.Generation, Peer: b.newest().Generation}
+	old := rotation.Pair{Own: first.Generation, Peer: b.newest().Generation}
 	if d := a.decide(); d.State != rotation.Published || d.Peers[b.Live.ID.UID].Active != old {
 		t.Fatalf("%s, active %v; want the old lane to go on", d.State, d.Peers[b.Live.ID.UID].Active)
 	}
@@ -258,7 +258,7 @@ func (m *member) pairings(role, result string) uint64 {
 func TestExchangeBetweenTwoNodes(t *testing.T) {
 	a, b := couple(t, keymgr.PSKRequired)
 	b.serve()
-	if d := b.decide(); !a.decide().Peers[b.Live.ID.UID].First || d.Peers[a.Live.ID.UID].First {
+	if d := b.decide(); !a.decide().Peers[b.Live.ID.UID].Initiator || d.Peers[a.Live.ID.UID].Initiator {
 		t.Error("the node with the older key does not go first")
 	}
 	a.exchange()

@@ -21,12 +21,12 @@ func crowd(own []Key) Input {
 	}
 	in.Own.Announced = in.Own.Signed
 	for i := range many {
-		slot := Slot{Own: own[0].Generation, Peer: 7}
+		pair := Pair{Own: own[0].Generation, Peer: 7}
 		in.Peers = append(in.Peers, Peer{
 			UID: fmt.Sprintf("uid-of-peer-%d", i), Secrecy: Required,
 			Keys:   []Key{{Generation: 7, Since: now.Add(-time.Hour)}},
-			Paired: map[Slot]Pairing{slot: {At: now, Client: i%2 == 0}},
-			Paths:  []Path{{Slot: slot, Handshake: now, Received: 1, Sent: 1, Preshared: true, Initiates: i%2 == 0}},
+			Paired: map[Pair]Pairing{pair: {At: now, Client: i%2 == 0}},
+			Paths:  []Path{{Pair: pair, Handshake: now, Received: 1, Sent: 1, Preshared: true, Initiates: i%2 == 0}},
 		})
 	}
 	return in

@@ -12,20 +12,21 @@ import (
 // Config configures a Machine.
 type Config struct {
 	// Self is this node's UID.
-	Self  string
+	Self string
+	// Times are the waiting times; TimesFor returns good ones.
 	Times Times
-	// Spread draws a duration from [0, most) by lot; nil means math/rand.
+	// Spread returns a random duration in [0, most]; nil means math/rand.
 	Spread func(most time.Duration) time.Duration
 }
 
-// Machine remembers what a node saw in earlier steps: since when something is
-// awaited, and when something last arrived. It is not safe for concurrent use.
+// Machine remembers what a node saw in earlier steps: since when it waits for
+// something, and when something last arrived. It is not safe for concurrent use.
 type Machine struct {
 	cfg   Config
 	start time.Time // of the first step
-	peers map[string]*memory
-	// withdrawn is the only generation in this node's statement while it retires the
-	// one before, and withdrawnAt when that was first seen.
+	peers map[string]*peerState
+	// withdrawn is the only generation in this node's statement while the one before
+	// retires, and withdrawnAt is when the machine first saw that.
 	withdrawn   uint64
 	withdrawnAt time.Time
 }
@@ -35,27 +36,27 @@ func New(cfg Config) *Machine {
 	if cfg.Spread == nil {
 		cfg.Spread = func(most time.Duration) time.Duration { return time.Duration(rand.Int64N(int64(most) + 1)) }
 	}
-	return &Machine{cfg: cfg, peers: map[string]*memory{}}
+	return &Machine{cfg: cfg, peers: map[string]*peerState{}}
 }
 
 // Step decides what should be so now. The same input a moment later gives the same
-// decision, but that an exchange is asked for once.
+// decision, except that each exchange is asked for once.
 func (m *Machine) Step(in Input) Decision {
 	if m.start.IsZero() {
 		m.start = in.Now
 	}
 	m.forget(in.Peers)
-	d := Decision{Peers: make(map[string]Pair, len(in.Peers)), Next: idle}
+	d := Decision{Peers: make(map[string]PeerDecision, len(in.Peers)), Next: idle}
 	for _, p := range in.Peers {
-		mem := m.peers[p.UID]
-		if mem == nil {
-			mem = newMemory()
-			m.peers[p.UID] = mem
+		state := m.peers[p.UID]
+		if state == nil {
+			state = newPeerState()
+			m.peers[p.UID] = state
 		}
-		mem.observe(in.Now, p.Paths)
-		pair := m.pair(in, p, mem)
+		state.observe(in.Now, p.Paths)
+		pair := m.decidePeer(in, p, state)
 		d.Peers[p.UID] = pair
-		if !pair.Live || len(p.Keys) > 1 || mem.awaited != (Slot{}) {
+		if !pair.Live || len(p.Keys) > 1 || state.awaited != (Pair{}) {
 			d.Next = 0
 		}
 	}
@@ -66,23 +67,23 @@ func (m *Machine) Step(in Input) Decision {
 	return d
 }
 
-// Exchanged tells how the exchange went that a decision asked for. What it agreed
-// on is in the next Input.
+// Exchanged reports how an exchange ended that a decision asked for. The key that it
+// agreed on belongs into the next Input.
 func (m *Machine) Exchanged(uid string, ok bool, now time.Time) {
-	mem := m.peers[uid]
-	if mem == nil {
+	state := m.peers[uid]
+	if state == nil {
 		return
 	}
-	mem.exchanging = false
-	wait := min(retryLeast<<min(mem.failures, 10), retryMost)
-	mem.failures++
+	state.exchanging = false
+	wait := min(retryLeast<<min(state.failures, 10), retryMost)
+	state.failures++
 	if ok {
-		mem.failures, mem.lot, wait = 0, 0, retryMost
+		state.failures, state.ageJitter, wait = 0, 0, retryMost
 	}
-	mem.retry = now.Add(wait/2 + m.cfg.Spread(wait/2))
+	state.retry = now.Add(wait/2 + m.cfg.Spread(wait/2))
 }
 
-// forget drops what was remembered of peers that are gone.
+// forget drops the states of peers that are gone.
 func (m *Machine) forget(peers []Peer) {
 	if len(m.peers) == 0 {
 		return
@@ -98,37 +99,38 @@ func (m *Machine) forget(peers []Peer) {
 	}
 }
 
-// memory is what is remembered of one peer.
-type memory struct {
-	paths map[Slot]*trace
-	// lost are slots whose device went away with a session that the peer still has:
-	// this node calls, whoever's part it is.
-	lost map[Slot]bool
-	// heard is when the peer was last heard of, by any path.
+// peerState is what the machine remembers of one peer.
+type peerState struct {
+	paths map[Pair]*pathStats
+	// lost holds the pairs whose device went away with a session that the peer still
+	// has: this node starts a handshake even if it is not the initiator.
+	lost map[Pair]bool
+	// heard is when anything last arrived from the peer, on any path.
 	heard time.Time
-	// withdrawn is when a key of the peer's was first seen to be withdrawn.
+	// withdrawn is when the machine first saw that the peer had withdrawn a key, by
+	// generation.
 	withdrawn map[uint64]time.Time
-	// active is what was answered last.
-	active Slot
-	// awaited is the slot whose preshared key is missing, since when, and the part
-	// that lot has in the wait.
-	awaited Slot
+	// active is the active pair of the last decision.
+	active Pair
+	// awaited is the pair whose preshared key is missing, since is since when, and jitter
+	// is the random part of the wait.
+	awaited Pair
 	since   time.Time
 	jitter  time.Duration
-	// exchanging is set from asking for an exchange to its end.
+	// exchanging is set from the request of an exchange to its end.
 	exchanging bool
-	asked      Slot // by the newest exchange
+	asked      Pair // of the newest exchange
 	failures   int
-	retry      time.Time     // not before, for the same slot
-	lot        time.Duration // the part that lot has in the age of the next preshared key
+	retry      time.Time     // when to try the same pair again
+	ageJitter  time.Duration // random part of the age of the next preshared key; 0: not drawn yet
 }
 
-func newMemory() *memory {
-	return &memory{paths: map[Slot]*trace{}, lost: map[Slot]bool{}, withdrawn: map[uint64]time.Time{}}
+func newPeerState() *peerState {
+	return &peerState{paths: map[Pair]*pathStats{}, lost: map[Pair]bool{}, withdrawn: map[uint64]time.Time{}}
 }
 
-// withdraw notes which keys the peer has withdrawn, and forgets those that are gone.
-func (m *memory) withdraw(now time.Time, keys []Key) {
+// withdraw records which keys the peer has withdrawn, and forgets those that are gone.
+func (m *peerState) withdraw(now time.Time, keys []Key) {
 	for _, k := range keys {
 		if _, noted := m.withdrawn[k.Generation]; k.Withdrawn && !noted {
 			m.withdrawn[k.Generation] = now
@@ -141,43 +143,43 @@ func (m *memory) withdraw(now time.Time, keys []Key) {
 	}
 }
 
-// trace is the traffic of one slot, as far as it was seen.
-type trace struct {
-	first    time.Time // when the slot was first seen
+// pathStats is what the machine saw of the traffic of one pair.
+type pathStats struct {
+	first    time.Time // when the pair was first seen
 	received uint64
 	arrived  time.Time // when received last changed; zero if it never did
-	// sent is the counter when something last arrived, and unanswered when more than
-	// keepalives, which nobody answers, was first seen to have been sent since.
+	// sent is the counter when something last arrived. unanswered is when the machine
+	// first saw that more than keepalives, which need no answer, was sent since.
 	sent       uint64
 	unanswered time.Time
-	// resting is until when the slot is not used, for it fell silent.
-	resting time.Time
-	seen    bool // in this step
-	live    bool // it had a session
+	// suspendedUntil is until when the pair is not used because it fell silent.
+	suspendedUntil time.Time
+	seen           bool // in this step
+	live           bool // it had a session
 }
 
-func (m *memory) observe(now time.Time, paths []Path) {
+func (m *peerState) observe(now time.Time, paths []Path) {
 	for _, p := range paths {
-		t := m.paths[p.Slot]
-		if t == nil || p.Received < t.received || p.Sent < t.sent { // new, or made anew
-			m.lost[p.Slot] = m.lost[p.Slot] || t != nil && t.live
-			t = &trace{first: now, received: p.Received, sent: p.Sent}
-			m.paths[p.Slot] = t
+		t := m.paths[p.Pair]
+		if t == nil || p.Received < t.received || p.Sent < t.sent { // new, or created again
+			m.lost[p.Pair] = m.lost[p.Pair] || t != nil && t.live
+			t = &pathStats{first: now, received: p.Received, sent: p.Sent}
+			m.paths[p.Pair] = t
 		}
 		t.seen, t.live = true, !p.Handshake.IsZero()
 		t.note(now, p)
 		m.heard = latest(m.heard, t.arrived, p.Handshake)
 	}
-	for slot, t := range m.paths {
+	for pair, t := range m.paths {
 		if !t.seen {
-			m.lost[slot] = t.live
-			delete(m.paths, slot)
+			m.lost[pair] = t.live
+			delete(m.paths, pair)
 		}
 		t.seen = false
 	}
 }
 
-func (t *trace) note(now time.Time, p Path) {
+func (t *pathStats) note(now time.Time, p Path) {
 	switch {
 	case p.Received != t.received:
 		t.received, t.arrived, t.sent, t.unanswered = p.Received, now, p.Sent, time.Time{}
@@ -186,10 +188,10 @@ func (t *trace) note(now time.Time, p Path) {
 	}
 }
 
-// keepalives is how many bytes of keepalives may be sent in a time, at the most.
+// keepalives returns how many bytes of keepalives are sent in a time at most.
 func keepalives(d time.Duration) uint64 { return keepaliveSize * (2 + uint64(d/keepaliveTimeout)) }
 
-// silent tells whether the slot has been sent to for long without an answer.
-func (t *trace) silent(now time.Time) bool {
+// silent reports whether this node has sent on the pair for long without an answer.
+func (t *pathStats) silent(now time.Time) bool {
 	return !t.unanswered.IsZero() && now.Sub(t.unanswered) >= silence
 }

@@ -100,7 +100,7 @@ func (p *play) event() {
 	case roll < 999 && roll >= 998: // the machine is too busy to send anything
 		n.mute = w.now.Add(time.Duration(w.rnd.IntN(60)) * time.Second)
 	case roll < 998: // WireGuard in user space dies, and the daemon does not
-		n.links, n.devices = map[string]map[Slot]*link{}, 0
+		n.links, n.devices = map[string]map[Pair]*link{}, 0
 		p.excuse(n)
 	}
 	p.check()
@@ -201,12 +201,12 @@ func torn(n, o *node) bool {
 // device, and none without a preshared key.
 func (p *play) verified(n *node) {
 	for uid, links := range n.links {
-		devices := map[Slot]bool{}
+		devices := map[Pair]bool{}
 		for s, l := range links {
 			if l.psk == 0 {
 				p.t.Fatalf("seed %d, event %d: %s has %s on %v without a preshared key", p.seed, p.count, n.uid, uid, s)
 			}
-			device := Slot{Own: s.Own % 2, Peer: s.Peer % 2}
+			device := Pair{Own: s.Own % 2, Peer: s.Peer % 2}
 			if devices[device] {
 				p.t.Fatalf("seed %d, event %d: %s has two keys of %s on device %v", p.seed, p.count, n.uid, uid, device)
 			}
@@ -264,7 +264,7 @@ func (p *play) arrived(n *node) {
 		if o == n {
 			continue
 		}
-		want := Slot{Own: n.disk.keys[0].Generation, Peer: o.disk.keys[len(o.disk.keys)-1].Generation}
+		want := Pair{Own: n.disk.keys[0].Generation, Peer: o.disk.keys[len(o.disk.keys)-1].Generation}
 		if n.active[o.uid] != want || !p.reaches(n, o) || len(n.links[o.uid]) != 1 {
 			p.t.Fatalf("seed %d: %s after a calm: %s", p.seed, n.uid, p.describe(n, o))
 		}

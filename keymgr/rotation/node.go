@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// node decides on this node's own keys, once the peers are decided on.
+// node decides on this node's own keys, after the decisions on the peers.
 func (m *Machine) node(in Input, d *Decision) {
 	d.State = Steady
 	keys := in.Own.Keys
@@ -47,7 +47,7 @@ func (m *Machine) node(in Input, d *Decision) {
 	}
 }
 
-// due says why the only key should be followed by another now.
+// due returns why to replace the only key now; "" means that it stays.
 func (m *Machine) due(in Input, k Key) Reason {
 	switch {
 	case in.compromised(k):
@@ -64,39 +64,38 @@ func (m *Machine) due(in Input, k Key) Reason {
 	return ""
 }
 
-// compromised tells whether somebody else may have an own key.
+// compromised reports whether somebody else may have a key of this node.
 func (in Input) compromised(k Key) bool {
 	return !in.Compromised.IsZero() && !k.Since.After(in.Compromised) && !sameSecond(k.Compromised, in.Compromised)
 }
 
-// sameSecond compares requests as finely as they are kept with keys.
+// sameSecond compares times of requests, which are stored with keys in whole seconds.
 func sameSecond(a, b time.Time) bool { return a.Unix() == b.Unix() }
 
-// dueAt is at 70–90 % of the period, by a lot that a restart does not draw again.
+// dueAt returns when to replace a key: at 70–90 % of the period, the same after a restart.
 func (m *Machine) dueAt(k Key) time.Time {
 	if m.cfg.Times.Period == 0 {
 		return k.Since.Add(1<<63 - 1)
 	}
-	share := 0.7 + 0.2*m.lot("", k.Generation)
+	share := 0.7 + 0.2*m.draw("", k.Generation)
 	return k.Since.Add(time.Duration(share * float64(m.cfg.Times.Period)))
 }
 
-// dueAfterBoot is when a key from before a boot is replaced, by a lot that a restart
-// does not draw again. Where the power was away, everybody's key is from before.
+// dueAfterBoot returns when to replace a key from before a boot, the same after a
+// restart. After a power failure, the keys of all nodes are from before.
 func (m *Machine) dueAfterBoot(boot time.Time, k Key) time.Time {
-	return boot.Add(time.Duration(m.lot("boot", k.Generation) * float64(m.cfg.Times.AfterBoot)))
+	return boot.Add(time.Duration(m.draw("boot", k.Generation) * float64(m.cfg.Times.AfterBoot)))
 }
 
-// lot is a number from [0, 1) that follows from node and key, another one for each
-// purpose.
-func (m *Machine) lot(purpose string, generation uint64) float64 {
+// draw returns a number in [0, 1) that follows from node, key and purpose.
+func (m *Machine) draw(purpose string, generation uint64) float64 {
 	h := fnv.New32a()
 	h.Write([]byte(m.cfg.Self))
 	h.Write(binary.BigEndian.AppendUint64([]byte(purpose), generation))
 	return float64(h.Sum32()) / (1 << 32)
 }
 
-// prove waits in Published until the old key can be withdrawn.
+// prove stays in Published until the old key can be withdrawn.
 func (m *Machine) prove(in Input, d *Decision, old, newest Key) {
 	d.State, d.Publish = Published, []uint64{old.Generation, newest.Generation}
 	if !slices.Equal(in.Own.Announced, d.Publish) {
@@ -108,15 +107,15 @@ func (m *Machine) prove(in Input, d *Decision, old, newest Key) {
 	} else if len(d.Waiting) > 0 {
 		return
 	}
-	// A daemon that has just started has seen nobody yet.
+	// A daemon that has just started has not seen any traffic yet.
 	if in.Now.Sub(m.start) < m.cfg.Times.Quiet {
 		return
 	}
 	d.State, d.Publish = Retiring, []uint64{newest.Generation}
 }
 
-// retire removes the old key when the news of its withdrawal has spread; at once
-// if others may have it.
+// retire removes the old key when its withdrawal has spread, or at once if somebody else
+// may have it.
 func (m *Machine) retire(in Input, d *Decision, old, newest Key) {
 	d.State, d.Publish = Retiring, []uint64{newest.Generation}
 	wait := m.cfg.Times.Propagation
@@ -129,8 +128,8 @@ func (m *Machine) retire(in Input, d *Decision, old, newest Key) {
 	if m.withdrawn != newest.Generation {
 		m.withdrawn, m.withdrawnAt = newest.Generation, in.Now
 	}
-	// Who came back meanwhile may have found the old key first, and each end leaves
-	// it by itself.
+	// A peer that came back meanwhile may have found the old key first, and each node
+	// leaves it by itself.
 	if d.Revoke == nil {
 		d.Waiting = m.holding(in, d.Peers, old, newest)
 	}
@@ -142,16 +141,16 @@ func (m *Machine) retire(in Input, d *Decision, old, newest Key) {
 	}
 }
 
-// holding lists the peers that are alive and between which and this node the old key
-// is still in use: one end has not proved the newest, or has not left the old one.
-func (m *Machine) holding(in Input, pairs map[string]Pair, old, newest Key) (uids []string) {
-	isOld := func(s Slot) bool { return s.Own == old.Generation }
-	isNew := func(s Slot) bool { return s.Own == newest.Generation }
+// holding returns the UIDs of the peers that are alive and with which the old key is
+// still in use: one of the two nodes has not proved the newest key or left the old one.
+func (m *Machine) holding(in Input, pairs map[string]PeerDecision, old, newest Key) (uids []string) {
+	isOld := func(s Pair) bool { return s.Own == old.Generation }
+	isNew := func(s Pair) bool { return s.Own == newest.Generation }
 	for _, p := range in.Peers {
-		mem := m.peers[p.UID]
+		state := m.peers[p.UID]
 		left := isNew(pairs[p.UID].Active) && proven(p.Paths, newest.Generation) &&
-			mem.left(in.Now, m.cfg.Times.Quiet, isOld, isNew)
-		if in.Now.Sub(mem.heard) < sessionEnd && !left {
+			state.left(in.Now, m.cfg.Times.Quiet, isOld, isNew)
+		if in.Now.Sub(state.heard) < sessionEnd && !left {
 			uids = append(uids, p.UID)
 		}
 	}
@@ -162,16 +161,16 @@ func proven(paths []Path, own uint64) bool {
 	return slices.ContainsFunc(paths, func(p Path) bool { return p.Own == own && !p.Handshake.IsZero() })
 }
 
-// left tells whether the peer has left the old slots for the new ones. Silence alone
-// is no proof, for a peer may be too busy to send: something must have arrived by a
-// new one since, or the silence be long.
-func (m *memory) left(now time.Time, enough time.Duration, isOld, isNew func(Slot) bool) bool {
+// left reports whether the peer has left the old pairs for the new ones. Silence on the
+// old pairs alone proves nothing, because a peer may be too busy to send: something must
+// have arrived on a new pair since, or the silence must be long.
+func (m *peerState) left(now time.Time, enough time.Duration, isOld, isNew func(Pair) bool) bool {
 	var lastOld, lastNew time.Time
-	for slot, t := range m.paths {
+	for pair, t := range m.paths {
 		switch {
-		case isOld(slot):
+		case isOld(pair):
 			lastOld = latest(lastOld, t.first, t.arrived)
-		case isNew(slot):
+		case isNew(pair):
 			lastNew = latest(lastNew, t.arrived)
 		}
 	}

@@ -10,54 +10,52 @@ import (
 	"time"
 )
 
-// pair decides on one peer. What it needs of the past is in mem, and of that only
-// waiting times would be missed.
-func (m *Machine) pair(in Input, p Peer, mem *memory) Pair {
-	b := bond{in: in, peer: p, mem: mem, paths: map[Slot]Path{}}
+// decidePeer decides on one peer. Without its state, only waiting times would start again.
+func (m *Machine) decidePeer(in Input, p Peer, state *peerState) PeerDecision {
+	b := pairContext{in: in, peer: p, state: state, paths: map[Pair]Path{}}
 	for _, path := range p.Paths {
-		b.paths[path.Slot] = path
+		b.paths[path.Pair] = path
 	}
 	b.target = b.newest()
-	mem.withdraw(in.Now, p.Keys)
-	var d Pair
+	state.withdraw(in.Now, p.Keys)
+	var d PeerDecision
 	for _, own := range in.Own.Keys {
 		for _, theirs := range p.Keys {
-			if c, ok := m.combination(b, own, theirs); ok {
+			if c, ok := m.wanted(b, own, theirs); ok {
 				d.Install = append(d.Install, c)
 			}
 		}
 	}
 	slices.SortFunc(d.Install, b.prefer)
-	maps.DeleteFunc(mem.lost, func(s Slot, _ bool) bool {
-		return !slices.ContainsFunc(d.Install, func(c Combination) bool { return c.Slot == s })
+	maps.DeleteFunc(state.lost, func(s Pair, _ bool) bool {
+		return !slices.ContainsFunc(d.Install, func(c WantedPair) bool { return c.Pair == s })
 	})
 	b.choose(&d)
-	mem.active = d.Active
+	state.active = d.Active
 	for i, c := range d.Install {
-		d.Install[i].Initiate = c.Initiate && (c.Slot == b.target || c.Slot == d.Active) || d.Live && c.Slot == d.Active && b.rotates()
+		d.Install[i].Initiate = c.Initiate && (c.Pair == b.target || c.Pair == d.Active) || d.Live && c.Pair == d.Active && b.rotates()
 	}
-	d.First = b.target != (Slot{}) && m.designated(b)
+	d.Initiator = b.target != (Pair{}) && m.isInitiator(b)
 	if m.exchange(b) {
-		mem.exchanging, mem.asked = true, b.target
+		state.exchanging, state.asked = true, b.target
 		d.Exchange = &b.target
 	}
 	return d
 }
 
-// bond is one peer in one step.
-type bond struct {
+// pairContext is this node and one peer in one step.
+type pairContext struct {
 	in    Input
 	peer  Peer
-	mem   *memory
-	paths map[Slot]Path
-	// target is the slot that both ends are on their way to; zero as long as
-	// nothing is announced.
-	target Slot
+	state *peerState
+	paths map[Pair]Path
+	// target is the pair that both nodes move to; zero as long as nothing is announced.
+	target Pair
 }
 
-// rotates tells whether the peer waits for this node to leave its old key: what is
-// sent by the new one shows that, and be it a keepalive.
-func (b bond) rotates() bool {
+// rotates reports whether the peer waits for this node to leave the peer's old key.
+// Anything that this node sends with the new key, even a keepalive, shows that it did.
+func (b pairContext) rotates() bool {
 	listed := 0
 	for _, k := range b.peer.Keys {
 		if !k.Withdrawn {
@@ -67,21 +65,21 @@ func (b bond) rotates() bool {
 	return listed > 1
 }
 
-// prefer puts what both ends still stand by before what one of them has withdrawn,
-// and then the newer before the older.
-func (b bond) prefer(x, y Combination) int {
-	withdrawn := func(s Slot) int {
+// prefer orders pairs that neither node has withdrawn before the others, and then newer
+// before older.
+func (b pairContext) prefer(x, y WantedPair) int {
+	withdrawn := func(s Pair) int {
 		if slices.Contains(b.in.Own.Signed, s.Own) && slices.ContainsFunc(b.peer.Keys, func(k Key) bool { return k.Generation == s.Peer && !k.Withdrawn }) {
 			return 0
 		}
 		return 1
 	}
-	return cmp.Or(cmp.Compare(withdrawn(x.Slot), withdrawn(y.Slot)), cmp.Compare(y.Peer, x.Peer), cmp.Compare(y.Own, x.Own))
+	return cmp.Or(cmp.Compare(withdrawn(x.Pair), withdrawn(y.Pair)), cmp.Compare(y.Peer, x.Peer), cmp.Compare(y.Own, x.Own))
 }
 
-// newest is the newest slot that the peer can know of.
-func (b bond) newest() Slot {
-	var s Slot
+// newest returns the newest pair that the peer can know of.
+func (b pairContext) newest() Pair {
+	var s Pair
 	for _, g := range b.in.Own.Announced {
 		if slices.ContainsFunc(b.in.Own.Keys, func(k Key) bool { return k.Generation == g }) {
 			s.Own = max(s.Own, g)
@@ -93,176 +91,177 @@ func (b bond) newest() Slot {
 		}
 	}
 	if s.Own == 0 || s.Peer == 0 {
-		return Slot{}
+		return Pair{}
 	}
 	return s
 }
 
-// combination says whether a slot may be installed, and how.
-func (m *Machine) combination(b bond, own, theirs Key) (Combination, bool) {
-	c := Combination{Slot: Slot{Own: own.Generation, Peer: theirs.Generation}}
-	path, installed := b.paths[c.Slot]
-	if theirs.Withdrawn && (!installed || m.drained(b, c.Slot)) {
+// wanted returns how to install a pair, and whether it may be installed.
+func (m *Machine) wanted(b pairContext, own, theirs Key) (WantedPair, bool) {
+	c := WantedPair{Pair: Pair{Own: own.Generation, Peer: theirs.Generation}}
+	path, installed := b.paths[c.Pair]
+	if theirs.Withdrawn && (!installed || m.drained(b, c.Pair)) {
 		return c, false
 	}
-	pairing, paired := b.peer.Paired[c.Slot]
+	pairing, paired := b.peer.Paired[c.Pair]
 	c.Preshared = b.peer.Secrecy != Classic && (paired || installed && path.Preshared)
 	switch {
 	case c.Preshared:
 		c.Initiate = pairing.Client || !paired && path.Initiates
-	case !installed && b.awaits(m.cfg.Times.Patience, c.Slot), b.peer.Secrecy == Required:
+	case !installed && b.awaits(m.cfg.Times.Patience, c.Pair), b.peer.Secrecy == Required:
 		return c, false
 	default:
-		c.Initiate = m.first(own, theirs, b.peer.UID)
+		c.Initiate = m.initiator(own, theirs, b.peer.UID)
 	}
-	c.Initiate = c.Initiate || b.calls(c.Slot)
+	c.Initiate = c.Initiate || b.calls(c.Pair)
 	return c, true
 }
 
-// drained tells whether the peer has had the time to stop sending by a key that it
-// has withdrawn, and has done so, and this node does not send by it either.
-func (m *Machine) drained(b bond, s Slot) bool {
-	isOld := func(x Slot) bool { return x.Peer == s.Peer }
-	isNew := func(x Slot) bool { return x.Peer != s.Peer }
-	return s != b.mem.active && b.in.Now.Sub(b.mem.withdrawn[s.Peer]) >= m.cfg.Times.Propagation &&
-		b.mem.left(b.in.Now, m.cfg.Times.Quiet, isOld, isNew)
+// drained reports whether neither node uses a pair any more whose key the peer has
+// withdrawn: this node does not send on it, and the peer has had time to stop and did.
+func (m *Machine) drained(b pairContext, s Pair) bool {
+	isOld := func(x Pair) bool { return x.Peer == s.Peer }
+	isNew := func(x Pair) bool { return x.Peer != s.Peer }
+	return s != b.state.active && b.in.Now.Sub(b.state.withdrawn[s.Peer]) >= m.cfg.Times.Propagation &&
+		b.state.left(b.in.Now, m.cfg.Times.Quiet, isOld, isNew)
 }
 
-// calls tells whether this node starts a handshake, whoever's part it is: the
-// session was lost, or does not come.
-func (b bond) calls(s Slot) bool {
+// calls reports whether this node starts a handshake even if it is not the initiator,
+// because the session was lost or does not come up.
+func (b pairContext) calls(s Pair) bool {
 	path, installed := b.paths[s]
 	if !path.Handshake.IsZero() {
-		delete(b.mem.lost, s)
+		delete(b.state.lost, s)
 		return false
 	}
-	return b.mem.lost[s] || installed && b.in.Now.Sub(b.mem.paths[s].first) >= stepIn
+	return b.state.lost[s] || installed && b.in.Now.Sub(b.state.paths[s].first) >= takeover
 }
 
-// awaits tells whether a preferred preshared key has not been awaited long enough.
-func (b bond) awaits(patience time.Duration, s Slot) bool {
-	return b.peer.Secrecy == Preferred && (b.mem.awaited != s || b.in.Now.Sub(b.mem.since) < patience)
+// awaits reports whether to wait longer for a preferred preshared key.
+func (b pairContext) awaits(patience time.Duration, s Pair) bool {
+	return b.peer.Secrecy == Preferred && (b.state.awaited != s || b.in.Now.Sub(b.state.since) < patience)
 }
 
-// first tells whether this node is the one to begin with a slot: the owner of the
-// older key, which learns of the newer one when its owner is ready for it.
-func (m *Machine) first(own, theirs Key, uid string) bool {
+// initiator reports whether this node starts a pair. That is the owner of the older key,
+// because it learns of the newer key when the owner of that is ready.
+func (m *Machine) initiator(own, theirs Key, uid string) bool {
 	return cmp.Or(own.Since.Compare(theirs.Since), cmp.Compare(m.cfg.Self, uid)) < 0
 }
 
-// choose picks the slot that carries traffic: the newest that is proven; without
-// one that which was used before, or will be.
-func (b bond) choose(d *Pair) {
+// choose picks the pair that carries traffic: the newest that is proven, otherwise the
+// one that was used before or will be used.
+func (b pairContext) choose(d *PeerDecision) {
 	var fallback bool
 	for _, c := range d.Install {
-		path := b.paths[c.Slot]
+		path := b.paths[c.Pair]
 		if path.Handshake.IsZero() {
 			continue
 		}
-		if b.rests(c.Slot, d.Install) {
+		if b.suspended(c.Pair, d.Install) {
 			fallback = true
 			continue
 		}
-		d.Active, d.Live, d.Fallback = c.Slot, true, fallback
+		d.Active, d.Live, d.Fallback = c.Pair, true, fallback
 		return
 	}
-	for _, s := range []Slot{b.mem.active, b.target} {
-		if slices.ContainsFunc(d.Install, func(c Combination) bool { return c.Slot == s }) {
+	for _, s := range []Pair{b.state.active, b.target} {
+		if slices.ContainsFunc(d.Install, func(c WantedPair) bool { return c.Pair == s }) {
 			d.Active = s
 			return
 		}
 	}
 	if len(d.Install) > 0 {
-		d.Active = d.Install[0].Slot
+		d.Active = d.Install[0].Pair
 	}
 }
 
-// rests tells whether a proven slot is not to be used, for it fell silent and
-// another one that is alive is there.
-func (b bond) rests(s Slot, installed []Combination) bool {
-	alive := func(c Combination) bool {
-		return c.Slot != s && b.in.Now.Sub(b.paths[c.Slot].Handshake) < sessionEnd && !b.mem.paths[c.Slot].silent(b.in.Now)
+// suspended reports whether not to use a proven pair, because it fell silent and another
+// pair is alive.
+func (b pairContext) suspended(s Pair, installed []WantedPair) bool {
+	alive := func(c WantedPair) bool {
+		return c.Pair != s && b.in.Now.Sub(b.paths[c.Pair].Handshake) < sessionEnd && !b.state.paths[c.Pair].silent(b.in.Now)
 	}
 	if !slices.ContainsFunc(installed, alive) {
 		return false
 	}
-	t := b.mem.paths[s]
-	if s == b.mem.active && t.silent(b.in.Now) {
-		t.resting, t.unanswered = b.in.Now.Add(rest), time.Time{}
+	t := b.state.paths[s]
+	if s == b.state.active && t.silent(b.in.Now) {
+		t.suspendedUntil, t.unanswered = b.in.Now.Add(suspension), time.Time{}
 	}
-	return b.in.Now.Before(t.resting)
+	return b.in.Now.Before(t.suspendedUntil)
 }
 
-// exchange tells whether a preshared key for the target should be asked for now.
-func (m *Machine) exchange(b bond) bool {
-	mem := b.mem
-	if b.target == (Slot{}) || b.peer.Secrecy == Classic {
-		mem.awaited = Slot{}
+// exchange reports whether to ask for a preshared key for the target now.
+func (m *Machine) exchange(b pairContext) bool {
+	state := b.state
+	if b.target == (Pair{}) || b.peer.Secrecy == Classic {
+		state.awaited = Pair{}
 		return false
 	}
-	since, wait := m.wanted(b)
+	since, wait := m.wait(b)
 	if since.IsZero() {
-		mem.awaited = Slot{}
+		state.awaited = Pair{}
 		return false
 	}
-	if mem.exchanging || mem.asked == b.target && b.in.Now.Before(mem.retry) {
+	if state.exchanging || state.asked == b.target && b.in.Now.Before(state.retry) {
 		return false
 	}
 	return b.in.Now.Sub(since) >= wait
 }
 
-// wanted says since when a preshared key is wanted for the target, and how long
-// this node lets others go first; the zero time if none is.
-func (m *Machine) wanted(b bond) (time.Time, time.Duration) {
-	mem, now := b.mem, b.in.Now
+// wait returns since when a preshared key is needed for the target, and how long this
+// node waits before it asks. The zero time means that no key is needed.
+func (m *Machine) wait(b pairContext) (time.Time, time.Duration) {
+	state, now := b.state, b.in.Now
 	path, installed := b.paths[b.target]
 	pairing, paired := b.peer.Paired[b.target]
-	designated := m.designated(b)
+	initiator := m.isInitiator(b)
 	if !paired && !(installed && path.Preshared) {
-		if mem.awaited != b.target {
-			mem.awaited, mem.since, mem.jitter = b.target, now, m.cfg.Spread(m.herd(b))
+		if state.awaited != b.target {
+			state.awaited, state.since, state.jitter = b.target, now, m.cfg.Spread(m.fanIn(b))
 		}
-		if designated {
-			return mem.since, mem.jitter
+		if initiator {
+			return state.since, state.jitter
 		}
-		return mem.since, mem.jitter + m.herd(b) + pairingStepIn
+		return state.since, state.jitter + m.fanIn(b) + pairingTakeover
 	}
-	mem.awaited = Slot{}
+	state.awaited = Pair{}
 	age := m.cfg.Times.Pairing
-	if !paired { // agreed on before this daemon started: the other end may not have it
-		pairing.At, age = m.start, max(10*time.Second, 4*m.herd(b))
+	if !paired { // agreed before this daemon started: the peer may not have it
+		pairing.At, age = m.start, max(10*time.Second, 4*m.fanIn(b))
 	}
-	if mem.lot == 0 {
-		mem.lot = 1 + m.cfg.Spread(age/10)
+	if state.ageJitter == 0 {
+		state.ageJitter = 1 + m.cfg.Spread(age/10)
 	}
-	wait := age - mem.lot
-	if !designated {
+	wait := age - state.ageJitter
+	if !initiator {
 		wait = age + age/2
 	}
-	// A session that should have begun, or been renewed, and was not: the keys may
-	// differ, for an answer may have got lost.
+	// If a session should have begun or been renewed and was not, the preshared keys may
+	// differ: an answer may have been lost.
 	switch {
 	case !installed:
-	case path.Handshake.IsZero() && designated:
-		return mem.paths[b.target].first, stepIn
+	case path.Handshake.IsZero() && initiator:
+		return state.paths[b.target].first, takeover
 	case path.Handshake.IsZero():
-		return mem.paths[b.target].first, 2 * stepIn
+		return state.paths[b.target].first, 2 * takeover
 	case now.Sub(path.Handshake) > rekeyOverdue:
 		return path.Handshake, rekeyOverdue
 	}
 	return pairing.At, wait
 }
 
-// designated tells whether this node goes first with the target.
-func (m *Machine) designated(b bond) bool {
+// isInitiator reports whether this node goes first with the target.
+func (m *Machine) isInitiator(b pairContext) bool {
 	find := func(keys []Key, g uint64) Key {
 		i := slices.IndexFunc(keys, func(k Key) bool { return k.Generation == g })
 		return keys[i]
 	}
-	return m.first(find(b.in.Own.Keys, b.target.Own), find(b.peer.Keys, b.target.Peer), b.peer.UID)
+	return m.initiator(find(b.in.Own.Keys, b.target.Own), find(b.peer.Keys, b.target.Peer), b.peer.UID)
 }
 
-// herd is the time over which peers spread what all of them learn at once.
-func (m *Machine) herd(b bond) time.Duration {
+// fanIn returns the time over which peers spread the exchanges after a change that all
+// of them learn at once.
+func (m *Machine) fanIn(b pairContext) time.Duration {
 	return time.Duration(len(b.in.Peers)) * time.Second / pairingsPerSecond
 }

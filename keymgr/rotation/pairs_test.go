@@ -32,7 +32,7 @@ func strangers(n int) (out []Peer) {
 
 func TestWhenToExchange(t *testing.T) {
 	const second = time.Second
-	paired := func(p Peer, at time.Time) Peer { p.Paired[Slot{10, 20}] = Pairing{At: at}; return p }
+	paired := func(p Peer, at time.Time) Peer { p.Paired[Pair{10, 20}] = Pairing{At: at}; return p }
 	shared := func(p Path) Path { p.Preshared = true; return p }
 	older := func(s *scene) { s.Peers[0].Keys[0].Since = epoch.Add(-time.Hour) } // the peer's key; it goes first
 	for name, tc := range map[string]struct {
@@ -59,8 +59,8 @@ func TestWhenToExchange(t *testing.T) {
 		"renewal":                       {paired(peer(20), epoch).with(Required), 0, nil, time.Hour},
 		"renewal by lot":                {paired(peer(20), epoch).with(Required), 1, nil, 54 * time.Minute},
 		"renewal by the other end":      {paired(peer(20), epoch).with(Required), 1, older, 90 * time.Minute},
-		"no handshake":                  {paired(peer(20), epoch).with(Required, shared(Path{Slot: Slot{10, 20}})), 0, nil, 12 * second},
-		"no handshake, the other first": {paired(peer(20), epoch).with(Required, shared(Path{Slot: Slot{10, 20}})), 0, older, 24 * second},
+		"no handshake":                  {paired(peer(20), epoch).with(Required, shared(Path{Pair: Pair{10, 20}})), 0, nil, 12 * second},
+		"no handshake, the other first": {paired(peer(20), epoch).with(Required, shared(Path{Pair: Pair{10, 20}})), 0, older, 24 * second},
 		"session not renewed":           {paired(peer(20), epoch).with(Required, shared(live(10, 20))), 0, nil, 150*second + 10*time.Millisecond},
 		"daemon is new":                 {peer(20).with(Required, shared(live(10, 20))), 0, func(s *scene) { s.Peers[0].Paths[0].Handshake = epoch.Add(time.Minute) }, 10 * second},
 		"daemon is new, in a crowd": {peer(20).with(Required, shared(live(10, 20))), 0, func(s *scene) {
@@ -128,19 +128,19 @@ func TestRetriesAreSpaced(t *testing.T) {
 // TestLotOfRenewals is drawn anew for each key, so that a cluster does not renew in step.
 func TestLotOfRenewals(t *testing.T) {
 	s := newScene(1, peer(20).with(Required))
-	s.Peers[0].Paired[Slot{10, 20}] = Pairing{At: epoch}
+	s.Peers[0].Paired[Pair{10, 20}] = Pairing{At: epoch}
 	first := s.asks(0, 2*time.Hour, time.Second)
 	s.m.cfg.Spread = func(time.Duration) time.Duration { return 0 }
 	s.m.Exchanged("p", true, s.Now)
-	s.Peers[0].Paired[Slot{10, 20}] = Pairing{At: s.Now}
+	s.Peers[0].Paired[Pair{10, 20}] = Pairing{At: s.Now}
 	if second := s.asks(first, 3*time.Hour, time.Second) - first; first != 54*time.Minute || second != time.Hour {
 		t.Errorf("renewed after %s, then after %s; want 54 min and 1 h", first, second)
 	}
 }
 
-func (s *scene) initiates(at time.Duration, slot Slot) bool {
+func (s *scene) initiates(at time.Duration, pair Pair) bool {
 	for _, c := range s.at(at).Peers["p"].Install {
-		if c.Slot == slot {
+		if c.Pair == pair {
 			return c.Initiate
 		}
 	}
@@ -148,12 +148,12 @@ func (s *scene) initiates(at time.Duration, slot Slot) bool {
 }
 
 func TestWhoStartsHandshakes(t *testing.T) {
-	slot := Slot{10, 20}
-	dead := Path{Slot: slot, Preshared: true}
+	pair := Pair{10, 20}
+	dead := Path{Pair: pair, Preshared: true}
 	session := dead
 	session.Handshake = epoch
 	paired := func(client bool) func(*scene) {
-		return func(s *scene) { s.Peers[0].Paired[slot] = Pairing{At: epoch, Client: client} }
+		return func(s *scene) { s.Peers[0].Paired[pair] = Pairing{At: epoch, Client: client} }
 	}
 	older := func(s *scene) { s.Peers[0].Keys[0].Since = epoch.Add(-time.Hour) }
 	for name, tc := range map[string]struct {
@@ -167,7 +167,7 @@ func TestWhoStartsHandshakes(t *testing.T) {
 		"client, though younger":        {peer(20).with(Required), func(s *scene) { older(s); paired(true)(s) }, 0, true},
 		"older key, no preshared keys":  {peer(20).with(Classic), nil, 0, true},
 		"newer key, no preshared keys":  {peer(20).with(Classic), older, 0, false},
-		"was so before the daemon":      {peer(20).with(Required, Path{Slot: slot, Preshared: true, Initiates: true}), nil, 0, true},
+		"was so before the daemon":      {peer(20).with(Required, Path{Pair: pair, Preshared: true, Initiates: true}), nil, 0, true},
 		"was not so before the daemon":  {peer(20).with(Required, dead), nil, 0, false},
 		"steps in":                      {peer(20).with(Required, dead), paired(false), 12 * time.Second, true},
 		"does not step in yet":          {peer(20).with(Required, dead), paired(false), 12*time.Second - 1, false},
@@ -181,7 +181,7 @@ func TestWhoStartsHandshakes(t *testing.T) {
 			change(s)
 		}
 		s.at(0)
-		if got := s.initiates(tc.at, slot); got != tc.want {
+		if got := s.initiates(tc.at, pair); got != tc.want {
 			t.Errorf("%s: starts handshakes %t, want %t", name, got, tc.want)
 		}
 	}
@@ -190,27 +190,27 @@ func TestWhoStartsHandshakes(t *testing.T) {
 // TestLostSession: the device is gone with a session that the peer still has. It will
 // not call, so that this node does until there is a new one.
 func TestLostSession(t *testing.T) {
-	slot := Slot{10, 20}
-	path := Path{Slot: slot, Preshared: true, Received: 5, Sent: 5}
+	pair := Pair{10, 20}
+	path := Path{Pair: pair, Preshared: true, Received: 5, Sent: 5}
 	session := path
 	session.Handshake = epoch
 	s := newScene(0, peer(20).with(Required, session))
-	s.Peers[0].Paired[slot] = Pairing{At: epoch}
-	if s.initiates(0, slot) {
+	s.Peers[0].Paired[pair] = Pairing{At: epoch}
+	if s.initiates(0, pair) {
 		t.Error("calls with a session")
 	}
 	s.Peers[0].Paths = nil
 	s.at(1)
-	s.Peers[0].Paths = []Path{{Slot: slot, Preshared: true}}
-	if !s.initiates(2, slot) {
+	s.Peers[0].Paths = []Path{{Pair: pair, Preshared: true}}
+	if !s.initiates(2, pair) {
 		t.Error("does not call after the device was gone")
 	}
 	s.Peers[0].Paths = []Path{session}
-	if s.initiates(3, slot) {
+	if s.initiates(3, pair) {
 		t.Error("still calls with a new session")
 	}
-	s.Peers[0].Paths = []Path{{Slot: slot, Preshared: true, Received: 1}} // made anew between two looks
-	if !s.initiates(4, slot) {
+	s.Peers[0].Paths = []Path{{Pair: pair, Preshared: true, Received: 1}} // made anew between two looks
+	if !s.initiates(4, pair) {
 		t.Error("does not call after the device was made anew")
 	}
 }
@@ -220,18 +220,18 @@ func TestOnlyTargetAndActiveAreCalled(t *testing.T) {
 	s := newScene(0, peer(20, 21).with(Classic, live(10, 20)))
 	s.own(10, 11)
 	d := s.at(0).Peers["p"]
-	got := map[Slot]bool{}
+	got := map[Pair]bool{}
 	for _, c := range d.Install {
-		got[c.Slot] = c.Initiate
+		got[c.Pair] = c.Initiate
 	}
-	want := map[Slot]bool{{10, 20}: true, {11, 21}: true, {10, 21}: false, {11, 20}: false}
-	if diff := cmp.Diff(want, got); diff != "" || d.Active != (Slot{10, 20}) {
+	want := map[Pair]bool{{10, 20}: true, {11, 21}: true, {10, 21}: false, {11, 20}: false}
+	if diff := cmp.Diff(want, got); diff != "" || d.Active != (Pair{10, 20}) {
 		t.Errorf("active %v, calls (-want +got):\n%s", d.Active, diff)
 	}
 }
 
 func TestFallback(t *testing.T) {
-	oldest, newest := Slot{10, 20}, Slot{10, 21}
+	oldest, newest := Pair{10, 20}, Pair{10, 21}
 	fresh := func() *scene { return newScene(0, peer(20, 21).with(Classic, live(10, 20), live(10, 21))) }
 	fallen := func(s *scene, i int) {
 		s.session(0)
@@ -240,7 +240,7 @@ func TestFallback(t *testing.T) {
 		}
 	}
 	s := fresh()
-	history := []Slot{}
+	history := []Pair{}
 	since := []int{}
 	s.pass(100*time.Second, func(i int) {
 		s.Now = epoch.Add(time.Duration(i) * time.Second)
@@ -253,7 +253,7 @@ func TestFallback(t *testing.T) {
 			history, since = append(history, d.Active), append(since, i)
 		}
 	})
-	if !slices.Equal(history, []Slot{newest, oldest, newest, oldest}) || !slices.Equal(since, []int{0, 16, 76, 77}) {
+	if !slices.Equal(history, []Pair{newest, oldest, newest, oldest}) || !slices.Equal(since, []int{0, 16, 76, 77}) {
 		t.Errorf("used %v from second %v on; want back after 15 s of silence, and a look each minute", history, since)
 	}
 	s = fresh()
@@ -289,15 +289,15 @@ func TestFallback(t *testing.T) {
 	}
 }
 
-func (s *scene) installed(at time.Duration) (slots []Slot) {
+func (s *scene) installed(at time.Duration) (pairs []Pair) {
 	for _, c := range s.at(at).Peers["p"].Install {
-		slots = append(slots, c.Slot)
+		pairs = append(pairs, c.Pair)
 	}
-	return slots
+	return pairs
 }
 
 func TestPreferredIsPatient(t *testing.T) {
-	slot := Slot{10, 20}
+	pair := Pair{10, 20}
 	s := newScene(0, peer(20).with(Preferred))
 	if got := s.installed(0); got != nil {
 		t.Errorf("at once: %v", got)
@@ -308,8 +308,8 @@ func TestPreferredIsPatient(t *testing.T) {
 	if got := s.at(10 * time.Second).Peers["p"].Install; len(got) != 1 || got[0].Preshared {
 		t.Errorf("after 10 s: %+v, want a lane without a preshared key", got)
 	}
-	s.Peers[0].Paths = []Path{{Slot: slot}}
-	s.Peers[0].Paired[slot] = Pairing{At: s.Now}
+	s.Peers[0].Paths = []Path{{Pair: pair}}
+	s.Peers[0].Paired[pair] = Pairing{At: s.Now}
 	if got := s.at(11 * time.Second).Peers["p"].Install; len(got) != 1 || !got[0].Preshared {
 		t.Errorf("with a preshared key: %+v", got)
 	}
@@ -330,23 +330,23 @@ func TestWithdrawnKeyDrains(t *testing.T) {
 		return newScene(0, p)
 	}
 	s := withdrawn()
-	if got := s.installed(0); !slices.Equal(got, []Slot{{10, 21}}) {
+	if got := s.installed(0); !slices.Equal(got, []Pair{{10, 21}}) {
 		t.Errorf("a withdrawn key is begun with: %v", got)
 	}
 	s = withdrawn(live(10, 20))
-	if got := s.pass(10*time.Minute, nil).Peers["p"]; got.Active != (Slot{10, 20}) || len(got.Install) != 2 {
+	if got := s.pass(10*time.Minute, nil).Peers["p"]; got.Active != (Pair{10, 20}) || len(got.Install) != 2 {
 		t.Errorf("with nothing else proven: %+v", got)
 	}
 	arrives := func(s *scene, path int) { s.Peers[0].Paths[path].Received++ }
 	s = withdrawn(live(10, 20), live(10, 21))
-	if got := s.installed(0); !slices.Equal(got, []Slot{{10, 21}, {10, 20}}) {
+	if got := s.installed(0); !slices.Equal(got, []Pair{{10, 21}, {10, 20}}) {
 		t.Errorf("when left: %v", got)
 	}
 	arrives(s, 1)
 	if got := s.installed(time.Minute - 1); len(got) != 2 {
 		t.Errorf("before the news can have spread: %v", got)
 	}
-	if got := s.installed(time.Minute); !slices.Equal(got, []Slot{{10, 21}}) {
+	if got := s.installed(time.Minute); !slices.Equal(got, []Pair{{10, 21}}) {
 		t.Errorf("after: %v", got)
 	}
 	s = withdrawn(live(10, 20), live(10, 21))
@@ -395,13 +395,13 @@ func TestWithdrawnKeyIsKeptForItsOwner(t *testing.T) {
 func TestListedBeforeWithdrawn(t *testing.T) {
 	p := peer(20, 21).with(Classic, live(10, 20), live(10, 21))
 	p.Keys[1].Withdrawn = true
-	if got := newScene(0, p).at(0).Peers["p"].Active; got != (Slot{10, 20}) {
+	if got := newScene(0, p).at(0).Peers["p"].Active; got != (Pair{10, 20}) {
 		t.Errorf("active is %v, and the peer has withdrawn 21", got)
 	}
 	s := newScene(0, peer(20).with(Classic, live(10, 20), live(11, 20)))
 	s.own(10, 11)
 	s.Own.Signed, s.Own.Announced = []uint64{10}, []uint64{10}
-	if got := s.at(0).Peers["p"].Active; got != (Slot{10, 20}) {
+	if got := s.at(0).Peers["p"].Active; got != (Pair{10, 20}) {
 		t.Errorf("active is %v, and this node lists 10 only", got)
 	}
 }

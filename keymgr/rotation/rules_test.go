@@ -60,7 +60,7 @@ func (s *scene) pass(until time.Duration, happen func(second int)) (d Decision) 
 
 // peer has one key, made after this node's, and no preshared keys.
 func peer(generations ...uint64) Peer {
-	p := Peer{UID: "p", Paired: map[Slot]Pairing{}}
+	p := Peer{UID: "p", Paired: map[Pair]Pairing{}}
 	for i, g := range generations {
 		p.Keys = append(p.Keys, Key{Generation: g, Since: epoch.Add(time.Duration(i) * time.Second)})
 	}
@@ -74,7 +74,7 @@ func (p Peer) with(s Secrecy, paths ...Path) Peer {
 
 // live is a path with a session of now.
 func live(own, peer uint64) Path {
-	return Path{Slot: Slot{own, peer}, Handshake: epoch, Received: 1, Sent: 1}
+	return Path{Pair: Pair{own, peer}, Handshake: epoch, Received: 1, Sent: 1}
 }
 
 // data is a message that is no keepalive, in bytes.
@@ -266,7 +266,7 @@ func TestOldKeyIsWithdrawn(t *testing.T) {
 		}, 80 * second, false}, // silent since 6, falls back at 21, rests until 81
 		"the lanes were made anew": {func(s *scene, i int) {
 			if s.session(0); i >= 5 {
-				s.Peers[0].Paths = []Path{{Slot: Slot{10, 20}}, {Slot: Slot{11, 20}}}
+				s.Peers[0].Paths = []Path{{Pair: Pair{10, 20}}, {Pair: Pair{11, 20}}}
 			}
 		}, 183 * second, false}, // it was alive at 4
 		"the peer is dead": {func(*scene, int) {}, 179 * second, false},
@@ -313,7 +313,7 @@ func TestOldKeyIsRemoved(t *testing.T) {
 	comesBack := func(s *scene, i int) {
 		switch {
 		case i == 20:
-			s.Peers[0].Paths = []Path{{Slot: Slot{10, 20}, Handshake: s.Now}, {Slot: Slot{11, 20}}}
+			s.Peers[0].Paths = []Path{{Pair: Pair{10, 20}, Handshake: s.Now}, {Pair: Pair{11, 20}}}
 		case i == 55:
 			s.session(1)
 		}
@@ -339,7 +339,7 @@ func TestOldKeyIsRemoved(t *testing.T) {
 		"announced late":    {retiring(live(11, 20)), func(s *scene, i int) { s.Own.Announced = s.Own.Signed[:min(i/10, 1)] }, 70 * time.Second},
 		"never announced":   {retiring(), func(s *scene, _ int) { s.Own.Announced = nil }, -1},
 		"a peer uses it":    {retiring(live(10, 20)), func(s *scene, _ int) { s.session(0) }, time.Hour},
-		"a peer used it": {retiring(live(10, 20), Path{Slot: Slot{11, 20}}), func(s *scene, i int) {
+		"a peer used it": {retiring(live(10, 20), Path{Pair: Pair{11, 20}}), func(s *scene, i int) {
 			s.session(min(i/90, 1))
 			arrives(s, min(i/90, 1))
 		}, 119 * time.Second},
@@ -379,7 +379,7 @@ func cluster(n int) []Peer {
 		p := peer(20).with(Required, live(10, 20))
 		p.UID = fmt.Sprint("peer-", i)
 		p.Paths[0].Preshared = true
-		p.Paired[Slot{10, 20}] = Pairing{At: epoch}
+		p.Paired[Pair{10, 20}] = Pairing{At: epoch}
 		peers = append(peers, p)
 	}
 	return peers

@@ -11,40 +11,40 @@ const (
 	// DefaultPeriod is how old a key gets unless configured otherwise.
 	DefaultPeriod = 24 * time.Hour
 
-	// sessionEnd is when a session is dead by WireGuard's protocol (REJECT_AFTER_TIME).
+	// sessionEnd is when WireGuard ends a session (REJECT_AFTER_TIME).
 	sessionEnd = 180 * time.Second
-	// rekeyOverdue is when a session that is kept alive must have been followed by
-	// another (REKEY_AFTER_TIME of 120 s, and a handshake that was lost): preshared
-	// keys that differ show by it.
+	// rekeyOverdue is when another session must have followed one that is kept alive:
+	// REKEY_AFTER_TIME of 120 s, and one lost handshake. A session that is older shows
+	// that the preshared keys of the two nodes differ.
 	rekeyOverdue = 150 * time.Second
-	// stepIn is when the end that should not start handshakes does so.
-	stepIn = 12 * time.Second
-	// pairingStepIn is the same for the exchange of preshared keys, which may run
-	// from both ends.
-	pairingStepIn = time.Second
-	// keepaliveTimeout is when the protocol answers data that nothing else answers
-	// (KEEPALIVE_TIMEOUT); lanes that are kept alive send less often. A keepalive is a
-	// message without data: header and tag, in bytes.
+	// takeover is when the node that is not the initiator starts handshakes too.
+	takeover = 12 * time.Second
+	// pairingTakeover is the same for the exchange of preshared keys, which both nodes
+	// may start.
+	pairingTakeover = time.Second
+	// keepaliveTimeout is when WireGuard answers data that nothing else answers
+	// (KEEPALIVE_TIMEOUT). Sessions that are kept alive send less often.
 	keepaliveTimeout = 10 * time.Second
-	keepaliveSize    = 32
-	// silence is how long an active slot may be sent to without an answer: the
-	// protocol answers after keepaliveTimeout if nobody else does.
+	// keepaliveSize is the size of a keepalive in bytes: header and tag, no data.
+	keepaliveSize = 32
+	// silence is how long to send on the active pair without an answer. If nothing else
+	// answers, WireGuard does after keepaliveTimeout.
 	silence = 15 * time.Second
-	// longSilence is how many times Times.Quiet a key must be silent when nothing has
-	// arrived by the next one either.
+	// longSilence is how many times Times.Quiet a key must be silent if nothing has
+	// arrived with the next key either.
 	longSilence = 12
-	// rest is how long a slot that fell silent is not used again.
-	rest = time.Minute
-	// clockSkew is how far in the future a key of one's own may begin.
+	// suspension is how long a pair that fell silent is not used.
+	suspension = time.Minute
+	// clockSkew is how far in the future a key of this node may begin.
 	clockSkew = time.Minute
 
-	// pairingsPerSecond bounds the exchanges that reach one node after news that
-	// every peer learns at the same moment.
+	// pairingsPerSecond bounds the exchanges that reach one node after a change that
+	// all peers learn at the same moment.
 	pairingsPerSecond = 200
 	retryLeast        = 200 * time.Millisecond
 	retryMost         = 10 * time.Second
-	// perPeer is what one look at a peer in the kernel may cost; polling takes at
-	// most a tenth of the time.
+	// perPeer is the estimated cost of reading one peer from the kernel. Polling takes
+	// at most a tenth of the time.
 	perPeer   = 100 * time.Microsecond
 	pollLeast = 100 * time.Millisecond
 	idle      = 30 * time.Second
@@ -52,25 +52,26 @@ const (
 
 // Times are the waiting times of a rotation.
 type Times struct {
-	// Period is how old a key gets, less up to 30 % by lot; 0: no schedule.
+	// Period is how old a key gets, less a random 10–30 %; 0 means that keys are not
+	// replaced by schedule.
 	Period time.Duration
-	// AfterBoot is over how long the nodes of a cluster that all started at once
-	// replace the keys from before, each at a moment that it draws.
+	// AfterBoot is the time over which the nodes of a cluster that all booted at once
+	// replace their keys from before, each at a moment of its own.
 	AfterBoot time.Duration
-	// Quiet is how long nothing may arrive by an old key before it is withdrawn.
+	// Quiet is how long nothing may arrive with an old key before it is withdrawn.
 	Quiet time.Duration
-	// Limit is how long peers may hold a rotation up.
+	// Limit is how long peers may hold up a rotation.
 	Limit time.Duration
 	// Propagation is the time from the withdrawal of a key to its removal.
 	Propagation time.Duration
 	// Pairing is how old a preshared key gets.
 	Pairing time.Duration
-	// Patience is how long a preferred preshared key is waited for.
+	// Patience is how long to wait for a preferred preshared key.
 	Patience time.Duration
 }
 
-// TimesFor gives waiting times that fit into a period: those of the design for the
-// default of a day, shorter ones for short periods.
+// TimesFor returns the waiting times for a period: those of the design for the default
+// of a day, shorter ones for shorter periods.
 func TimesFor(period time.Duration) Times {
 	t := Times{
 		Period: period, AfterBoot: DefaultPeriod / 5, Quiet: 30 * time.Second, Limit: time.Hour, Propagation: time.Minute,

@@ -28,7 +28,7 @@ type statement struct {
 	keys []Key
 }
 
-// link is what a node's kernel has of one slot towards one peer.
+// link is what a node's kernel has of one pair towards one peer.
 type link struct {
 	psk       int // 0: none
 	sessions  map[int]time.Time
@@ -68,9 +68,9 @@ type node struct {
 	mute   time.Time // pods send nothing until then
 
 	devices uint64                       // newest generation with devices
-	links   map[string]map[Slot]*link    // kernel
-	active  map[string]Slot              // kernel: forwarding
-	store   map[string]map[Slot]*pairing // the daemon's memory
+	links   map[string]map[Pair]*link    // kernel
+	active  map[string]Pair              // kernel: forwarding
+	store   map[string]map[Pair]*pairing // the daemon's memory
 	machine *Machine
 	calls   []call // exchanges asked for
 	state   State
@@ -85,7 +85,7 @@ type pairing struct {
 
 type call struct {
 	peer string
-	slot Slot
+	pair Pair
 }
 
 func newWorld(seed uint64, size int, times Times) *world {
@@ -93,7 +93,7 @@ func newWorld(seed uint64, size int, times Times) *world {
 	for i := range size {
 		n := &node{
 			w: w, uid: fmt.Sprintf("n%d", i), views: map[string]statement{}, seen: map[string]map[uint64]Key{}, times: times,
-			links: map[string]map[Slot]*link{}, active: map[string]Slot{},
+			links: map[string]map[Pair]*link{}, active: map[string]Pair{},
 		}
 		n.restart()
 		w.nodes = append(w.nodes, n)
@@ -111,11 +111,11 @@ func (w *world) id() int {
 	return w.ids
 }
 
-func (s Slot) mirror() Slot { return Slot{Own: s.Peer, Peer: s.Own} }
+func (s Pair) mirror() Pair { return Pair{Own: s.Peer, Peer: s.Own} }
 
 // restart is the daemon's: what it remembered is gone.
 func (n *node) restart() {
-	n.store, n.calls = map[string]map[Slot]*pairing{}, nil
+	n.store, n.calls = map[string]map[Pair]*pairing{}, nil
 	n.machine = New(Config{Self: n.uid, Times: n.times, Spread: func(most time.Duration) time.Duration {
 		return time.Duration(n.w.rnd.Int64N(int64(most) + 1))
 	}})
@@ -124,7 +124,7 @@ func (n *node) restart() {
 // reboot is the machine's: the kernel's state is gone too.
 func (n *node) reboot() {
 	n.restart()
-	n.links, n.active, n.devices, n.boot = map[string]map[Slot]*link{}, map[string]Slot{}, 0, n.w.now
+	n.links, n.active, n.devices, n.boot = map[string]map[Pair]*link{}, map[string]Pair{}, 0, n.w.now
 }
 
 // keysOf gives the keys of a peer that may be used: those in the statement that
@@ -170,14 +170,14 @@ func (n *node) input() Input {
 		if o == n || len(n.views[o.uid].keys) == 0 {
 			continue
 		}
-		p := Peer{UID: o.uid, Keys: n.keysOf(o.uid), Secrecy: Required, Paired: map[Slot]Pairing{}}
+		p := Peer{UID: o.uid, Keys: n.keysOf(o.uid), Secrecy: Required, Paired: map[Pair]Pairing{}}
 		for s, v := range n.store[o.uid] {
 			p.Paired[s] = v.Pairing
 		}
 		for _, s := range order(n.links[o.uid]) {
 			l := n.links[o.uid][s]
 			p.Paths = append(p.Paths, Path{
-				Slot: s, Handshake: l.handshake, Received: l.rx, Sent: l.tx, Preshared: l.psk != 0, Initiates: l.initiates,
+				Pair: s, Handshake: l.handshake, Received: l.rx, Sent: l.tx, Preshared: l.psk != 0, Initiates: l.initiates,
 			})
 		}
 		in.Peers = append(in.Peers, p)
@@ -198,7 +198,7 @@ func (n *node) step(parts int) {
 	}
 	for _, o := range n.w.nodes { // in order, to play the same each time
 		if e := d.Peers[o.uid].Exchange; e != nil {
-			n.calls = append(n.calls, call{peer: o.uid, slot: *e})
+			n.calls = append(n.calls, call{peer: o.uid, pair: *e})
 		}
 	}
 }
@@ -220,7 +220,7 @@ func (n *node) remove(d Decision) {
 	}
 	n.disk.keys = slices.DeleteFunc(n.disk.keys, func(k Key) bool { return k.Generation == d.Remove })
 	for _, links := range n.links {
-		maps.DeleteFunc(links, func(s Slot, _ *link) bool { return s.Own == d.Remove })
+		maps.DeleteFunc(links, func(s Pair, _ *link) bool { return s.Own == d.Remove })
 	}
 }
 
@@ -233,30 +233,30 @@ func (n *node) install(d Decision) {
 	}
 }
 
-func (n *node) installPeer(uid string, p Pair) {
+func (n *node) installPeer(uid string, p PeerDecision) {
 	if n.links[uid] == nil {
-		n.links[uid] = map[Slot]*link{}
+		n.links[uid] = map[Pair]*link{}
 	}
-	keep := map[Slot]bool{}
+	keep := map[Pair]bool{}
 	for _, c := range p.Install {
 		if !slices.ContainsFunc(n.disk.keys, func(k Key) bool { return k.Generation == c.Own }) {
 			continue // removed in this step
 		}
-		keep[c.Slot] = true
-		l := n.links[uid][c.Slot]
+		keep[c.Pair] = true
+		l := n.links[uid][c.Pair]
 		if l == nil {
 			l = &link{sessions: map[int]time.Time{}}
-			n.links[uid][c.Slot] = l
+			n.links[uid][c.Pair] = l
 		}
-		if v := n.store[uid][c.Slot]; v != nil {
+		if v := n.store[uid][c.Pair]; v != nil {
 			l.psk = v.psk
 		}
 		l.initiates = c.Initiate
 	}
-	if p.Active != (Slot{}) {
+	if p.Active != (Pair{}) {
 		n.active[uid] = p.Active
 	}
-	maps.DeleteFunc(n.links[uid], func(s Slot, _ *link) bool { return !keep[s] })
+	maps.DeleteFunc(n.links[uid], func(s Pair, _ *link) bool { return !keep[s] })
 }
 
 func (n *node) publish(d Decision) {
@@ -285,21 +285,21 @@ func (n *node) exchange(c call, answer bool) {
 	knows := func(keys []Key, g uint64) bool {
 		return slices.ContainsFunc(keys, func(k Key) bool { return k.Generation == g })
 	}
-	ok := !n.w.now.Before(o.down) && knows(o.views[n.uid].keys, c.slot.Own) && knows(o.disk.keys, c.slot.Peer)
+	ok := !n.w.now.Before(o.down) && knows(o.views[n.uid].keys, c.pair.Own) && knows(o.disk.keys, c.pair.Peer)
 	if ok {
 		psk := n.w.id()
-		o.agree(n.uid, c.slot.mirror(), pairing{Pairing{At: n.w.now}, psk})
+		o.agree(n.uid, c.pair.mirror(), pairing{Pairing{At: n.w.now}, psk})
 		o.step(4) // it is in the kernel before the answer goes out
 		if ok = answer; ok {
-			n.agree(o.uid, c.slot, pairing{Pairing{At: n.w.now, Client: true}, psk})
+			n.agree(o.uid, c.pair, pairing{Pairing{At: n.w.now, Client: true}, psk})
 		}
 	}
 	n.machine.Exchanged(c.peer, ok, n.w.now)
 }
 
-func (n *node) agree(uid string, s Slot, p pairing) {
+func (n *node) agree(uid string, s Pair, p pairing) {
 	if n.store[uid] == nil {
-		n.store[uid] = map[Slot]*pairing{}
+		n.store[uid] = map[Pair]*pairing{}
 	}
 	n.store[uid][s] = &p
 }
@@ -318,13 +318,13 @@ func (w *world) network() {
 }
 
 // order makes the play the same each time.
-func order[V any](m map[Slot]V) []Slot {
-	return slices.SortedFunc(maps.Keys(m), func(a, b Slot) int {
+func order[V any](m map[Pair]V) []Pair {
+	return slices.SortedFunc(maps.Keys(m), func(a, b Pair) int {
 		return cmp.Or(cmp.Compare(a.Own, b.Own), cmp.Compare(a.Peer, b.Peer))
 	})
 }
 
-func (w *world) timers(n, o *node, s Slot, l *link) {
+func (w *world) timers(n, o *node, s Pair, l *link) {
 	maps.DeleteFunc(l.sessions, func(_ int, at time.Time) bool { return w.now.Sub(at) > sessionEnd })
 	if at, ok := l.sessions[l.current]; !ok || w.now.Sub(at) > 120*time.Second {
 		if !ok {
@@ -353,7 +353,7 @@ func (l *link) owe(now time.Time) {
 	}
 }
 
-func (w *world) handshake(n, o *node, s Slot, l *link) {
+func (w *world) handshake(n, o *node, s Pair, l *link) {
 	r := o.links[n.uid][s.mirror()]
 	if r == nil || r.psk != l.psk {
 		return
@@ -366,7 +366,7 @@ func (w *world) handshake(n, o *node, s Slot, l *link) {
 }
 
 // send tells whether a packet arrived.
-func (w *world) send(n, o *node, s Slot, l *link, size uint64) bool {
+func (w *world) send(n, o *node, s Pair, l *link, size uint64) bool {
 	if l.current == 0 {
 		return false
 	}

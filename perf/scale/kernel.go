@@ -20,11 +20,11 @@ const rekey = 120 * time.Second // REKEY_AFTER_TIME of WireGuard
 // the same preshared key, and packets go both ways all the time.
 type kernel struct {
 	links  [][]link // by author
-	active []rotation.Slot
+	active []rotation.Pair
 }
 
 type link struct {
-	rotation.Slot
+	rotation.Pair
 	key        keymgr.PublicKey
 	initiates  bool
 	begins     time.Time // the session
@@ -34,18 +34,18 @@ type link struct {
 }
 
 // install makes the links of one peer as decided.
-func (k *kernel) install(n *node, i int, p rotation.Pair) {
+func (k *kernel) install(n *node, i int, p rotation.PeerDecision) {
 	k.active[i] = p.Active
 	k.links[i] = slices.DeleteFunc(k.links[i], func(l link) bool {
-		return !slices.ContainsFunc(p.Install, func(c rotation.Combination) bool { return c.Slot == l.Slot })
+		return !slices.ContainsFunc(p.Install, func(c rotation.WantedPair) bool { return c.Pair == l.Pair })
 	})
 	for _, c := range p.Install {
-		at := slices.IndexFunc(k.links[i], func(l link) bool { return l.Slot == c.Slot })
+		at := slices.IndexFunc(k.links[i], func(l link) bool { return l.Pair == c.Pair })
 		if at >= 0 {
 			k.links[i][at].initiates = c.Initiate
 			continue
 		}
-		l := link{Slot: c.Slot, initiates: c.Initiate, allowedIPs: n.peers[i].PodCIDRs}
+		l := link{Pair: c.Pair, initiates: c.Initiate, allowedIPs: n.peers[i].PodCIDRs}
 		for _, key := range slices.Concat(n.peers[i].Keys, n.peers[i].Withdrawn) {
 			if key.Generation() == c.Peer {
 				l.key = key.Key()
@@ -91,13 +91,13 @@ func (k *kernel) traffic(i int, now time.Time) {
 	best := -1
 	for x := range k.links[i] {
 		l := &k.links[i][x]
-		if l.Slot == k.active[i] {
+		if l.Pair == k.active[i] {
 			l.tx++
 			if !l.begins.After(now) {
 				l.rx++
 			}
 		}
-		if !l.uses.After(now) && (best < 0 || newer(l.Slot, k.links[i][best].Slot)) {
+		if !l.uses.After(now) && (best < 0 || newer(l.Pair, k.links[i][best].Pair)) {
 			best = x
 		}
 	}
@@ -106,6 +106,6 @@ func (k *kernel) traffic(i int, now time.Time) {
 	}
 }
 
-func newer(a, b rotation.Slot) bool { return a.Peer > b.Peer || a.Peer == b.Peer && a.Own > b.Own }
+func newer(a, b rotation.Pair) bool { return a.Peer > b.Peer || a.Peer == b.Peer && a.Own > b.Own }
 
 func clusterCIDRs() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }

@@ -50,7 +50,7 @@ type node struct {
 	have   []keymgr.Signed
 	peers  []keymgr.Peer // by author
 	kernel kernel
-	paired []map[rotation.Slot]rotation.Pairing // by author
+	paired []map[rotation.Pair]rotation.Pairing // by author
 	shown  keymgr.Signed                        // this node's statement as the API server has it
 	ready  uint64
 	last   rotation.Decision
@@ -73,7 +73,7 @@ type node struct {
 
 type question struct {
 	to   int
-	slot rotation.Slot
+	slot rotation.Pair
 }
 
 type result struct {
@@ -163,7 +163,7 @@ func (n *node) pass() {
 	sim.Measure(&n.spent.Verify, n.verify)
 	var lanes []overlay.TunnelState
 	sim.Measure(&n.spent.Observe, func() { lanes = n.kernel.observe(n) })
-	asks := map[string]rotation.Slot{}
+	asks := map[string]rotation.Pair{}
 	var d rotation.Decision
 	for again := true; again; {
 		sim.Measure(&n.spent.Decide, func() { d = n.machine.Step(n.input(lanes)) })
@@ -218,7 +218,7 @@ func (n *node) glance() {
 		d = n.machine.Step(n.input(lanes))
 		changed = d.Create != "" || d.Remove != 0 || !same(d, n.last)
 	})
-	asks := map[string]rotation.Slot{}
+	asks := map[string]rotation.Pair{}
 	for uid, p := range d.Peers {
 		if p.Exchange != nil {
 			asks[uid] = *p.Exchange
@@ -303,17 +303,17 @@ func (n *node) input(lanes []overlay.TunnelState) rotation.Input {
 }
 
 func (n *node) peer(i int, p keymgr.Peer, index rotate.Paths) rotation.Peer {
-	out := rotation.Peer{UID: p.ID.UID, Secrecy: rotation.Required, Paired: map[rotation.Slot]rotation.Pairing{}}
+	out := rotation.Peer{UID: p.ID.UID, Secrecy: rotation.Required, Paired: map[rotation.Pair]rotation.Pairing{}}
 	for s, x := range n.paired[i] {
 		out.Paired[s] = x
 	}
-	for _, k := range rotate.AllKeys(p) {
+	for _, k := range p.AllKeys() {
 		out.Keys = append(out.Keys, rotation.Key{
 			Generation: k.Generation(), Since: k.Since(), Withdrawn: !slices.ContainsFunc(p.Keys, k.Equal),
 		})
 		for _, s := range index[k.Key()] {
 			out.Paths = append(out.Paths, rotation.Path{
-				Slot: rotation.Slot{Own: s.Own, Peer: k.Generation()}, Handshake: s.Peer.LastHandshake,
+				Pair: rotation.Pair{Own: s.Own, Peer: k.Generation()}, Handshake: s.Peer.LastHandshake,
 				Received: s.Peer.Received, Sent: s.Peer.Sent, Preshared: s.Peer.Preshared, Initiates: s.Peer.Initiates,
 			})
 		}
@@ -358,7 +358,7 @@ func (n *node) compute(d rotation.Decision) {
 		pair := d.Peers[p.ID.UID]
 		peers = append(peers, overlay.Peer{
 			ID: p.ID, Keys: p.Keys, Withdrawn: p.Withdrawn, Endpoint: p.Endpoints[0], PodCIDRs: p.PodCIDRs, Addresses: n.w.authors[i].live.Addresses,
-			Combinations: rotate.Combinations(pair), Active: overlay.Slot(pair.Active),
+			Pairs: pair.Install, Active: pair.Active,
 		})
 	}
 	plan, err := overlay.Compute(cfg, peers)
@@ -368,7 +368,7 @@ func (n *node) compute(d rotation.Decision) {
 }
 
 // apply makes a decision true in the kernel.
-func (n *node) apply(d rotation.Decision, asks map[string]rotation.Slot) {
+func (n *node) apply(d rotation.Decision, asks map[string]rotation.Pair) {
 	if !n.up {
 		return
 	}
@@ -387,7 +387,7 @@ func (n *node) apply(d rotation.Decision, asks map[string]rotation.Slot) {
 }
 
 // arrive notes how long something took that is awaited of a pair.
-func (n *node) arrive(i int, p rotation.Pair) {
+func (n *node) arrive(i int, p rotation.PeerDecision) {
 	if !n.since[i].IsZero() && n.w.goal(n, i, p) {
 		n.arrived = append(n.arrived, n.w.clock.Now().Sub(n.since[i]))
 		n.since[i] = time.Time{}

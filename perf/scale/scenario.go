@@ -39,7 +39,7 @@ type row struct {
 }
 
 // arrived is the usual goal: the newest combination of keys carries traffic.
-func arrived(n *node, i int, p rotation.Pair) bool {
+func arrived(n *node, i int, p rotation.PeerDecision) bool {
 	return p.Live && p.Active == target(n, n.w.authors[i])
 }
 
@@ -163,7 +163,7 @@ func (b *bench) restart() (row, error) {
 		return row{}, err
 	}
 	// What is awaited is that there is traffic at all.
-	w.goal = func(_ *node, _ int, p rotation.Pair) bool { return p.Live }
+	w.goal = func(_ *node, _ int, p rotation.PeerDecision) bool { return p.Live }
 	start := w.clock.Now()
 	w.clock.Clear()
 	for _, a := range w.authors {
@@ -194,8 +194,8 @@ func (w *world) come(a *author) {
 func (w *world) boot(n *node) {
 	now := w.clock.Now()
 	n.up, n.boot, n.ready, n.busy, n.pending = true, now, 0, now, false
-	n.kernel = kernel{links: make([][]link, len(w.authors)), active: make([]rotation.Slot, len(w.authors))}
-	n.paired = make([]map[rotation.Slot]rotation.Pairing, len(w.authors))
+	n.kernel = kernel{links: make([][]link, len(w.authors)), active: make([]rotation.Pair, len(w.authors))}
+	n.paired = make([]map[rotation.Pair]rotation.Pairing, len(w.authors))
 	n.peers = make([]keymgr.Peer, len(w.authors))
 	n.plan.Tunnels = nil
 	n.busy = now.Add(sim.Measure(&n.spent.Start, func() { w.fail(n.start()) }))
@@ -226,7 +226,7 @@ func (b *bench) reissue() (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	w.goal = func(n *node, i int, p rotation.Pair) bool {
+	w.goal = func(n *node, i int, p rotation.PeerDecision) bool {
 		return p.Live && n.peers[i].Seq == w.authors[i].seq
 	}
 	if err := b.registry.authority.Renew(context.Background()); err != nil {

@@ -33,7 +33,7 @@ type world struct {
 
 	writes int
 	bytes  int // to one watcher
-	goal   func(*node, int, rotation.Pair) bool
+	goal   func(*node, int, rotation.PeerDecision) bool
 }
 
 func (w *world) fail(err error) {
@@ -128,8 +128,8 @@ func (w *world) fromSelf(n *node) {
 	}
 }
 
-func target(n *node, a *author) rotation.Slot {
-	s := rotation.Slot{Peer: a.newest().Generation}
+func target(n *node, a *author) rotation.Pair {
+	s := rotation.Pair{Peer: a.newest().Generation}
 	if stmt, err := keymgr.ParseStatement(n.shown.Payload); err == nil {
 		s.Own = stmt.Keys[len(stmt.Keys)-1].Generation
 	}
@@ -151,7 +151,7 @@ func (w *world) expect(n *node, a *author) {
 	w.clock.After(w.spread(w.fanIn()), func() { w.askedBy(n, a, s) })
 }
 
-func (w *world) askedBy(n *node, a *author, s rotation.Slot) {
+func (w *world) askedBy(n *node, a *author, s rotation.Pair) {
 	if _, done := n.paired[a.index][s]; done || s != target(n, a) {
 		return
 	}
@@ -163,16 +163,16 @@ func (w *world) askedBy(n *node, a *author, s rotation.Slot) {
 }
 
 // agree is an exchange that a peer began.
-func (w *world) agree(n *node, i int, s rotation.Slot) {
+func (w *world) agree(n *node, i int, s rotation.Pair) {
 	n.spent.exchanges++
 	n.spent.Exchange += w.price.CPU
 	n.pair(i, s, rotation.Pairing{At: w.clock.Now()})
 	n.timer(0)
 }
 
-func (n *node) pair(i int, s rotation.Slot, p rotation.Pairing) {
+func (n *node) pair(i int, s rotation.Pair, p rotation.Pairing) {
 	if n.paired[i] == nil {
-		n.paired[i] = map[rotation.Slot]rotation.Pairing{}
+		n.paired[i] = map[rotation.Pair]rotation.Pairing{}
 	}
 	for old := range n.paired[i] { // of keys that are gone
 		if old.Own+1 < s.Own || old.Peer+1 < s.Peer {
@@ -183,7 +183,7 @@ func (n *node) pair(i int, s rotation.Slot, p rotation.Pairing) {
 }
 
 // ask begins exchanges, no more than so many at a time.
-func (n *node) ask(asks map[string]rotation.Slot) {
+func (n *node) ask(asks map[string]rotation.Pair) {
 	for i, a := range n.w.authors {
 		if slot, ok := asks[a.live.ID.UID]; ok {
 			n.backlog = append(n.backlog, question{i, slot})
@@ -226,8 +226,8 @@ func (w *world) observe(i int) (*node, error) {
 	a := w.authors[i]
 	n := &node{
 		author: a, w: w, marks: marks{}, have: make([]keymgr.Signed, len(w.authors)), peers: make([]keymgr.Peer, len(w.authors)),
-		kernel: kernel{links: make([][]link, len(w.authors)), active: make([]rotation.Slot, len(w.authors))},
-		paired: make([]map[rotation.Slot]rotation.Pairing, len(w.authors)), since: make([]time.Time, len(w.authors)),
+		kernel: kernel{links: make([][]link, len(w.authors)), active: make([]rotation.Pair, len(w.authors))},
+		paired: make([]map[rotation.Pair]rotation.Pairing, len(w.authors)), since: make([]time.Time, len(w.authors)),
 	}
 	var err error
 	n.identity, err = identity.Open(identity.Config{
@@ -284,7 +284,7 @@ func (w *world) settle(n *node, age time.Duration) error {
 		began := w.clock.Now().Add(-w.spread(rekey))
 		n.pair(i, s, rotation.Pairing{At: w.clock.Now().Add(-w.spread(age)), Client: first})
 		n.kernel.links[i] = []link{{
-			Slot: s, key: n.peers[i].Keys[0].Key(), initiates: first, begins: began, uses: began, allowedIPs: n.peers[i].PodCIDRs,
+			Pair: s, key: n.peers[i].Keys[0].Key(), initiates: first, begins: began, uses: began, allowedIPs: n.peers[i].PodCIDRs,
 		}}
 		n.kernel.active[i] = s
 	}

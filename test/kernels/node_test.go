@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/hostnet"
 	"github.com/sealane/sealane/overlay/vxlan"
@@ -144,12 +145,12 @@ func (n *node) seenBy(cluster *keytest.Cluster, reader string) overlay.Peer {
 // connect plans for the peer and applies the plan in the daemon's order.
 func (n *node) connect(peer overlay.Peer) {
 	n.t.Helper()
-	peer.Combinations = []overlay.Combination{{
-		Slot:     overlay.Slot{Own: n.id.Input.Keys[0].Generation, Peer: peer.Keys[0].Generation()},
+	peer.Pairs = []rotation.WantedPair{{
+		Pair:     rotation.Pair{Own: n.id.Input.Keys[0].Generation, Peer: peer.Keys[0].Generation()},
 		Initiate: n.id.Live.ID.UID < peer.ID.UID,
 	}}
 	if n.kind == overlay.VXLAN {
-		peer.Keys, peer.Combinations = nil, nil
+		peer.Keys, peer.Pairs = nil, nil
 	}
 	plan, err := overlay.Compute(overlay.Config{
 		Kind: n.kind, AllowPlaintext: true, Self: n.id.Live.ID, Generations: []uint64{n.id.Input.Keys[0].Generation},
