@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/sealane/sealane/internal/times"
 )
 
 // PoolStats is how full one pool is.
@@ -133,8 +135,8 @@ func (a *Allocator) adopt(c Contents) {
 		a.given = l.Addresses
 		// A time to come means that the clock was set back since: rest, and
 		// be young, from now on and not longer.
-		l.Created = earlier(l.Created, now)
-		l.Released = earlier(l.Released, now)
+		l.Created = times.Earlier(l.Created, now)
+		l.Released = times.Earlier(l.Released, now)
 		if !l.Released.IsZero() {
 			a.resting = append(a.resting, l)
 			continue
@@ -148,14 +150,6 @@ func (a *Allocator) adopt(c Contents) {
 		a.held[l.Owner] = holding{Lease: l}
 	}
 	a.sweepLocked()
-}
-
-// earlier returns the earlier of two times.
-func earlier(t, u time.Time) time.Time {
-	if u.Before(t) {
-		return u
-	}
-	return t
 }
 
 // clone returns a copy that shares nothing with l.

@@ -13,13 +13,13 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
-	"github.com/sealane/sealane/keymgr/roll"
+	"github.com/sealane/sealane/keymgr/revocation"
 )
 
 // facts gathers what the next list follows from. It also returns, by UID, the nodes
 // that are gone and need no entry, because they have no certificate that is valid.
-func (r *Revoker) facts(ctx context.Context, old keymgr.RevocationList, s kube.Snapshot, requests []kube.Request) (roll.Facts, map[string]bool, error) {
-	f := roll.Facts{Now: r.Clock(), TrustDomain: r.TrustDomain, Lifetime: r.Lifetime, Live: map[string]bool{}}
+func (r *Revoker) facts(ctx context.Context, old keymgr.RevocationList, s kube.Snapshot, requests []kube.Request) (revocation.Facts, map[string]bool, error) {
+	f := revocation.Facts{Now: r.Clock(), TrustDomain: r.TrustDomain, Lifetime: r.Lifetime, Live: map[string]bool{}}
 	for _, n := range s.Nodes {
 		f.Live[n.UID] = true
 	}
@@ -32,7 +32,7 @@ func (r *Revoker) facts(ctx context.Context, old keymgr.RevocationList, s kube.S
 			continue // malformed; the watch logs it
 		}
 		wanted[o.Node.UID] = true
-		f.Orders = append(f.Orders, roll.Order{Node: o.Node, Reason: o.Reason, Keys: o.Status.Keys, Serials: o.Status.Serials})
+		f.Orders = append(f.Orders, revocation.Order{Node: o.Node, Reason: o.Reason, Keys: o.Status.Keys, Serials: o.Status.Serials})
 	}
 	gone, err := r.gone(ctx, s, func(uid string) bool { _, listed := old.Node(uid); return listed || f.Live[uid] })
 	if err != nil {

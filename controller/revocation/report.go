@@ -11,7 +11,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/roll"
+	"github.com/sealane/sealane/keymgr/revocation"
 )
 
 // Reasons of Events.
@@ -21,7 +21,7 @@ const (
 )
 
 // report logs what is new and creates an Event for it on the node.
-func (r *Revoker) report(ctx context.Context, news roll.News, s kube.Snapshot) {
+func (r *Revoker) report(ctx context.Context, news revocation.News, s kube.Snapshot) {
 	messages := map[string]string{}
 	for _, o := range s.Orders {
 		messages[o.Node.UID] = o.Message

@@ -14,7 +14,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/roll"
+	"github.com/sealane/sealane/keymgr/revocation"
 )
 
 const (
@@ -164,7 +164,7 @@ func (r *Revoker) pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next, news, err := roll.Next(before.list, facts)
+	next, news, err := revocation.Next(before.list, facts)
 	if err != nil {
 		return err
 	}

@@ -257,12 +257,6 @@ func (a *Authority) due(m material) bool {
 
 func renewAt(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 3 * 2) }
 
-// NeedsRenewal tells whether the intermediate should be renewed now: Renew does it
-// unless the root is offline.
-func (a *Authority) NeedsRenewal() bool {
-	return a.due(a.current())
-}
-
 // Bundle implements Issuer.
 func (a *Authority) Bundle() []byte {
 	m := a.current()

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sealane/sealane/internal/times"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -48,7 +49,7 @@ func (a *Authority) issue(m material, o Order) ([]byte, error) {
 // makes the subjectAltName critical (RFC 5280, 4.2.1.6).
 func (a *Authority) leaf(m material, o Order) (*x509.Certificate, error) {
 	now := a.cfg.Clock()
-	end := earlier(now.Add(o.lifetime), earlier(m.intermediate.NotAfter, m.roots[0].NotAfter))
+	end := times.Earlier(now.Add(o.lifetime), times.Earlier(m.intermediate.NotAfter, m.roots[0].NotAfter))
 	if end.Sub(now) < MinLifetime {
 		return nil, fmt.Errorf("%w: %s left until root or intermediate end, want %s", ErrLifetime, end.Sub(now), MinLifetime)
 	}
@@ -58,7 +59,7 @@ func (a *Authority) leaf(m material, o Order) (*x509.Certificate, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber:          serial,
-		NotBefore:             later(now.Add(-backdate), m.intermediate.NotBefore),
+		NotBefore:             times.Later(now.Add(-backdate), m.intermediate.NotBefore),
 		NotAfter:              end,
 		URIs:                  []*url.URL{o.node.URI(o.trustDomain)},
 		KeyUsage:              x509.KeyUsageDigitalSignature,
@@ -121,7 +122,7 @@ func (a *Authority) makeIntermediate(m *material) error {
 		return err
 	}
 	now := a.cfg.Clock()
-	template.NotBefore = later(now.Add(-backdate), m.roots[0].NotBefore)
+	template.NotBefore = times.Later(now.Add(-backdate), m.roots[0].NotBefore)
 	template.NotAfter = a.intermediateEnd(*m, now)
 	template.MaxPathLenZero = true
 	template.ExtKeyUsage = bothSides()
@@ -136,7 +137,7 @@ func (a *Authority) makeIntermediate(m *material) error {
 }
 
 func (a *Authority) intermediateEnd(m material, now time.Time) time.Time {
-	return earlier(now.Add(a.cfg.IntermediateLifetime), m.roots[0].NotAfter)
+	return times.Earlier(now.Add(a.cfg.IntermediateLifetime), m.roots[0].NotAfter)
 }
 
 // constrain permits URIs of the trust domain and forbids every other kind of name
@@ -216,18 +217,4 @@ func newSerial() (*big.Int, error) {
 
 func bothSides() []x509.ExtKeyUsage {
 	return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package roll decides what the revocation list says: from the list in force,
-// the orders to revoke and what is known of nodes and their certificates follows
-// the next list, by a pure function. All state is in the list and the orders, so
-// that a controller may stop at any point and another one go on.
-package roll
+// Package revocation computes the next revocation list, by a pure function of the list
+// in force, the orders to revoke, and what is known of nodes and their certificates. All
+// state is in the list and the orders, so a controller may stop at any point and another
+// one can continue.
+package revocation
 
 import (
 	"bytes"
@@ -15,58 +15,65 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealane/sealane/internal/times"
 	"github.com/sealane/sealane/keymgr"
 )
 
 const (
-	// backdate is how much earlier than they are issued certificates begin.
+	// backdate is how long before it is issued a certificate begins.
 	backdate = 5 * time.Minute
-	// margin keeps what is issued right after a short revocation out of it. What was
-	// issued right before is in sight: Kubernetes keeps answered requests for an hour.
+	// margin keeps a certificate that is issued right after a short revocation valid. One
+	// that was issued right before is still in sight, because Kubernetes keeps answered
+	// requests for an hour.
 	margin = time.Minute
 )
 
-// Order is an order to revoke a node, that stands as long as it is there.
+// Order is an order to revoke a node. The node stays revoked as long as its order exists.
 type Order struct {
 	Node   keymgr.NodeID
 	Reason keymgr.RevocationReason
-	// Keys and Serials were in the list before, as far as the order remembers.
+	// Keys and Serials are those of the node's list entry, as far as the order remembers
+	// them.
 	Keys    []keymgr.Hash
 	Serials []keymgr.CertificateSerial
 }
 
-// Facts is what the next list follows from, besides the list in force.
+// Facts is what the next list depends on, besides the list in force.
 type Facts struct {
 	Now         time.Time
 	TrustDomain string
-	// Lifetime is the longest that a node certificate can be valid.
+	// Lifetime is the longest lifetime of a node certificate.
 	Lifetime time.Duration
-	// Orders in the order in which they were given.
+	// Orders are the orders in force, oldest first.
 	Orders []Order
-	// Live holds the UIDs of all nodes that there are.
+	// Live holds the UIDs of all nodes that exist.
 	Live map[string]bool
-	// Gone are nodes that were deleted, for sure, and may still have a certificate.
+	// Gone are nodes that were certainly deleted and may still have a certificate.
 	Gone []keymgr.NodeID
-	// Certificates are all verified node certificates that are in sight.
+	// Certificates are all verified node certificates that the controller can see.
 	Certificates []keymgr.NodeCertificate
 }
 
 // News is what the next list changes.
 type News struct {
+	// Changed says that the next list differs from the one before.
 	Changed bool
-	// Revoked are nodes that were not blocked before, Readmitted those that no
-	// longer are, Crowded nodes that are gone and left out because the list is full.
-	Revoked, Readmitted, Crowded []keymgr.NodeID
+	// Revoked are the nodes that were not blocked before.
+	Revoked []keymgr.NodeID
+	// Readmitted are the nodes that are not blocked any more.
+	Readmitted []keymgr.NodeID
+	// Crowded are deleted nodes that were left out because the list is full.
+	Crowded []keymgr.NodeID
 }
 
-// Next returns the list that has to follow old, and what is new in it. Without
-// news it is old itself; the zero list is followed by one of no nodes.
+// Next returns the list that follows old, and what is new in it. If nothing is new, it
+// returns old itself; the zero list is followed by one without nodes.
 func Next(old keymgr.RevocationList, f Facts) (keymgr.RevocationList, News, error) {
-	b := newBook(old, f)
-	b.order()
-	b.bury()
-	b.collect()
-	nodes := b.close()
+	b := newListBuilder(old, f)
+	b.blockOrdered()
+	b.blockDeleted()
+	b.addCertificates()
+	nodes := b.finish()
 	next := keymgr.RevocationList{
 		Type: keymgr.RevocationsType, TrustDomain: f.TrustDomain,
 		Number:   max(old.Number+1, uint64(max(f.Now.UnixMilli(), 1))),
@@ -86,17 +93,17 @@ func Next(old keymgr.RevocationList, f Facts) (keymgr.RevocationList, News, erro
 	return next, b.news, nil
 }
 
-// book is a list that is being written.
-type book struct {
+// listBuilder is a list under construction.
+type listBuilder struct {
 	facts   Facts
 	entries map[string]keymgr.RevokedNode // by UID
 	ordered map[string]bool               // UIDs
 	news    News
 }
 
-func newBook(old keymgr.RevocationList, f Facts) *book {
+func newListBuilder(old keymgr.RevocationList, f Facts) *listBuilder {
 	f.Now = f.Now.UTC().Truncate(time.Second)
-	b := &book{facts: f, entries: map[string]keymgr.RevokedNode{}, ordered: map[string]bool{}}
+	b := &listBuilder{facts: f, entries: map[string]keymgr.RevokedNode{}, ordered: map[string]bool{}}
 	for _, n := range old.Nodes {
 		n.Keys, n.Serials = slices.Clone(n.Keys), slices.Clone(n.Serials)
 		b.entries[n.UID] = n
@@ -104,9 +111,9 @@ func newBook(old keymgr.RevocationList, f Facts) *book {
 	return b
 }
 
-// order blocks the nodes that there is an order for. Of two orders for one node,
-// the earlier one gives the reason.
-func (b *book) order() {
+// blockOrdered blocks the nodes that have an order. Of two orders for one node, the
+// earlier one gives the reason.
+func (b *listBuilder) blockOrdered() {
 	for _, o := range b.facts.Orders {
 		e := b.block(o.Node, o.Reason)
 		if !b.ordered[o.Node.UID] {
@@ -115,14 +122,14 @@ func (b *book) order() {
 		b.ordered[o.Node.UID] = true
 		e.Keys, e.Serials = merge(e.Keys, o.Keys), merge(e.Serials, o.Serials)
 		end := e.At.Add(b.facts.Lifetime + keymgr.DefaultGrace + 2*keymgr.ClockSkew)
-		e.Expires = later(e.Expires, end)
+		e.Expires = times.Later(e.Expires, end)
 		b.entries[o.Node.UID] = e
 	}
 }
 
-// bury blocks the identities of nodes that were deleted. Their certificates are
-// worth nothing to other nodes, which look at the live Node, and may be to others.
-func (b *book) bury() {
+// blockDeleted blocks the identities of nodes that were deleted. Other nodes refuse their
+// certificates anyway, because there is no live Node, but other readers may not.
+func (b *listBuilder) blockDeleted() {
 	for _, id := range b.facts.Gone {
 		if _, known := b.entries[id.UID]; !known {
 			b.entries[id.UID] = b.block(id, keymgr.ReasonCessationOfOperation)
@@ -131,20 +138,20 @@ func (b *book) bury() {
 }
 
 // block returns the node's entry, blocked.
-func (b *book) block(id keymgr.NodeID, reason keymgr.RevocationReason) keymgr.RevokedNode {
+func (b *listBuilder) block(id keymgr.NodeID, reason keymgr.RevocationReason) keymgr.RevokedNode {
 	e := b.entries[id.UID]
 	if e.Blocked {
 		return e
 	}
 	b.news.Revoked = append(b.news.Revoked, id)
 	e.Name, e.UID, e.Reason, e.Blocked = id.Name, id.UID, reason, true
-	e.At, e.Before, e.Expires = b.facts.Now, b.facts.Now.Add(-backdate-margin), later(e.Expires, b.facts.Now)
+	e.At, e.Before, e.Expires = b.facts.Now, b.facts.Now.Add(-backdate-margin), times.Later(e.Expires, b.facts.Now)
 	return e
 }
 
-// collect takes in the certificates of blocked nodes. A node that is about to be
-// readmitted still counts: what it has now, it got before.
-func (b *book) collect() {
+// addCertificates adds the certificates of blocked nodes to their entries. A node that
+// is about to be readmitted still counts: it got its certificates before.
+func (b *listBuilder) addCertificates() {
 	for _, c := range b.facts.Certificates {
 		e, known := b.entries[c.Node.UID]
 		if !known || !e.Blocked {
@@ -152,13 +159,13 @@ func (b *book) collect() {
 		}
 		e.Keys = merge(e.Keys, []keymgr.Hash{c.SPKI})
 		e.Serials = merge(e.Serials, []keymgr.CertificateSerial{{Issuer: c.Issuer, Serial: c.Serial}})
-		e.Expires = later(e.Expires, c.NotAfter.UTC().Add(keymgr.ClockSkew))
+		e.Expires = times.Later(e.Expires, c.NotAfter.UTC().Add(keymgr.ClockSkew))
 		b.entries[c.Node.UID] = e
 	}
 }
 
-// close readmits nodes without an order, drops what has expired, and sorts.
-func (b *book) close() []keymgr.RevokedNode {
+// finish readmits live nodes without an order, drops expired entries, and sorts.
+func (b *listBuilder) finish() []keymgr.RevokedNode {
 	nodes := []keymgr.RevokedNode{}
 	for uid, e := range b.entries {
 		if !b.ordered[uid] && b.facts.Now.After(e.Expires) {
@@ -176,9 +183,9 @@ func (b *book) close() []keymgr.RevokedNode {
 	return nodes
 }
 
-// fit leaves out nodes that are gone, those first that expire first, until the
-// list is no larger than readers take. Orders are never left out.
-func (b *book) fit(l *keymgr.RevocationList) error {
+// fit leaves out deleted nodes, beginning with those that expire first, until the list
+// is no larger than readers accept. It never leaves out a node with an order.
+func (b *listBuilder) fit(l *keymgr.RevocationList) error {
 	payload, err := l.Encode()
 	if err != nil {
 		return err
@@ -208,8 +215,8 @@ func (b *book) fit(l *keymgr.RevocationList) error {
 	return fmt.Errorf("list of %d revoked nodes: %w: delete revocations of nodes that are gone", len(l.Nodes), keymgr.ErrTooLarge)
 }
 
-// merge adds what is new. When there is no more room, the oldest go: they are the
-// first to expire.
+// merge appends what is new. If there is no more room, it drops the oldest, which expire
+// first.
 func merge[T comparable](have, more []T) []T {
 	for _, m := range more {
 		if !slices.Contains(have, m) {
@@ -233,11 +240,4 @@ func nonNil(nodes []keymgr.RevokedNode) []keymgr.RevokedNode {
 		return []keymgr.RevokedNode{}
 	}
 	return nodes
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

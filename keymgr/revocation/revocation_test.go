@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package roll_test
+package revocation_test
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/roll"
+	"github.com/sealane/sealane/keymgr/revocation"
 )
 
 const week = 7 * 24 * time.Hour
@@ -29,12 +29,12 @@ var (
 // cluster is what the controller sees, and the list that it keeps.
 type cluster struct {
 	t     *testing.T
-	facts roll.Facts
+	facts revocation.Facts
 	list  keymgr.RevocationList
 }
 
 func newCluster(t *testing.T, live ...keymgr.NodeID) *cluster {
-	c := &cluster{t: t, facts: roll.Facts{Now: start, TrustDomain: "td", Lifetime: week, Live: map[string]bool{}}}
+	c := &cluster{t: t, facts: revocation.Facts{Now: start, TrustDomain: "td", Lifetime: week, Live: map[string]bool{}}}
 	for _, id := range live {
 		c.facts.Live[id.UID] = true
 	}
@@ -48,12 +48,12 @@ func (c *cluster) certify(id keymgr.NodeID, n byte) {
 }
 
 func (c *cluster) order(id keymgr.NodeID, reason keymgr.RevocationReason) {
-	c.facts.Orders = append(c.facts.Orders, roll.Order{Node: id, Reason: reason})
+	c.facts.Orders = append(c.facts.Orders, revocation.Order{Node: id, Reason: reason})
 }
 
-func (c *cluster) next() roll.News {
+func (c *cluster) next() revocation.News {
 	c.t.Helper()
-	list, news, err := roll.Next(c.list, c.facts)
+	list, news, err := revocation.Next(c.list, c.facts)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func (c *cluster) next() roll.News {
 		c.t.Fatalf("no reader takes %s: %v", payload, err)
 	}
 	// Nothing happens: nothing changes, also for a controller that starts now.
-	if again, news, err := roll.Next(c.list, c.facts); err != nil || news.Changed || again.Number != c.list.Number {
+	if again, news, err := revocation.Next(c.list, c.facts); err != nil || news.Changed || again.Number != c.list.Number {
 		c.t.Fatalf("not at rest: %+v, %v", news, err)
 	}
 	return news
@@ -166,7 +166,7 @@ func TestSecondOrder(t *testing.T) {
 // brings back what cannot be seen any more.
 func TestOrdersRemember(t *testing.T) {
 	c := newCluster(t, n1)
-	c.facts.Orders = []roll.Order{{Node: n1, Reason: keymgr.ReasonUnspecified, Keys: []keymgr.Hash{{9}}}}
+	c.facts.Orders = []revocation.Order{{Node: n1, Reason: keymgr.ReasonUnspecified, Keys: []keymgr.Hash{{9}}}}
 	if c.next(); !slices.Equal(c.entry(n1).Keys, []keymgr.Hash{{9}}) {
 		t.Errorf("entry %+v", c.entry(n1))
 	}
@@ -224,7 +224,7 @@ func TestFullListLeavesOutTheGoneFirst(t *testing.T) {
 	for i := range many {
 		c.order(keymgr.NodeID{Name: "ordered", UID: fmt.Sprintf("o-%d-%s", i, strings.Repeat("x", 50))}, keymgr.ReasonUnspecified)
 	}
-	if _, _, err := roll.Next(c.list, c.facts); !errors.Is(err, keymgr.ErrTooLarge) {
+	if _, _, err := revocation.Next(c.list, c.facts); !errors.Is(err, keymgr.ErrTooLarge) {
 		t.Errorf("more orders than fit: %v", err)
 	}
 }
@@ -257,7 +257,7 @@ func TestRandomLives(t *testing.T) {
 			case 0:
 				c.order(id, keymgr.ReasonUnspecified)
 			case 1:
-				c.facts.Orders = slices.DeleteFunc(c.facts.Orders, func(o roll.Order) bool { return o.Node == id })
+				c.facts.Orders = slices.DeleteFunc(c.facts.Orders, func(o revocation.Order) bool { return o.Node == id })
 			case 2:
 				if e, ok := c.list.Node(id.UID); !ok || !e.Blocked { // the signer denies the blocked
 					c.certify(id, byte(step))
