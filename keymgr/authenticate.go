@@ -9,9 +9,9 @@ import (
 	"github.com/sealane/sealane/internal/times"
 )
 
-// Authenticate tells which node a certificate chain (DER, leaf first) stands for,
-// as it is shown in TLS: one whose statement was accepted, with the key that signed
-// that statement. The same grace holds as for statements.
+// Authenticate returns the node that a certificate chain from TLS (DER, leaf first) is
+// for. It accepts only a node whose statement was accepted, and only the key that signed
+// that statement. The same grace applies as for statements.
 func (v *Verifier) Authenticate(chain [][]byte) (NodeID, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

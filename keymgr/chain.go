@@ -127,14 +127,14 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrChain, err)
 		}
-		// The one critical extension of ours; see NodeIssuerExtension.
+		// Our only critical extension; see NodeIssuerExtension.
 		c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, oidNodeIssuer().Equal)
 		certs = append(certs, c)
 	}
 	return certs, nil
 }
 
-// issuedForNodes tells whether the leaf's issuer carries the mark, and whether
+// issuedForNodes reports whether the leaf's issuer carries the mark, and whether
 // leaf and all above allow both client and server authentication.
 func issuedForNodes(chain []*x509.Certificate) bool {
 	if len(chain) < 2 || !isNodeIssuer(chain[1]) || len(chain[0].ExtKeyUsage) == 0 {
@@ -148,7 +148,7 @@ func issuedForNodes(chain []*x509.Certificate) bool {
 	})
 }
 
-// inspectLeaf reads a node certificate and refuses what no signer of ours makes.
+// inspectLeaf reads a node certificate and refuses one that no Sealane signer issues.
 func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*NodeCertificate, error) {
 	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
@@ -192,9 +192,9 @@ func ReadChain(chain [][]byte) (*NodeCertificate, error) {
 	return inspectLeaf(certs[0], certs[1:])
 }
 
-// VerifyCertificate checks the chain of a node certificate (DER, leaf first)
-// against a bundle, at a time, to the second and without grace. Whose certificate
-// it is, the caller must compare.
+// VerifyCertificate checks that the chain of a node certificate (DER, leaf first) leads to
+// a root in a bundle and is valid at a time, to the second and without grace. The caller
+// must compare whose certificate it is.
 func VerifyCertificate(chain [][]byte, bundlePEM []byte, at time.Time) (NodeCertificate, error) {
 	n, err := VerifyChain(chain, bundlePEM, at)
 	if err != nil {
@@ -209,7 +209,7 @@ func VerifyCertificate(chain [][]byte, bundlePEM []byte, at time.Time) (NodeCert
 	return *n, nil
 }
 
-// ParseCertificateInfo reads what identifies a certificate in DER, verifying nothing.
+// ParseCertificateInfo reads what identifies a certificate in DER. It verifies nothing.
 func ParseCertificateInfo(der []byte) (CertificateInfo, error) {
 	c, err := x509.ParseCertificate(der)
 	if err != nil {

@@ -56,8 +56,8 @@ func (v *Verifier) checkSequence(c *candidate) error {
 	return nil
 }
 
-// checkTimes checks the lifetimes of statement and certificate. What was accepted
-// before stays for the grace time; nothing new is accepted once expired.
+// checkTimes checks the lifetimes of statement and certificate. After they expire, what
+// was accepted before stays for the grace time, and nothing new is accepted.
 func (v *Verifier) checkTimes(c *candidate) error {
 	cert := c.leaf.CertificateInfo
 	if !c.stmt.IssuedAt.Before(c.stmt.NotAfter) {
@@ -80,7 +80,7 @@ func (v *Verifier) checkTimes(c *candidate) error {
 	return nil
 }
 
-// graceful tells whether something that ended may still serve this node.
+// graceful reports whether something that ended may still serve this node.
 func (v *Verifier) graceful(c *candidate, end time.Time) bool {
 	return c.repeat && !c.prev.rec.Gone && !c.now.After(end.Add(ClockSkew+v.cfg.Grace))
 }
@@ -114,7 +114,7 @@ func (v *Verifier) checkGenerations(c *candidate) error {
 	return nil
 }
 
-// checkKeys checks that the public keys are good and nobody else's, and takes
+// checkKeys checks that the public keys are good and belong to no other node, and takes
 // those that are valid now.
 func (v *Verifier) checkKeys(c *candidate) error {
 	reason := ErrExpired
@@ -174,8 +174,8 @@ func (v *Verifier) checkPorts(c *candidate) error {
 	return nil
 }
 
-// checkEndpoints: the endpoints are addresses of the live Node. An address that
-// leaves the Node later does not end a running lane; the node will publish anew.
+// checkEndpoints: the endpoints are addresses of the live Node. If an address leaves the
+// Node later, the lane stays up; the node will publish a new statement.
 func (v *Verifier) checkEndpoints(c *candidate) error {
 	if len(c.stmt.Endpoints) == 0 {
 		return fmt.Errorf("%w: there is none", ErrEndpoint)
@@ -196,8 +196,8 @@ func (v *Verifier) checkEndpoints(c *candidate) error {
 	return nil
 }
 
-// checkPodCIDRs: the pod ranges are the node's, say certificate and live Node, and
-// nobody else's.
+// checkPodCIDRs: certificate and live Node say that the pod ranges are the node's, and no
+// other node has them.
 func (v *Verifier) checkPodCIDRs(c *candidate) error {
 	if err := checkPrefixes(c.stmt.PodCIDRs); err != nil {
 		return fmt.Errorf("%w: %w", ErrPodCIDR, err)
@@ -219,7 +219,7 @@ func (v *Verifier) checkPodCIDRs(c *candidate) error {
 	return nil
 }
 
-// checkPSK: a node that requires preshared keys is not talked down by one without.
+// checkPSK: a peer without preshared keys cannot talk a node that requires them out of it.
 func (v *Verifier) checkPSK(c *candidate) error {
 	if !c.stmt.PSK.valid() {
 		return fmt.Errorf("%w: unknown mode %q", ErrPSK, c.stmt.PSK)
@@ -234,7 +234,7 @@ func (c *candidate) warn(code, format string, args ...any) {
 	c.warnings = append(c.warnings, Warning{Code: code, Text: fmt.Sprintf(format, args...)})
 }
 
-// covered tells whether p lies within one of the ranges.
+// covered reports whether p lies within one of the ranges.
 func covered(p netip.Prefix, ranges []netip.Prefix) bool {
 	return slices.ContainsFunc(ranges, func(r netip.Prefix) bool {
 		return r.Bits() <= p.Bits() && r.Contains(p.Addr())

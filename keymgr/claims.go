@@ -9,9 +9,9 @@ import (
 	"slices"
 )
 
-// claims says which node holds which WireGuard key and pod range: whoever came
-// first keeps it. The prefixes of all nodes are disjoint, hence sorted by address
-// they are also sorted by their ends, and only neighbours can overlap.
+// claims says which node holds which WireGuard key and pod range: the first to claim
+// keeps it. The prefixes of all nodes are disjoint, so sorted by address they are also
+// sorted by their ends, and only neighbours can overlap.
 type claims struct {
 	keys     map[PublicKey]NodeID
 	prefixes []prefixClaim
@@ -47,9 +47,9 @@ func (c *claims) checkPrefix(p netip.Prefix, id NodeID) error {
 	return nil
 }
 
-// replace gives a node what its statement claims instead of what the one before did.
-// Every pass over the cluster says of nearly every node that nothing changed, and
-// then nothing is moved: to move a prefix takes time in proportion to all of them.
+// replace gives a node what its statement claims in place of what the one before claimed.
+// In each pass over the cluster nearly no node has changed, and then replace moves
+// nothing: moving one prefix takes time in proportion to all of them.
 func (c *claims) replace(before, next Statement) {
 	if slices.Equal(before.PodCIDRs, next.PodCIDRs) && slices.EqualFunc(before.Keys, next.Keys, StatementKey.Same) && c.holds(next) {
 		return
@@ -58,7 +58,7 @@ func (c *claims) replace(before, next Statement) {
 	c.hold(next)
 }
 
-// holds tells whether the keys and prefixes of a statement are its node's.
+// holds reports whether the keys and prefixes of a statement are its node's.
 func (c *claims) holds(s Statement) bool {
 	for _, k := range s.Keys {
 		if c.keys[k.Key] != s.ID() {

@@ -25,9 +25,9 @@ const (
 	maxLinkKey = 128
 )
 
-// Link is a handover: the key of a node's earlier certificate vouches for the key
-// of the next one. It binds keys and not statements, so that it serves as long as
-// the new key does, and the old private key can be destroyed at once.
+// Link is a handover: the key of a node's earlier certificate vouches for the key of the
+// next one. It binds keys and not statements, so it is good for as long as the new key,
+// and the old private key can be destroyed at once.
 type Link struct {
 	// Key is the earlier public key (SubjectPublicKeyInfo, DER).
 	Key []byte `json:"key"`
@@ -69,7 +69,7 @@ func SignLink(key *ecdsa.PrivateKey, trustDomain string, node NodeID, to Hash) (
 	return Link{Key: der, Signature: signature}, nil
 }
 
-// checkLinks refuses what no node signs.
+// checkLinks refuses links that are larger than any that a node signs.
 func checkLinks(links []Link) error {
 	if len(links) > MaxLinks {
 		return fmt.Errorf("%w: continuity of %d links, at most %d", ErrTooLarge, len(links), MaxLinks)
@@ -82,15 +82,15 @@ func checkLinks(links []Link) error {
 	return nil
 }
 
-// handover is what links have to prove: that key from vouches for key to, by way of
-// the keys between them.
+// handover is what links have to prove: that key from vouches for key to, directly or
+// through the keys between them.
 type handover struct {
 	trustDomain string
 	node        NodeID
 	from, to    [32]byte
 }
 
-// proven tells whether links, oldest first, lead from the one key to the other.
+// proven returns nil if links, oldest first, lead from the one key to the other.
 func (h handover) proven(links []Link) error {
 	i := slices.IndexFunc(links, func(l Link) bool { return sha256.Sum256(l.Key) == h.from })
 	if i < 0 {
@@ -124,8 +124,8 @@ func (h handover) checkLink(l Link, to [32]byte) error {
 	return nil
 }
 
-// checkContinuity: whoever speaks for a known node with another key shows that the
-// key before it agrees. The authority alone cannot replace a node unnoticed.
+// checkContinuity: a known node that uses a new key must show that the old key vouches for
+// it. The authority alone cannot replace a node unnoticed.
 func (v *Verifier) checkContinuity(c *candidate) error {
 	if c.prev == nil || c.prev.rec.SPKI == (Hash{}) || c.prev.rec.SPKI == Hash(c.leaf.SPKI) {
 		return nil

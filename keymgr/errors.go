@@ -13,8 +13,8 @@ func (r *rejection) Error() string { return r.text }
 
 func reject(label, text string) error { return &rejection{label: label, text: text} }
 
-// Reasons why Verify refuses a statement. Each has the label that RejectReason
-// returns; labels never change, for they are metric labels and event reasons.
+// Reasons why Verify refuses a statement. Each has the label that RejectReason returns.
+// Labels never change, because they are metric labels and event reasons.
 var (
 	// ErrNoRoots: SetRoots was not called with a usable bundle yet.
 	ErrNoRoots = reject("no_roots", "no trusted root certificate")
@@ -46,7 +46,7 @@ var (
 	ErrExpired = reject("expired", "expired")
 	// ErrLifetime: the times contradict each other or outlive the certificate.
 	ErrLifetime = reject("lifetime", "invalid lifetime")
-	// ErrReplay: an older statement than the last one accepted of this node.
+	// ErrReplay: the statement is older than the last one accepted of this node.
 	ErrReplay = reject("sequence", "sequence number went back")
 	// ErrFork: two different statements with one sequence number; somebody else
 	// has the node's key, or its disk was cloned.
@@ -88,8 +88,8 @@ var (
 	ErrBundle = errors.New("invalid trust bundle")
 )
 
-// RejectReason returns the stable label of the reason for which Verify refused a
-// statement, "" for nil and "other" for an error that is none of this package's.
+// RejectReason returns the stable label of the reason why Verify refused a statement. It
+// returns "" for nil and "other" for an error that is not of this package.
 func RejectReason(err error) string {
 	if err == nil {
 		return ""

@@ -83,13 +83,13 @@ func checkPrefixes(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// NodeIssuerExtension returns the mark of a CA certificate that issues node
-// certificates. Verify takes a leaf from no other issuer, so that where the root
-// also signs for others (the Kubernetes cluster's own CA does), none of their
-// certificates can pass for a node.
+// NodeIssuerExtension returns the mark of a CA certificate that issues node certificates.
+// Verify accepts a leaf from no other issuer. Where the root also signs for other
+// purposes, as the Kubernetes cluster's own CA does, no such certificate can pass for a
+// node.
 //
-// Made critical, the mark works the other way round too: whoever does not know it,
-// the API server for one, must refuse each certificate below (RFC 5280, 4.2).
+// A critical mark works the other way round too: software that does not know it, such as
+// the API server, must refuse each certificate below (RFC 5280, 4.2).
 func NodeIssuerExtension(critical bool) pkix.Extension {
 	return pkix.Extension{Id: oidNodeIssuer(), Critical: critical, Value: asn1.NullBytes}
 }

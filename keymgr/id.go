@@ -15,8 +15,8 @@ const (
 	maxUIDLength  = 64
 )
 
-// NodeID identifies one life of a node: a Node object that is deleted and made
-// anew under the same name has another UID and is another node.
+// NodeID identifies one life of a node: a Node object that is deleted and created again
+// under the same name has another UID and is another node.
 type NodeID struct {
 	Name string `json:"name"`
 	UID  string `json:"uid"`

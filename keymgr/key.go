@@ -17,7 +17,7 @@ type PublicKey [32]byte
 // String returns the key in base64, as wg(8) shows it.
 func (k PublicKey) String() string { return base64.StdEncoding.EncodeToString(k[:]) }
 
-// IsZero tells whether k is the zero value, which is no key.
+// IsZero reports whether k is the zero value, which is no key.
 func (k PublicKey) IsZero() bool { return k == PublicKey{} }
 
 // MarshalText returns the key in base64.
@@ -36,7 +36,7 @@ func (k *PublicKey) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// check refuses what WireGuard would take but what cannot work or would give one
+// check refuses keys that WireGuard would accept but that cannot work or would give one
 // point two names: non-canonical encodings and points of low order.
 func (k PublicKey) check() error {
 	if k.IsZero() {
@@ -60,7 +60,7 @@ func (k PublicKey) check() error {
 	return nil
 }
 
-// canonical tells whether k, little-endian, is below 2^255-19.
+// canonical reports whether k, little-endian, is below 2^255-19.
 func (k PublicKey) canonical() bool {
 	if k[31] != 0x7f {
 		return k[31] < 0x7f
@@ -98,11 +98,11 @@ func (PrivateKey) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(private 
 // LogValue hides the key from slog.
 func (PrivateKey) LogValue() slog.Value { return slog.StringValue("(private key)") }
 
-// PresharedKey is a WireGuard preshared key, which two nodes agreed on. It does not
-// show itself in logs or formatted output.
+// PresharedKey is a WireGuard preshared key that two nodes agreed on. It does not show
+// itself in logs or formatted output.
 type PresharedKey [32]byte
 
-// IsZero tells whether k is the zero value, which is no key.
+// IsZero reports whether k is the zero value, which is no key.
 func (k PresharedKey) IsZero() bool { return k == PresharedKey{} }
 
 // String hides the key.
@@ -127,7 +127,7 @@ type PeerKey struct {
 	valid bool
 }
 
-// Valid tells whether the key came out of Verify.
+// Valid reports whether the key came out of Verify.
 func (k PeerKey) Valid() bool { return k.valid }
 
 // Key returns the public key, zero if k is not valid.
@@ -140,10 +140,10 @@ func (k PeerKey) Generation() uint64 { return k.gen }
 // reader's own key generation.
 func (k PeerKey) Ports() [2]uint16 { return k.ports }
 
-// Since returns when the owner made the key, as it has published, to the second.
+// Since returns when the owner created the key, to the second, as it has published.
 func (k PeerKey) Since() time.Time { return time.Unix(k.since, 0).UTC() }
 
-// Equal tells whether two keys are the same in every respect.
+// Equal reports whether two keys are the same in every respect.
 func (k PeerKey) Equal(o PeerKey) bool { return k == o }
 
 // String returns generation and key for logs.
@@ -157,7 +157,7 @@ func (k PeerKey) String() string {
 // Parity returns the device slot of a key generation, 0 or 1.
 func Parity(generation uint64) int { return int(generation & 1) }
 
-// Port returns the UDP port of the device for a combination of key generations:
+// Port returns the UDP port of the device for a pair of key generations:
 // base + 2*parity(own) + parity(peer).
 func Port(base uint16, own, peer uint64) uint16 {
 	return base + uint16(2*Parity(own)+Parity(peer))

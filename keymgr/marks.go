@@ -19,7 +19,7 @@ const markSuffix = ".json"
 // FileMarks is a MarkStore with one file per node UID in a directory.
 type FileMarks struct{ dir string }
 
-// NewFileMarks returns a store in dir, which is made with mode 0700 by the first Save.
+// NewFileMarks returns a store in dir. The first Save creates dir with mode 0700.
 func NewFileMarks(dir string) *FileMarks { return &FileMarks{dir: dir} }
 
 // Load implements MarkStore. Files that it cannot read do not hide the others: it

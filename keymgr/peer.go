@@ -12,7 +12,7 @@ import (
 // LiveNode is what the API server's Node object says now.
 type LiveNode struct {
 	ID NodeID `json:"id"`
-	// PodCIDRs are spec.podCIDRs of every family.
+	// PodCIDRs are spec.podCIDRs of all families.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	// Addresses are the InternalIPs.
 	Addresses []netip.Addr `json:"addresses"`
@@ -38,24 +38,29 @@ type Peer struct {
 	Seq uint64
 	// Keys holds the keys that are valid now, oldest generation first.
 	Keys []PeerKey
-	// Withdrawn holds keys that the statement before listed and this one does not: no
-	// reason to begin with them, but its owner may still be sending by them.
+	// Withdrawn holds keys that the previous statement listed and this one does not. Do
+	// not begin to use them, but their owner may still be sending with them.
 	Withdrawn []PeerKey
-	// RevokedGens are generations that the node disowned.
+	// RevokedGens are generations that the node disowned: drop them at once.
 	RevokedGens []uint64
-	PodCIDRs    []netip.Prefix
-	Endpoints   []netip.Addr
-	PSK         PSKMode
-	PSKPort     uint16
+	// PodCIDRs are the node's pod ranges; empty means none.
+	PodCIDRs []netip.Prefix
+	// Endpoints are the addresses to send to; at least one.
+	Endpoints []netip.Addr
+	// PSK is the node's preshared-key mode, never empty.
+	PSK PSKMode
+	// PSKPort is the TCP port of the preshared-key exchange; 0 means that there is none.
+	PSKPort uint16
 	// NotAfter is when the statement or the certificate ends, whichever is first.
 	NotAfter time.Time
-	// Until is NotAfter with clock skew and grace: from then on Verify refuses.
+	// Until is NotAfter plus clock skew and grace: from then on Verify refuses.
 	Until time.Time
-	// Grace is set after NotAfter: keep what runs, accept nothing new, raise an alarm.
-	Grace       bool
+	// Grace is set after NotAfter: keep what runs, accept nothing new, warn the operator.
+	Grace bool
+	// Certificate identifies the certificate that vouches for the statement.
 	Certificate CertificateInfo
-	// Warnings are findings that an operator should hear of and that do not
-	// make the statement invalid.
+	// Warnings are findings that an operator should see and that do not make the
+	// statement invalid.
 	Warnings []Warning
 }
 
@@ -73,14 +78,13 @@ type Warning struct {
 
 // Codes of warnings; stable like the labels of RejectReason.
 const (
-	// WarnHistory: the statement does not follow the last one accepted. It was
-	// missed, or somebody else has signed one with the node's key.
+	// WarnHistory: the statement does not follow the last one accepted. This node missed
+	// one, or somebody else has signed one with the node's key.
 	WarnHistory = "history"
 	// WarnEndpoint: an endpoint of an accepted statement left the live Node.
 	WarnEndpoint = "endpoint"
-	// WarnContinuity: the certificate has another key than the one before, which
-	// does not vouch for it: the node has lost its disk, or somebody who is in
-	// league with the authority speaks in its place.
+	// WarnContinuity: the certificate has a new key for which the old one does not vouch.
+	// The node has lost its disk, or somebody in league with the authority impersonates it.
 	WarnContinuity = "continuity"
 )
 
@@ -96,15 +100,16 @@ type Record struct {
 	// SPKI is the hash of the certificate's key of that statement; zero in records
 	// of older versions whose statement cannot be read.
 	SPKI Hash `json:"spki,omitzero"`
-	// Expires is when no statement up to Seq can be valid any more, so that the
-	// mark of a node that is gone may be forgotten.
+	// Expires is when no statement up to Seq can be valid any more. After that, the mark of
+	// a deleted node may be forgotten.
 	Expires time.Time `json:"expires"`
-	// Gone is set by Forget: the mark stays, the statement serves no more.
+	// Gone is set by Forget: the mark stays, but the statement is no longer used.
 	Gone bool `json:"gone,omitzero"`
-	// Withdrawn is the key that the statement before had and this one has not.
+	// Withdrawn is the key that the previous statement listed and this one does not; nil
+	// means that there is none.
 	Withdrawn *WithdrawnKey `json:"withdrawn,omitempty"`
-	// Statement is the last accepted statement, and Live what the API server
-	// said then: a reboot without an API server starts from them.
+	// Statement is the last accepted statement, and Live is what the API server said then.
+	// A node that boots without an API server starts from them.
 	Statement Signed   `json:"statement"`
 	Live      LiveNode `json:"live"`
 }
@@ -112,7 +117,8 @@ type Record struct {
 // WithdrawnKey is a key that its owner has withdrawn without revoking it.
 type WithdrawnKey struct {
 	Key StatementKey `json:"key"`
-	At  time.Time    `json:"at"`
+	// At is when this node accepted the statement that withdrew it.
+	At time.Time `json:"at"`
 }
 
 // MarkStore keeps Records. Save must be durable when it returns.

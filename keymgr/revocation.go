@@ -21,8 +21,8 @@ import (
 	"github.com/sealane/sealane/internal/times"
 )
 
-// RevocationsType is the type and version of revocation lists. What an old reader
-// must not ignore gets another version, as with statements.
+// RevocationsType is the type and version of revocation lists. A change that an old reader
+// must not ignore gets a new version, as with statements.
 const RevocationsType = "revocations/v1"
 
 // revocationContext separates the signatures of revocation lists from everything
@@ -84,13 +84,14 @@ type RevokedNode struct {
 	UID    string           `json:"uid"`
 	Reason RevocationReason `json:"reason"`
 	At     time.Time        `json:"at"`
-	// Blocked refuses the node whatever its key. It ends when the node is
-	// readmitted; what follows stays until Expires.
+	// Blocked refuses the node with any key, until the node is readmitted. The fields below
+	// stay in force until Expires.
 	Blocked bool `json:"blocked"`
-	// Before refuses every certificate of the node that begins at or before it:
-	// those that were issued before it was revoked, known to the controller or not.
+	// Before refuses every certificate of the node that begins at or before it: those
+	// issued before the revocation, whether the controller knows them or not. Zero refuses
+	// none.
 	Before time.Time `json:"before,omitzero"`
-	// Keys and Serials are the node's certificates that the controller knows of.
+	// Keys and Serials name the certificates of the node that the controller knows.
 	Keys    []Hash              `json:"keys,omitempty"`
 	Serials []CertificateSerial `json:"serials,omitempty"`
 	// Expires is when none of those certificates can be valid any more.
@@ -100,8 +101,7 @@ type RevokedNode struct {
 // ID returns the node that is revoked.
 func (n RevokedNode) ID() NodeID { return NodeID{Name: n.Name, UID: n.UID} }
 
-// RevocationList says which identities are out of force. An issuing CA signs its
-// JSON form.
+// RevocationList says which identities are revoked. An issuing CA signs its JSON form.
 type RevocationList struct {
 	Type        string `json:"type"`
 	TrustDomain string `json:"trustDomain"`
@@ -173,8 +173,8 @@ func (l RevocationList) check() error {
 	return nil
 }
 
-// check takes reasons that it does not know: a newer controller may have more, and
-// a list that is refused would cut nobody.
+// check accepts reasons that it does not know. A newer controller may have more of them,
+// and refusing the list would leave revoked nodes connected.
 func (n RevokedNode) check() error {
 	if err := n.ID().Validate(); err != nil {
 		return err
@@ -250,9 +250,9 @@ func SignRevocations(l RevocationList, key crypto.Signer, chain [][]byte) (Signe
 // listBytes is what is signed, before it is hashed.
 func listBytes(payload []byte) []byte { return append([]byte(revocationContext), payload...) }
 
-// VerifyRevocations checks who signed a list and reads it: an issuer of node
-// certificates of the trust domain that leads to a root of the bundle, at a time.
-// Whether there is a newer list, it cannot know; Verifier.SetRevocations does.
+// VerifyRevocations reads a list and checks its signer: an issuer of node certificates of
+// the trust domain that leads to a root of the bundle at a time. It cannot know whether
+// there is a newer list; Verifier.SetRevocations does.
 func VerifyRevocations(s Signed, bundlePEM []byte, trustDomain string, at time.Time) (RevocationList, error) {
 	pool, err := parsePool(bundlePEM)
 	if err != nil {
@@ -292,9 +292,9 @@ func verifyRevocations(s Signed, scene listScene) (RevocationList, error) {
 	return l, nil
 }
 
-// verifyIssuer checks that a chain is of a CA that issues node certificates of the
-// trust domain, and returns that CA's certificate. A reader whose clock is behind
-// must not miss who is revoked, so an issuer may begin in its future.
+// verifyIssuer checks that a chain belongs to a CA that issues node certificates of the
+// trust domain, and returns that CA's certificate. The issuer may begin in the reader's
+// future, because a reader whose clock is behind must still learn who is revoked.
 func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
 	certs, err := parseChain(chain)
 	if err != nil {
@@ -323,9 +323,8 @@ func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
 	return issuer, nil
 }
 
-// permits tells whether the name constraints of a chain leave room for nodes of a
-// trust domain, so that the issuer of one cluster cannot revoke in another that
-// has the same root.
+// permits reports whether the name constraints of a chain permit nodes of a trust domain.
+// The issuer of one cluster thus cannot revoke in another that has the same root.
 func permits(chain []*x509.Certificate, trustDomain string) bool {
 	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
 		return len(c.PermittedURIDomains) > 0 && !slices.Contains(c.PermittedURIDomains, trustDomain) ||

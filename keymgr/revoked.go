@@ -15,15 +15,15 @@ import (
 	"github.com/sealane/sealane/internal/times"
 )
 
-// RevocationStore keeps the last accepted revocation list. Save must be durable
-// when it returns.
+// RevocationStore keeps the last accepted revocation list. What it saves must be durable
+// when SaveRevocations returns.
 type RevocationStore interface {
-	// LoadRevocations returns what was saved, the zero Signed if nothing was.
+	// LoadRevocations returns what was saved, or the zero Signed if nothing was.
 	LoadRevocations() (Signed, error)
 	SaveRevocations(Signed) error
 }
 
-// fileRevocations lies beside the marks, and is none of them by its suffix.
+// fileRevocations lies beside the marks. Its suffix keeps it apart from them.
 const fileRevocations = "revocations.list"
 
 // LoadRevocations implements RevocationStore.
@@ -85,7 +85,7 @@ func newRevocations(l RevocationList, hash Hash) *revocations {
 	return r
 }
 
-// longer returns which of two entries speaks against certificates for longer.
+// longer returns which of two entries refuses certificates for longer.
 func (n *RevokedNode) longer(o *RevokedNode) *RevokedNode {
 	if o != nil && (o.Blocked || !n.Blocked && o.Expires.After(n.Expires)) {
 		return o
@@ -93,7 +93,7 @@ func (n *RevokedNode) longer(o *RevokedNode) *RevokedNode {
 	return n
 }
 
-// find returns the entry that speaks against a node, or against a certificate.
+// find returns the entry that refuses a node or a certificate, or nil if there is none.
 // Either may be zero.
 func (r *revocations) find(id NodeID, cert CertificateInfo, now time.Time) *RevokedNode {
 	if r == nil {
@@ -117,11 +117,11 @@ func (r *revocations) find(id NodeID, cert CertificateInfo, now time.Time) *Revo
 	return nil
 }
 
-// lasts tells whether the entry still speaks against certificates.
+// lasts reports whether the entry still refuses certificates.
 func (n *RevokedNode) lasts(now time.Time) bool { return n.Blocked || !now.After(n.Expires) }
 
-// openRevocations goes on from the stored list, which was verified before it was
-// stored. That of another cluster is none of ours.
+// openRevocations continues from the stored list, which was verified before it was
+// stored. It ignores the list of another cluster.
 func (v *Verifier) openRevocations() error {
 	if v.cfg.Revocations == nil {
 		return nil
@@ -140,10 +140,10 @@ func (v *Verifier) openRevocations() error {
 	return nil
 }
 
-// SetRevocations puts a signed revocation list into force, durably, if an issuer of
-// node certificates signed it and it is not older than the one in force. After an
-// error the one before stays: who can write where the list is kept, and no more,
-// can neither revoke nor readmit.
+// SetRevocations puts a signed revocation list into force, durably, if an issuer of node
+// certificates signed it and it is not older than the one in force. After an error the
+// previous list stays in force: somebody who can merely write where the list is
+// published can neither revoke nor readmit.
 func (v *Verifier) SetRevocations(s Signed) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -169,7 +169,7 @@ func (v *Verifier) SetRevocations(s Signed) error {
 	return nil
 }
 
-// Revocations returns the list in force, false if none was ever accepted.
+// Revocations returns the list in force, or false if none was ever accepted.
 func (v *Verifier) Revocations() (RevocationList, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -179,7 +179,7 @@ func (v *Verifier) Revocations() (RevocationList, bool) {
 	return v.revoked.list, true
 }
 
-// Revoked tells whether a node is blocked, or a certificate of it is revoked, and
+// Revoked reports whether a node is blocked, or a certificate of it is revoked, and
 // why. Leave the certificate zero to ask about the node alone, or all but its SPKI
 // to ask about a key.
 func (v *Verifier) Revoked(id NodeID, cert CertificateInfo) (RevocationReason, bool) {
@@ -204,10 +204,10 @@ func (v *Verifier) checkRevoked(id NodeID, cert CertificateInfo) error {
 	return fmt.Errorf("%w: certificate %s with key %x of node %s: %s, at %s", ErrRevoked, cert.Serial, cert.SPKI[:8], n.ID(), n.Reason, times.Stamp(n.At))
 }
 
-// startAnew lets a readmitted node begin a new history: the one before was signed
-// with a key that is revoked, so nobody can replay it, and whoever had that key may
-// have driven sequence numbers and generations to where the node cannot follow.
-func (v *Verifier) startAnew(c *candidate) {
+// restartHistory lets a readmitted node begin a new history. The old one was signed with a
+// key that is revoked, so it cannot be replayed, and a thief of that key may have raised
+// sequence numbers and generations beyond the node's reach.
+func (v *Verifier) restartHistory(c *candidate) {
 	if v.revoked == nil || c.prev == nil {
 		return
 	}

@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// StatementType is the type and version of the statements of this package. What an
-// old reader must not ignore gets another version; everything else may be added
-// as a field that old readers skip.
+// StatementType is the type and version of the statements of this package. A change that
+// an old reader must not ignore gets a new version. Anything else may be added as a field
+// that old readers skip.
 const StatementType = "nodekey/v1"
 
 // StatementLifetime is how long a statement is valid; nodes renew it well before.
 const StatementLifetime = 72 * time.Hour
 
-// signatureContext separates statement signatures from everything else that a
-// node's key may ever sign.
+// signatureContext separates signatures of statements from everything else that a node's
+// key may ever sign.
 const signatureContext = "sealane-nodekey-v1\x00"
 
 // Signed is a statement as it travels and is stored: the bytes that were signed,
@@ -35,13 +35,13 @@ type Signed struct {
 	Payload   []byte   `json:"payload"`
 	Signature []byte   `json:"signature"`
 	Chain     [][]byte `json:"chain"`
-	// Continuity are the last handovers to the key of this certificate, oldest
-	// first, for readers that know an earlier one.
+	// Continuity holds the last handovers to the key of this certificate, oldest first, for
+	// readers that know an earlier key. At most MaxLinks; empty means none.
 	Continuity []Link `json:"continuity,omitempty"`
 }
 
-// Equal tells whether two signed statements are the same bytes. That is no question
-// of identity, because a valid ECDSA signature has a second valid form.
+// Equal reports whether two signed statements have the same bytes. Different bytes may
+// still be the same statement, because a valid ECDSA signature has a second valid form.
 func (s Signed) Equal(o Signed) bool {
 	return bytes.Equal(s.Payload, o.Payload) && bytes.Equal(s.Signature, o.Signature) && s.sameChain(o) &&
 		slices.EqualFunc(s.Continuity, o.Continuity, Link.equal)
@@ -86,7 +86,7 @@ const (
 
 func (m PSKMode) valid() bool { return m == PSKRequired || m == PSKPreferred || m == PSKOff }
 
-// agrees tells whether two nodes with these modes may talk.
+// agrees reports whether two nodes with these modes may talk.
 func (m PSKMode) agrees(o PSKMode) bool {
 	return !(m == PSKRequired && o == PSKOff || m == PSKOff && o == PSKRequired)
 }
@@ -110,7 +110,9 @@ func (p *Ports) UnmarshalJSON(data []byte) error {
 
 // Statement says which WireGuard keys a node has now. The node signs its JSON form.
 type Statement struct {
-	Type        string `json:"type"`
+	// Type is StatementType.
+	Type string `json:"type"`
+	// TrustDomain is the cluster's: the UID of its kube-system namespace.
 	TrustDomain string `json:"trustDomain"`
 	NodeName    string `json:"nodeName"`
 	NodeUID     string `json:"nodeUID"`

@@ -28,28 +28,29 @@ const (
 type VerifierConfig struct {
 	// TrustDomain is the cluster's: the UID of its kube-system namespace.
 	TrustDomain string
-	// Self is this node, whose own statement is not for it to verify.
+	// Self is this node. Its own statement is refused.
 	Self NodeID
-	// Marks keeps the high-water marks; nil keeps them in memory only, for tools
+	// Marks keeps the high-water marks; nil keeps them in memory only, which is for tools
 	// that merely look.
 	Marks MarkStore
 	// Revocations keeps the last revocation list; nil keeps it in memory only.
 	Revocations RevocationStore
-	// Clock is time.Now if nil.
+	// Clock returns the current time; nil means time.Now.
 	Clock func() time.Time
-	// AddressRanges are where endpoints may lie besides the InternalIPs of the Node.
+	// AddressRanges are the ranges that endpoints may lie in besides the InternalIPs of the
+	// Node; empty means none.
 	AddressRanges []netip.Prefix
-	// Grace for what was accepted and has expired since; 0 is strict.
+	// Grace is how long accepted statements serve after they expire; 0 means not at all.
 	Grace time.Duration
-	// StrictContinuity refuses a new certificate key of a known node unless the one
-	// before vouches for it; otherwise that is a warning.
+	// StrictContinuity refuses a new certificate key of a known node unless the old key
+	// vouches for it. Otherwise that is only a warning.
 	StrictContinuity bool
-	// PSK is this node's own mode; "" means PSKOff.
+	// PSK is this node's own preshared-key mode; "" means PSKOff.
 	PSK PSKMode
 }
 
-// Verifier judges the statements of all other nodes and remembers who has what.
-// It is safe for concurrent use.
+// Verifier verifies the statements of all other nodes and remembers which keys and pod
+// ranges each has. It is safe for concurrent use.
 type Verifier struct {
 	cfg VerifierConfig
 
@@ -76,9 +77,9 @@ type known struct {
 	epoch uint64
 }
 
-// NewVerifier returns a verifier that goes on from the stored marks. If a mark
-// cannot be read it fails with an error that names the file: without it, an old
-// statement of that node could be replayed.
+// NewVerifier returns a verifier that continues from the stored marks. If it cannot read a
+// mark, it fails with an error that names the file: without the mark, an old statement of
+// that node could be replayed.
 func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	if err := errors.Join(ValidateTrustDomain(cfg.TrustDomain), cfg.Self.Validate()); err != nil {
 		return nil, fmt.Errorf("create verifier: %w", err)
@@ -98,7 +99,7 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	}
 	records, err := cfg.Marks.Load()
 	if err != nil {
-		return nil, fmt.Errorf("create verifier: %w (delete the file to accept that node anew)", err)
+		return nil, fmt.Errorf("create verifier: %w (delete the file to accept that node as new)", err)
 	}
 	for _, r := range records {
 		v.adopt(r)
@@ -106,7 +107,7 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	return v, v.pruneLocked()
 }
 
-// adopt takes over a stored record. Its statement was verified before it was stored.
+// adopt takes over a stored record, whose statement was verified before it was stored.
 func (v *Verifier) adopt(r Record) {
 	if chain := r.Statement.Chain; r.SPKI == (Hash{}) && len(chain) > 0 {
 		if info, err := ParseCertificateInfo(chain[0]); err == nil {
@@ -141,8 +142,7 @@ func (v *Verifier) SetRoots(bundlePEM []byte) error {
 	return nil
 }
 
-// Bundle returns the hash (HashBundle) of the roots that are in use, false before
-// SetRoots.
+// Bundle returns the hash (HashBundle) of the roots in use, or false before SetRoots.
 func (v *Verifier) Bundle() (Hash, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -157,8 +157,8 @@ func (v *Verifier) SetSelf(keys []PublicKey, podCIDRs []netip.Prefix) {
 	v.keys, v.cidrs = slices.Clone(keys), slices.Clone(podCIDRs)
 }
 
-// Forget is to be called when a Node object is gone: it frees the node's key and
-// pod ranges. The sequence mark stays until no older statement can be valid.
+// Forget frees the keys and pod ranges of a node. Call it when the Node object is gone. The
+// sequence mark stays until no older statement can be valid.
 func (v *Verifier) Forget(id NodeID) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -179,7 +179,7 @@ func (v *Verifier) forgetLocked(uid string) error {
 	return v.save(k.rec)
 }
 
-// pruneLocked drops the marks of gone nodes that protect from nothing any more.
+// pruneLocked drops the marks of deleted nodes that no longer protect from anything.
 func (v *Verifier) pruneLocked() error {
 	now := v.cfg.Clock()
 	var errs []error
@@ -205,9 +205,9 @@ func (v *Verifier) save(r Record) error {
 	return nil
 }
 
-// Restore verifies the stored statements against what the API server said when
-// they were accepted: the way up after a reboot without an API server. The error
-// joins the reasons for the nodes that are left out.
+// Restore verifies the stored statements against what the API server said when they were
+// accepted, for a boot without an API server. The error joins the reasons for the nodes
+// that are left out.
 func (v *Verifier) Restore() ([]Peer, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -228,9 +228,9 @@ func (v *Verifier) Restore() ([]Peer, error) {
 	return peers, errors.Join(errs...)
 }
 
-// Remembered returns what is kept of every node that is not gone, by name. It is
-// for who starts without an API server, and is no shortcut: what a record says goes
-// through Verify like what the API server says.
+// Remembered returns the records of all nodes that are not gone, sorted by name. It serves
+// a start without an API server and is no shortcut: the caller must pass a record to
+// Verify like a statement from the API server.
 func (v *Verifier) Remembered() []Record {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -244,11 +244,10 @@ func (v *Verifier) Remembered() []Record {
 	return all
 }
 
-// Verify checks a statement in every respect against the roots, against the live
-// Node object and against everything that was accepted before, and remembers it
-// durably before it returns. The same statement again gives the same peer again:
-// call Verify for every node whenever anything changed, after Forget for the nodes
-// that are gone. RejectReason gives the label of an error.
+// Verify checks a statement against the roots, the live Node object and everything that
+// was accepted before, and stores it durably before it returns. The same statement gives
+// the same peer again: whenever anything changed, call Forget for the nodes that are gone
+// and then Verify for all others. RejectReason returns the label of an error.
 func (v *Verifier) Verify(s Signed, live LiveNode) (Peer, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -303,7 +302,7 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 	if err := v.checkRevoked(live.ID, c.leaf.CertificateInfo); err != nil {
 		return Peer{}, err
 	}
-	v.startAnew(c)
+	v.restartHistory(c)
 	for _, check := range []func(*candidate) error{
 		v.checkNames, v.checkSequence, v.checkContinuity, v.checkTimes, v.checkGenerations, v.checkKeys,
 		v.checkPorts, v.checkEndpoints, v.checkPodCIDRs, v.checkPSK,
@@ -318,8 +317,8 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 	return v.peer(c), nil
 }
 
-// authenticate finds out who signed the payload. What was verified before under the
-// same roots, chain or all, is not verified again.
+// authenticate finds out who signed the payload. It does not verify again what it has
+// verified under the same roots before, be it the chain or the whole statement.
 func (v *Verifier) authenticate(c *candidate) (err error) {
 	if v.roots == nil {
 		return ErrNoRoots
@@ -354,7 +353,7 @@ func (v *Verifier) authenticate(c *candidate) (err error) {
 	return nil
 }
 
-// knowsChain tells whether the chain was verified with the node's last statement and
+// knowsChain reports whether the chain was verified with the node's last statement and
 // no certificate above the leaf has expired since.
 func (v *Verifier) knowsChain(c *candidate) bool {
 	k := c.prev
@@ -362,7 +361,7 @@ func (v *Verifier) knowsChain(c *candidate) bool {
 		c.signed.sameChain(k.rec.Statement)
 }
 
-// accept makes the statement the last one of its node, on disk first.
+// accept records the statement as the last one of its node, on disk first.
 func (v *Verifier) accept(c *candidate) error {
 	rec := Record{
 		ID: c.live.ID, Seq: c.stmt.Seq, Hash: HashPayload(c.signed.Payload),
@@ -395,7 +394,7 @@ func (v *Verifier) accept(c *candidate) error {
 	return nil
 }
 
-// needsSave tells whether the record on disk would say something else. Another
+// needsSave reports whether the record on disk would say something else. Another
 // signature over the same payload does not count, or a writer of API objects
 // could make every node write to its disk.
 func (c *candidate) needsSave() bool {

@@ -17,14 +17,14 @@ import (
 
 const (
 	maxWindow = 1 << 10
-	// renewalsPerSecond is at which pace a whole cluster renews.
+	// renewalsPerSecond is how many nodes of a cluster renew in a second.
 	renewalsPerSecond = 5
-	// leastSpan is given even to a few nodes.
+	// leastSpan is the shortest window, for clusters of a few nodes.
 	leastSpan = 5 * time.Second
 )
 
-// Window is when nodes renew certificates that lead to another root than this one:
-// each at a moment of its own, so that not all ask at once (the idea of RFC 9773).
+// Window is when nodes renew certificates that lead to another root than this one. Each
+// node renews at a moment of its own, so that not all ask at once (the idea of RFC 9773).
 type Window struct {
 	// Root is the subject key identifier of the root to move to, in hexadecimal.
 	Root string    `json:"root"`
@@ -32,8 +32,7 @@ type Window struct {
 	To   time.Time `json:"to"`
 }
 
-// Span returns the time over which something that every one of a number of nodes
-// does is spread.
+// Span returns the time over which a number of nodes spread something that each does once.
 func Span(nodes int) time.Duration {
 	return max(leastSpan, time.Duration(nodes)*time.Second/renewalsPerSecond)
 }
@@ -77,8 +76,8 @@ func (w Window) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// Moment returns when the holder of a certificate renews it: seed tells it from all
-// others, and is best of the certificate.
+// Moment returns when the holder of a certificate renews it. The seed must be different for
+// each holder; take it from the certificate.
 func (w Window) Moment(seed string) time.Time {
 	return w.From.Add(Draw(w.Root+seed, w.To.Sub(w.From)))
 }

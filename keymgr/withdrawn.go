@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// drainingFor is how long a withdrawn key is handed out. Its owner removes its
-// devices within minutes; the rest is for a daemon that was away meanwhile.
+// drainingFor is how long Verify returns a withdrawn key. Its owner removes its devices
+// within minutes; the rest is for a daemon that was down meanwhile.
 const drainingFor = time.Hour
 
-// withdrawn returns the key that the node has withdrawn and that the new statement
-// leaves a device for.
+// withdrawn returns the key that the node has withdrawn, if the new statement leaves its
+// device free.
 func (c *candidate) withdrawn() *WithdrawnKey {
 	switch {
 	case c.prev == nil || c.prev.rec.Gone:
@@ -32,7 +32,7 @@ func (c *candidate) withdrawn() *WithdrawnKey {
 	return nil
 }
 
-// drains tells whether a key of an earlier statement may stay for a while: it is
+// drains reports whether a key of an earlier statement may stay for a while: it is
 // neither listed nor revoked, and no key that is listed wants its device.
 func (c *candidate) drains(k StatementKey) bool {
 	return !slices.Contains(c.stmt.RevokedGens, k.Generation) && !slices.ContainsFunc(c.stmt.Keys, func(o StatementKey) bool {
@@ -49,8 +49,8 @@ func (v *Verifier) draining(c *candidate) []PeerKey {
 	return []PeerKey{w.Key.verified()}
 }
 
-// claim is what a node holds: what its statement says, and the key that it has
-// withdrawn. Readers still hand that out, so that nobody else may list it.
+// claim returns what a node holds: what its statement says, and the key that it has
+// withdrawn. Verify still returns that key, so no other node may list it.
 func (k *known) claim() Statement {
 	s := k.stmt
 	if w := k.rec.Withdrawn; w != nil {

@@ -21,14 +21,13 @@ const (
 	// DefaultMaxPerHour is how many certificates a node UID gets in an hour, or
 	// renewalsPerLife in the longest life of one if that is more.
 	DefaultMaxPerHour = 10
-	// A node renews at half a life that began five minutes before, so that with the
-	// shortest one it asks every two and a half minutes.
+	// A node renews after half the lifetime, which begins five minutes early: with the
+	// shortest lifetime it asks every two and a half minutes.
 	renewalsPerLife = 5
 )
 
-// ReadClaims reads who made a request out of its extra fields. Each must be there
-// exactly once: a token that is not bound to a pod lacks them, and such a token
-// proves no node.
+// ReadClaims reads from a request's extra fields who made it. Each field must be there
+// exactly once. A token that is not bound to a pod lacks them and proves no node.
 func ReadClaims(r Request) (Claims, error) {
 	var values [4]string
 	for i, key := range []string{ExtraNodeName, ExtraNodeUID, ExtraPodName, ExtraPodUID} {
@@ -45,12 +44,12 @@ func ReadClaims(r Request) (Claims, error) {
 	}, nil
 }
 
-// Approve decides whether a request comes from the agent of the node that it names
-// and asks for nothing but that node's certificate. Its Order is what may be issued.
-// A refusal is an ErrDenied with a *Denial.
+// Approve checks that a request comes from the agent of the node that it names and asks
+// for nothing but that node's certificate. The Order that it returns is what may be
+// issued. A refusal is an ErrDenied with a *Denial.
 //
-// It knows only what it is told: call it with facts read for this very request, and
-// again right before issuing.
+// It relies on the facts that it is given: read them for this very request, and call
+// Approve again right before issuing.
 func Approve(r Request, p Policy, f Facts) (Order, error) {
 	p = p.withDefaults()
 	if err := checkRequester(r, p); err != nil {
@@ -124,7 +123,7 @@ func checkNode(c Claims, f Facts) error {
 		return deny(ReasonNode, "node %q does not exist", c.Node.Name)
 	}
 	if f.Node.ID != c.Node {
-		return deny(ReasonNode, "node is %s, the request comes from %s; restart the agent pod if the node was deleted and made anew", f.Node.ID, c.Node)
+		return deny(ReasonNode, "node is %s, the request comes from %s; restart the agent pod if the node was deleted and created again", f.Node.ID, c.Node)
 	}
 	return nil
 }
@@ -140,7 +139,7 @@ func checkPod(c Claims, p Policy, pod *Pod) error {
 	case pod.ServiceAccount != p.ServiceAccount:
 		return deny(ReasonPod, "pod %s has service account %q, want %q", pod.Name, pod.ServiceAccount, p.ServiceAccount)
 	case pod.Deleting:
-		return deny(ReasonPod, "pod %s is being deleted; its successor will request anew", pod.Name)
+		return deny(ReasonPod, "pod %s is being deleted; its successor will send a request of its own", pod.Name)
 	case p.DaemonSetUID == "" || pod.ControllerKind != "DaemonSet" || pod.ControllerUID != p.DaemonSetUID:
 		return deny(ReasonPod, "pod %s is controlled by %s %q, want the agent's DaemonSet %q",
 			pod.Name, pod.ControllerKind, pod.ControllerUID, p.DaemonSetUID)
@@ -152,13 +151,13 @@ func checkKeyRevoked(key csrKey, l keymgr.RevocationList) error {
 	for _, n := range l.Nodes {
 		if slices.Contains(n.Keys, keymgr.Hash(key.hash)) {
 			return deny(ReasonKeyRevoked, "spec.request: public key %x of node %s is revoked (%s); "+
-				"its agent makes another by itself, or delete the key directory and restart it", key.hash[:8], n.ID(), n.Reason)
+				"its agent creates another key by itself; if it does not, delete its key directory and restart it", key.hash[:8], n.ID(), n.Reason)
 		}
 	}
 	return nil
 }
 
-// checkTerms checks what the request asks the certificate to be good for.
+// checkTerms checks the usages and the lifetime that the request asks for.
 func checkTerms(r Request, p Policy) (time.Duration, error) {
 	want := []string{"client auth", "digital signature", "server auth"}
 	if have := slices.Sorted(slices.Values(r.Usages)); !slices.Equal(have, want) {
@@ -173,8 +172,8 @@ func checkTerms(r Request, p Policy) (time.Duration, error) {
 	return r.Expiration, nil
 }
 
-// checkHistory refuses an agent that asks again and again. What was revoked does
-// not count: an operator has looked, and has readmitted the node.
+// checkHistory refuses an agent that asks too often. Certificates from before a
+// revocation do not count: an operator has looked and has readmitted the node.
 func checkHistory(id keymgr.NodeID, p Policy, f Facts) error {
 	recent := 0
 	revoked, _ := f.Revoked.Node(id.UID)
@@ -185,7 +184,7 @@ func checkHistory(id keymgr.NodeID, p Policy, f Facts) error {
 	}
 	if recent >= p.MaxPerHour {
 		return deny(ReasonRateLimit, "node %s got %d certificates within an hour, at most %d; "+
-			"look why its agent asks again", id, recent, p.MaxPerHour)
+			"find out why its agent asks again", id, recent, p.MaxPerHour)
 	}
 	return nil
 }

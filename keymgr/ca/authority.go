@@ -14,52 +14,55 @@ import (
 )
 
 const (
-	// DefaultRootLifetime is of a root that the authority makes itself.
+	// DefaultRootLifetime is the lifetime of a root that the authority creates itself.
 	DefaultRootLifetime = 10 * 365 * 24 * time.Hour
-	// DefaultIntermediateLifetime is of the issuing intermediate.
+	// DefaultIntermediateLifetime is the lifetime of the issuing intermediate.
 	DefaultIntermediateLifetime = 365 * 24 * time.Hour
 
-	// LeavesPerIntermediate is how many lifetimes of a leaf an intermediate lasts at
-	// least: it is replaced at two thirds of its life, and must cut no leaf short.
+	// LeavesPerIntermediate is how many lifetimes of a leaf an intermediate must last at
+	// least. It is replaced at two thirds of its life and must not cut a leaf short.
 	LeavesPerIntermediate = 3
-	// IntermediatesPerRoot is the same of a root, which is replaced at 80 %.
+	// IntermediatesPerRoot is how many lifetimes of an intermediate a root must last at
+	// least. It is replaced at 80 % of its life.
 	IntermediatesPerRoot = 2
 
-	// Each conflict means that another controller has got further.
+	// maxConflicts bounds retries. Each conflict means that another controller got further.
 	maxConflicts = 10
 )
 
 // Config configures an Authority.
 type Config struct {
-	// TrustDomain is the only one that the intermediate may issue names of.
+	// TrustDomain is the only trust domain that the intermediate may issue for.
 	TrustDomain string
-	// Store keeps what the authority makes: the intermediate with its key, and the
-	// root unless it is handed in.
+	// Store keeps what the authority creates: the intermediate with its key, and the root
+	// unless the operator provides it.
 	Store Store
-	// RootStore keeps the root's key apart, so that it can be taken away; see
-	// ExportRoot. Nil leaves it in Store.
+	// RootStore keeps the root's key apart, so that an operator can take it away; see
+	// ExportRoot. Nil leaves the key in Store.
 	RootStore Store
-	// Root is handed in by the operator; left zero, the authority makes its own.
+	// Root is provided by the operator; if it is zero, the authority creates its own.
 	Root Root
-	// Clock is time.Now if nil.
+	// Clock returns the current time; nil means time.Now.
 	Clock func() time.Time
-	// RootLifetime and IntermediateLifetime default to the constants.
-	RootLifetime         time.Duration
+	// RootLifetime is the lifetime of a new root; 0 means DefaultRootLifetime.
+	RootLifetime time.Duration
+	// IntermediateLifetime is the lifetime of a new intermediate; 0 means
+	// DefaultIntermediateLifetime.
 	IntermediateLifetime time.Duration
 }
 
-// Root is a root that is handed in.
+// Root is a root that the operator provides.
 type Root struct {
-	// Certificates is PEM. The first certificate issues the intermediate; others are
-	// trusted as well, which is for the time of a change of roots.
+	// Certificates is PEM. The first certificate issues the intermediate. The others are
+	// trusted too, for the time of a change of roots.
 	Certificates []byte
 	// Key is the first certificate's private key in PEM (PKCS #8, PKCS #1 or SEC 1).
 	// Without it the root is offline, and the intermediate must be handed in or
 	// stored already.
 	Key []byte
-	// Shared says that others trust this root too, as the Kubernetes cluster's own
-	// CA. The intermediate is then marked critical, so that they refuse everything
-	// below it; see keymgr.NodeIssuerExtension.
+	// Shared says that other software trusts this root too, because it is the Kubernetes
+	// cluster's own CA for example. The intermediate then carries a critical mark, which
+	// makes that software refuse everything below it; see keymgr.NodeIssuerExtension.
 	Shared bool
 	// Intermediate and IntermediateKey, in PEM, are for a root that is offline. The
 	// certificate must carry keymgr.NodeIssuerExtension and path length 0.
@@ -77,8 +80,8 @@ type Authority struct {
 	now material
 }
 
-// Open loads the authority from its store and makes what is missing. Of several
-// controllers that start at once, one makes the root and all use it.
+// Open loads the authority from its store and creates what is missing. If several
+// controllers start at once, one creates the root and all use it.
 func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if err := keymgr.ValidateTrustDomain(cfg.TrustDomain); err != nil {
 		return nil, fmt.Errorf("open authority: %w", err)
@@ -109,19 +112,19 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// handedIn tells whether the root is the operator's, who then changes it too.
+// handedIn reports whether the operator provides the root, and so changes it too.
 func (a *Authority) handedIn() bool { return len(a.cfg.Root.Certificates) > 0 }
 
-// Renew takes over what another controller has stored meanwhile and makes a new
+// Renew takes over what another controller has stored meanwhile and creates a new
 // intermediate if one is due. After an error the authority is as before.
 func (a *Authority) Renew(ctx context.Context) error {
 	return a.change(ctx, func(*material) error { return nil })
 }
 
-// Advance takes a change of roots one phase further if the fleet allows it, and
-// tells whether it did. It begins one on request, or when a root that the authority
-// made has passed 80 % of its life. What it decides is stored before it has an
-// effect, so that it can be called after a crash at any moment.
+// Advance moves a change of roots to the next phase if the fleet allows it, and reports
+// whether it did. It begins a change on request, or when a root that the authority
+// created has passed 80 % of its life. It stores each decision before the decision has an
+// effect, so it may be called after a crash at any moment.
 func (a *Authority) Advance(ctx context.Context, f Fleet) (moved bool, err error) {
 	m := a.current()
 	if over, err := a.phaseOver(&m, f); err != nil || !over {
@@ -138,7 +141,7 @@ func (a *Authority) Advance(ctx context.Context, f Fleet) (moved bool, err error
 	return moved && err == nil, err
 }
 
-// change stores a change and then makes it that of the authority.
+// change stores a change and then applies it to the authority.
 func (a *Authority) change(ctx context.Context, edit func(*material) error) error {
 	for range maxConflicts {
 		stored, err := a.shelf.load(ctx)
@@ -171,7 +174,7 @@ func (a *Authority) change(ctx context.Context, edit func(*material) error) erro
 	return fmt.Errorf("save certificate authority: %w, %d times", ErrConflict, maxConflicts)
 }
 
-// settle makes complete material out of what is configured and stored.
+// settle completes the material from what is configured and stored.
 func (a *Authority) settle(files map[string][]byte) (material, error) {
 	m := material{files: clone(files), rotation: rotation{Phase: PhaseSteady}}
 	if err := a.settleRoot(&m); err != nil {
@@ -208,14 +211,14 @@ func (a *Authority) settleIntermediate(m *material) error {
 		}
 	}
 	if m.rootKey == nil && len(cert) > 0 && a.usable(*m) == nil {
-		return nil // it is due, and lasts a while yet; Status says that the root is wanted
+		return nil // it is due but still valid; Status says that the root is wanted
 	}
 	return a.makeIntermediate(m)
 }
 
-// checkHandedIn takes the operator's intermediate as it is, but not below a shared
-// root without the mark that keeps it from being trusted there. What else it must
-// be, prove finds out.
+// checkHandedIn accepts the operator's intermediate as it is, with one exception: below a
+// shared root, it must carry the critical extension that makes other relying parties
+// reject it. What else it must be, prove finds out.
 func (a *Authority) checkHandedIn(m material) error {
 	if a.cfg.Root.Shared && !criticalMark(m.intermediate) {
 		mark := keymgr.NodeIssuerExtension(true)
@@ -224,7 +227,7 @@ func (a *Authority) checkHandedIn(m material) error {
 	return nil
 }
 
-// suits tells whether the intermediate is good and need not be renewed now.
+// suits reports whether the intermediate is good and need not be renewed now.
 func (a *Authority) suits(m material) bool {
 	return a.usable(m) == nil && !a.due(m)
 }
@@ -247,8 +250,8 @@ func (a *Authority) usable(m material) error {
 	return nil
 }
 
-// due tells whether a third of the intermediate's life or less is left, and a new
-// one would last notably longer.
+// due reports whether at most a third of the intermediate's life is left and a new one
+// would last notably longer.
 func (a *Authority) due(m material) bool {
 	now, i := a.cfg.Clock(), m.intermediate
 	gain := a.intermediateEnd(m, now).Sub(i.NotAfter)

@@ -14,9 +14,9 @@ var (
 	ErrConflict = errors.New("store changed meanwhile")
 	// ErrRootOffline: only the root could do this, and its key is not here.
 	ErrRootOffline = errors.New("root key is offline")
-	// ErrRoot: the root certificate or key that was handed in cannot serve.
+	// ErrRoot: the root certificate or key that the operator provided cannot serve.
 	ErrRoot = errors.New("unusable root")
-	// ErrRotation: what is stored of a change of roots cannot be understood.
+	// ErrRotation: the stored state of a change of roots cannot be understood.
 	ErrRotation = errors.New("unusable rotation of roots")
 	// ErrExport: a file or store with an exported root does not hold what it should.
 	ErrExport = errors.New("unusable export of the root")

@@ -15,9 +15,9 @@ import (
 
 const maxExport = 64 << 10
 
-// ExportRoot returns the root with its key, as one PEM file, from the store that
-// keeps it. Nothing is changed: verify what was written with ParseExport and then
-// call RemoveRootKey.
+// ExportRoot returns the root with its key, as one PEM file, from the store that keeps
+// it. It changes nothing: verify the written file with ParseExport, then call
+// RemoveRootKey.
 func ExportRoot(ctx context.Context, roots Store) ([]byte, error) {
 	stored, err := roots.Load(ctx)
 	if err != nil {
@@ -64,8 +64,7 @@ func RemoveRootKey(ctx context.Context, roots Store, export []byte) error {
 	return nil
 }
 
-// ImportRoot puts the key of an exported root back. The root must be the one that
-// issues now.
+// ImportRoot puts the key of an exported root back. The root must be the issuing one.
 func ImportRoot(ctx context.Context, roots Store, export []byte) error {
 	root, err := ParseExport(export)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// backdate makes certificates valid at readers whose clock is behind.
+// backdate makes new certificates valid for readers whose clock is behind.
 const backdate = 5 * time.Minute
 
 // Issue implements Issuer. The certificate holds what the order says and nothing
@@ -78,7 +78,7 @@ func (a *Authority) leaf(m material, o Order) (*x509.Certificate, error) {
 	return template, nil
 }
 
-// makeRoot makes the first root of the authority's own.
+// makeRoot creates the authority's first own root.
 func (a *Authority) makeRoot(m *material) error {
 	cert, key, err := a.newRoot()
 	if err != nil {
@@ -107,11 +107,11 @@ func (a *Authority) newRoot() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return cert, key, nil
 }
 
-// makeIntermediate makes an intermediate that can issue node certificates of this
-// trust domain and nothing else: no further CA, no other kind of name.
+// makeIntermediate creates an intermediate that can issue node certificates of this trust
+// domain and nothing else: no further CA, no other kind of name.
 func (a *Authority) makeIntermediate(m *material) error {
 	if m.rootKey == nil {
-		return fmt.Errorf("%w: hand in an intermediate, or the root key for once", ErrRootOffline)
+		return fmt.Errorf("%w: provide an intermediate, or the root key for once", ErrRootOffline)
 	}
 	key, err := newKey()
 	if err != nil {
@@ -154,8 +154,8 @@ func constrain(template *x509.Certificate, trustDomain string) {
 	}
 }
 
-// prove issues a certificate for a node that does not exist and verifies it, so
-// that a root which cannot serve is found at the start and not by the first node.
+// prove issues a certificate for a node that does not exist and verifies it. A root that
+// cannot serve thus shows at the start, not at the first node.
 func (a *Authority) prove(m *material) error {
 	key, err := newKey()
 	if err != nil {
@@ -176,7 +176,7 @@ func (a *Authority) prove(m *material) error {
 	return nil
 }
 
-// newCA returns a template whose name tells its key apart from every other.
+// newCA returns a template whose name is unique to the key.
 func newCA(name string, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {

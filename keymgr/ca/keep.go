@@ -12,14 +12,13 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// FileRevocations is a copy of the last signed revocation list. The published one
-// lies where others may be able to delete it, and old keys of readmitted nodes
-// stand nowhere else. It fits: a Secret may have 1 MiB, and the largest list has
-// two thirds of that.
+// FileRevocations is a copy of the last signed revocation list. Others may be able to
+// delete the published one, and the old keys of readmitted nodes are recorded nowhere
+// else. It fits: a Secret may hold 1 MiB, and the largest list takes two thirds of that.
 const FileRevocations = "revocations.json"
 
-// KeptRevocations returns the last list that was kept, the zero values if none was
-// or its issuer is no longer trusted.
+// KeptRevocations returns the last list that was kept, or zero values if there is none or
+// its issuer is no longer trusted.
 func (a *Authority) KeptRevocations(ctx context.Context) (keymgr.Signed, keymgr.RevocationList, error) {
 	stored, err := a.cfg.Store.Load(ctx)
 	if err != nil {
@@ -30,8 +29,8 @@ func (a *Authority) KeptRevocations(ctx context.Context) (keymgr.Signed, keymgr.
 }
 
 // KeepRevocations keeps a signed list beside the authority's keys, which only the
-// controller can write. It fails with ErrConflict if a later one is kept: another
-// controller leads.
+// controller can write. It fails with ErrConflict if a later list is kept already,
+// because then another controller leads.
 func (a *Authority) KeepRevocations(ctx context.Context, s keymgr.Signed) error {
 	next, err := keymgr.VerifyRevocations(s, a.Bundle(), a.cfg.TrustDomain, a.cfg.Clock())
 	if err != nil {

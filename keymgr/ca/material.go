@@ -17,8 +17,8 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// material is the certificates and keys that an authority works with. It is not
-// changed once it is in use.
+// material holds the certificates and keys that an authority works with. It does not
+// change once it is in use.
 type material struct {
 	roots           []*x509.Certificate // the first one issues
 	rootKey         crypto.Signer       // nil if offline, and once in use
@@ -26,7 +26,7 @@ type material struct {
 	intermediate    *x509.Certificate
 	intermediateKey crypto.Signer
 
-	// A change of roots, of those that the authority makes.
+	// State of a change of roots, if the authority creates its own.
 	rotation rotation
 	old      *x509.Certificate // while switched: what issued before
 	next     *x509.Certificate // while announced: what will issue
@@ -35,7 +35,7 @@ type material struct {
 	files map[string][]byte // to be stored
 }
 
-// forgetRootKeys keeps roots' keys in memory no longer than they are needed.
+// forgetRootKeys drops the roots' keys from memory, where they stay only while needed.
 func (m *material) forgetRootKeys() {
 	m.offline = m.rootKey == nil
 	m.rootKey, m.nextKey = nil, nil
@@ -67,7 +67,7 @@ func (m *material) bundle() []byte {
 	return keymgr.EncodeChain(ders)
 }
 
-// put adds a new certificate and its key to what is to be stored.
+// put adds a new certificate and its key to the files to store.
 func (m *material) put(certFile, keyFile string, cert *x509.Certificate, key *ecdsa.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -96,8 +96,8 @@ func (m *material) loadRoot(certs, key []byte) error {
 	return nil
 }
 
-// loadOwnRoots reads the root that the authority made, and what belongs to a
-// change of roots.
+// loadOwnRoots reads the root that the authority created and the state of a change of
+// roots.
 func (m *material) loadOwnRoots() (err error) {
 	if m.rotation, err = parseRotation(m.files[FileRotation]); err != nil {
 		return err
@@ -140,8 +140,8 @@ func (m *material) readRoot(file string) (*x509.Certificate, error) {
 	return roots[0], nil
 }
 
-// matchRootKey finds the root's key. After a crash within a switch of roots it
-// still has the name of the next one's.
+// matchRootKey finds the root's key. After a crash during a switch of roots, the file
+// still has the name of the next root's key.
 func (m *material) matchRootKey() error {
 	key, err := m.files[FileRootKey], error(nil)
 	if len(key) > 0 {
@@ -161,10 +161,10 @@ func (m *material) matchRootKey() error {
 	return nil
 }
 
-// checkRoot refuses a root below which no intermediate could issue.
+// checkRoot refuses a root that allows no issuing intermediate below it.
 func checkRoot(c *x509.Certificate) error {
 	if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return errors.New("its key usage does not allow to sign certificates")
+		return errors.New("its key usage does not allow it to sign certificates")
 	}
 	if c.MaxPathLen == 0 && c.MaxPathLenZero {
 		return errors.New("its path length 0 allows no intermediate; use one with path length 1 or more")

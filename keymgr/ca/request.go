@@ -23,8 +23,8 @@ const (
 	ExtraPodUID   = "authentication.kubernetes.io/pod-uid"
 )
 
-// Request is a Kubernetes CertificateSigningRequest, as far as it matters. All
-// fields but CSR, SignerName, Usages and Expiration were filled by the API server.
+// Request holds what matters of a Kubernetes CertificateSigningRequest. The API server
+// filled all fields but CSR, SignerName, Usages and Expiration.
 type Request struct {
 	SignerName string
 	Username   string
@@ -33,7 +33,7 @@ type Request struct {
 	CSR []byte
 	// Usages are spec.usages, in any order.
 	Usages []string
-	// Expiration is spec.expirationSeconds; 0 leaves the lifetime to the signer.
+	// Expiration is spec.expirationSeconds; 0 means that the signer chooses.
 	Expiration time.Duration
 }
 
@@ -44,30 +44,31 @@ type Claims struct {
 	PodName, PodUID string
 }
 
-// Policy is what a cluster's approver demands.
+// Policy says which requests a cluster's approver accepts.
 type Policy struct {
 	TrustDomain string
-	// SignerName defaults to the constant SignerName.
+	// SignerName is the signer that requests must name; "" means the constant SignerName.
 	SignerName string
 	// Namespace, ServiceAccount and DaemonSetUID are the agent's.
 	Namespace      string
 	ServiceAccount string
 	DaemonSetUID   string
-	// MaxLifetime is the longest lifetime that may be asked for and the default;
-	// 0 means DefaultLeafLifetime.
+	// MaxLifetime is the longest lifetime that a request may ask for, and what it gets if it
+	// asks for none; 0 means DefaultLeafLifetime.
 	MaxLifetime time.Duration
 	// MaxPerHour limits certificates per node UID; 0 means DefaultMaxPerHour.
 	MaxPerHour int
 }
 
-// Facts is what the API server says about the world at the time of a request.
+// Facts is what the API server says at the time of a request.
 type Facts struct {
 	Now time.Time
-	// Node is the live Node object named by the request's claims, nil if there is none.
+	// Node is the live Node object that the request's claims name; nil means there is none.
 	Node *Node
-	// Pod is the live Pod in the policy's namespace named by the claims, nil if there is none.
+	// Pod is the live Pod in the policy's namespace that the claims name; nil means there is
+	// none.
 	Pod *Pod
-	// Issued are the times at which certificates were issued to the node's UID.
+	// Issued holds the times at which certificates were issued to the node's UID.
 	Issued []time.Time
 	// KeyOwners maps the hash of every known node key (CertificateInfo.SPKI) to its node.
 	KeyOwners map[[32]byte]keymgr.NodeID
@@ -93,8 +94,8 @@ type Pod struct {
 	ControllerUID  string
 }
 
-// Order is an approved request: what an Issuer may put into a certificate. Only
-// Approve makes a valid one.
+// Order is an approved request: what an Issuer may put into a certificate. Only Approve
+// returns a valid one.
 type Order struct {
 	node        keymgr.NodeID
 	trustDomain string
@@ -109,11 +110,11 @@ func (o Order) Node() keymgr.NodeID { return o.node }
 // TrustDomain returns the trust domain of the certificate's URI.
 func (o Order) TrustDomain() string { return o.trustDomain }
 
-// PublicKey returns the key to certify, nil if o is not valid.
+// PublicKey returns the key to certify, or nil if o is not valid.
 func (o Order) PublicKey() *ecdsa.PublicKey { return o.key }
 
-// PodCIDRs returns the pod ranges that the node may claim, from its Node object.
+// PodCIDRs returns the pod ranges of the Node object, which the node may claim.
 func (o Order) PodCIDRs() []netip.Prefix { return o.podCIDRs }
 
-// Lifetime returns how long the certificate is to be valid, at most.
+// Lifetime returns how long the certificate may be valid at most.
 func (o Order) Lifetime() time.Duration { return o.lifetime }

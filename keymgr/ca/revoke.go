@@ -15,8 +15,8 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// CRLLifetime is how long a certificate revocation list is valid. It is renewed at
-// half of it.
+// CRLLifetime is how long a certificate revocation list is valid. It is renewed after half
+// of that.
 const CRLLifetime = 24 * time.Hour
 
 // SignRevocations signs the list that nodes follow, in the name of the issuing
@@ -26,15 +26,15 @@ func (a *Authority) SignRevocations(l keymgr.RevocationList) (keymgr.Signed, err
 	return keymgr.SignRevocations(l, m.intermediateKey, [][]byte{m.intermediate.Raw})
 }
 
-// Signs tells whether a signed list is in the name of the intermediate that issues
-// now. It verifies nothing.
+// Signs reports whether a signed list names the present intermediate as its signer. It
+// verifies nothing.
 func (a *Authority) Signs(s keymgr.Signed) bool {
 	return len(s.Chain) > 0 && bytes.Equal(s.Chain[0], a.current().intermediate.Raw)
 }
 
-// RenewCRL returns the X.509 CRL (RFC 5280, DER) with the certificates of a list
-// that the present intermediate has issued: old itself while it says just that and
-// has more than half of its life left, else a new one with a higher number.
+// RenewCRL returns the X.509 CRL (RFC 5280, DER) with the certificates of a list that the
+// present intermediate has issued. It returns old itself if old says exactly that and has
+// more than half of its life left, otherwise a new CRL with a higher number.
 func (a *Authority) RenewCRL(old []byte, l keymgr.RevocationList) ([]byte, error) {
 	m, now := a.current(), a.cfg.Clock()
 	entries, err := crlEntries(l, m.intermediate.Subject.String())

@@ -15,8 +15,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// Phase is how far a change of roots has got. Each is stored before it has an
-// effect.
+// Phase is how far a change of roots has got. Each phase is stored before it has an effect.
 type Phase string
 
 // The phases, in their order.
@@ -34,7 +33,8 @@ const (
 	PhaseDropped Phase = "dropped"
 )
 
-// rootShare of a root's life: then the authority replaces a root that it made.
+// rootShare is the share of its life after which the authority replaces a root that it
+// created.
 const rootShare = 0.8
 
 // rotation is what is stored of a change of roots.
@@ -63,24 +63,25 @@ func parseRotation(data []byte) (rotation, error) {
 	return rotation{}, fmt.Errorf("%w: %s: phase %q", ErrRotation, FileRotation, r.Phase)
 }
 
-// Fleet is what a change of roots goes by.
+// Fleet is what a change of roots depends on.
 type Fleet struct {
-	// Request is when an operator asked for a new root, zero if nobody did.
+	// Request is when an operator last asked for a new root; zero means never.
 	Request time.Time
-	// Nodes are those that have published a NodeKey. A node without one trusts
-	// nobody yet, and starts with the newest bundle.
+	// Nodes are the nodes that have published a NodeKey. A node without one does not trust
+	// any root yet and starts with the newest bundle.
 	Nodes []NodeReport
 }
 
 // NodeReport is what is known of one node.
 type NodeReport struct {
 	Name string
-	// Ready is the condition of the Node object. A node that is not ready is not
-	// waited for: it gets in again by its ServiceAccount, whatever it slept through.
+	// Ready is the condition of the Node object. A change of roots does not wait for a node
+	// that is not ready: its ServiceAccount gets it a new certificate whatever it missed.
 	Ready bool
-	// BundleHash is keymgr.HashBundle of the bundle that the node verifies with.
+	// BundleHash is keymgr.HashBundle of the bundle that the node verifies with; "" means
+	// that the node has not reported one.
 	BundleHash string
-	// Chain is that of its NodeKey.
+	// Chain is the certificate chain in its NodeKey (DER, leaf first).
 	Chain [][]byte
 }
 
@@ -90,16 +91,16 @@ type Holdup struct {
 	Reason string `json:"reason"`
 }
 
-// Stage is a phase with what is needed to tell when it may end.
+// Stage is a phase with what decides when it may end.
 type Stage struct {
 	Phase Phase
 	// Bundle is the hash of the bundle in force.
 	Bundle string
-	// OldRoot is the key identifier of the root that is to go.
+	// OldRoot is the key identifier of the root to drop; "" means that there is none.
 	OldRoot string
 }
 
-// Waits lists the nodes that the end of the phase waits for, by name.
+// Waits returns the nodes that the end of the phase waits for, sorted by name.
 func (s Stage) Waits(nodes []NodeReport, now time.Time) []Holdup {
 	if s.Phase == PhaseSteady {
 		return nil
@@ -127,15 +128,15 @@ func (s Stage) wait(n NodeReport, now time.Time) string {
 	end, old := leadsTo(n.Chain, s.OldRoot)
 	switch {
 	case old && n.Ready:
-		return "has a certificate below the old root still"
+		return "still has a certificate below the old root"
 	case old && !now.After(end):
 		return "is not ready, and has a certificate below the old root until " + end.UTC().Format(time.RFC3339)
 	}
 	return ""
 }
 
-// leadsTo tells whether a chain ends below the root with a key identifier, and
-// when its leaf ends. A chain that cannot be read leads nowhere.
+// leadsTo reports whether a chain leads to the root with a key identifier, and when its
+// leaf ends. A chain that cannot be read leads nowhere.
 func leadsTo(chain [][]byte, root string) (end time.Time, ok bool) {
 	if len(chain) == 0 {
 		return end, false
@@ -166,7 +167,7 @@ func (m *material) stage() (Stage, error) {
 
 func keyID(c *x509.Certificate) string { return hex.EncodeToString(c.SubjectKeyId) }
 
-// phaseOver tells whether the phase that m is in may end.
+// phaseOver reports whether the phase that m is in may end.
 func (a *Authority) phaseOver(m *material, f Fleet) (bool, error) {
 	if a.handedIn() {
 		return false, nil
@@ -181,8 +182,8 @@ func (a *Authority) phaseOver(m *material, f Fleet) (bool, error) {
 	return len(s.Waits(f.Nodes, a.cfg.Clock())) == 0, nil
 }
 
-// wantsNewRoot: a request counts once, and only if it is younger than the root:
-// the clock that wrote it may be ahead.
+// wantsNewRoot reports whether to begin a change of roots. A request counts once, and only
+// if it is younger than the root, because the clock that wrote it may be ahead.
 func (a *Authority) wantsNewRoot(m *material, request time.Time) bool {
 	root := m.roots[0]
 	made := root.NotBefore.Add(backdate)
@@ -193,7 +194,7 @@ func (a *Authority) wantsNewRoot(m *material, request time.Time) bool {
 	return !a.cfg.Clock().Before(made.Add(time.Duration(rootShare * float64(life))))
 }
 
-// advance takes m one phase further.
+// advance moves m to the next phase.
 func (a *Authority) advance(m *material, f Fleet) error {
 	now := a.cfg.Clock().UTC()
 	next := m.rotation
@@ -234,8 +235,8 @@ func (a *Authority) makeNextRoot(m *material) error {
 	return m.put(FileNextRootCert, FileNextRootKey, cert, key)
 }
 
-// switchRoots makes an intermediate below the next root, which becomes the one
-// that issues; the key of the old one is of no more use and goes.
+// switchRoots makes the next root the issuing one, with a new intermediate below it, and
+// drops the key of the old root, which is of no more use.
 func (a *Authority) switchRoots(m *material) error {
 	if m.nextKey == nil {
 		return fmt.Errorf("%w: the key of the next root is gone; ask for another root", ErrRootOffline)

@@ -10,10 +10,10 @@ import (
 	"maps"
 )
 
-// shelf keeps an authority's files in two stores: roots with their keys in one,
-// which may be emptied of keys, and everything else, with the roots' certificates
-// too, in the other. A crash between two writes leaves what the next load
-// understands: keys are added before they are needed and removed after.
+// shelf keeps an authority's files in two stores. One holds the roots with their keys,
+// which an operator may take away. The other holds everything else, and the roots'
+// certificates too. After a crash between two writes, the next load understands what is
+// there, because keys are added before they are needed and removed after.
 type shelf struct {
 	main Store
 	root Store // nil: all is in main
@@ -31,8 +31,8 @@ func isRoot(name string) bool {
 	return isRootKey(name) || name == FileRootCert || name == FileNextRootCert
 }
 
-// load merges the stores. Of certificates the main store knows best, of keys the
-// roots' own, if it has one: an older version kept the root's key in the main one.
+// load merges the stores. Certificates in the main store win. Keys in the roots' store win
+// if there are any: an older version kept the root's key in the main store.
 func (s shelf) load(ctx context.Context) (c content, err error) {
 	if c.main, err = s.main.Load(ctx); err != nil {
 		return c, fmt.Errorf("load certificate authority: %w", err)
@@ -86,7 +86,7 @@ func (s shelf) save(ctx context.Context, before content, files map[string][]byte
 	return s.tidy(ctx, grown, root)
 }
 
-// tidy leaves in the roots' store what is needed from now on.
+// tidy removes from the roots' store what is no longer needed.
 func (s shelf) tidy(ctx context.Context, grown, want map[string][]byte) error {
 	if same(grown, want) {
 		return nil
@@ -111,8 +111,8 @@ func put(ctx context.Context, to Store, before Stored, files map[string][]byte) 
 	return nil
 }
 
-// holds tells whether the data are there, under whatever name: a key that changes
-// its name only must not appear beside a certificate of another key.
+// holds reports whether the data are there under any name: a key that only changes its
+// name must not appear beside the certificate of another key.
 func holds(files map[string][]byte, data []byte) bool {
 	for _, have := range files {
 		if bytes.Equal(have, data) {

@@ -11,22 +11,23 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// Status is what an operator wants to know of an authority.
+// Status describes an authority to an operator.
 type Status struct {
 	Root         keymgr.CertificateInfo
 	Intermediate keymgr.CertificateInfo
-	// RenewAt is when the intermediate is due.
+	// RenewAt is when the intermediate is due for renewal.
 	RenewAt time.Time
 	// RootOffline says that only the operator can renew the intermediate.
 	RootOffline bool
-	// RootWanted says that it is due, and waits for an offline root.
+	// RootWanted says that the intermediate is due and waits for an offline root.
 	RootWanted bool
-	// Stage is how far a change of roots has got, Since when it got there.
+	// Stage is how far a change of roots has got.
 	Stage Stage
+	// Since is when it got there; zero if there never was a change of roots.
 	Since time.Time
-	// Window is when nodes renew after a change of roots; nil: no need to.
+	// Window is when nodes renew after a change of roots; nil means that they need not.
 	Window *keymgr.Window
-	// Roots are all that are trusted, in the order of the bundle.
+	// Roots are all trusted roots, in the order of the bundle.
 	Roots []RootStatus
 }
 
@@ -38,7 +39,7 @@ const (
 	RootIssuing RootState = "issuing" // the intermediate is below it
 	RootNext    RootState = "next"    // will issue, once every node trusts it
 	RootOld     RootState = "old"     // trusted until nothing leads to it any more
-	RootTrusted RootState = "trusted" // handed in beside the one that issues
+	RootTrusted RootState = "trusted" // provided by the operator beside the issuing one
 )
 
 // RootStatus is a trusted root.
@@ -98,8 +99,8 @@ func (m *material) rootStatus() []RootStatus {
 	return all
 }
 
-// Account is what the controller publishes of its authority, for people. Nothing
-// in it is secret, and nothing is decided by it.
+// Account is what the controller publishes about its authority, for people to read.
+// Nothing in it is secret, and no decision depends on it.
 type Account struct {
 	// Mode is the controller's --ca-mode.
 	Mode       string              `json:"mode"`
@@ -120,7 +121,7 @@ type IntermediateAccount struct {
 	RenewAt   time.Time `json:"renewAt"`
 }
 
-// Account returns what is to be published.
+// Account returns what the controller publishes.
 func (s Status) Account(mode string) Account {
 	return Account{
 		Mode: mode, Phase: s.Stage.Phase, Since: s.Since, Roots: s.Roots, Window: s.Window,
@@ -150,7 +151,7 @@ func (a Account) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// Stage returns the phase of the account, with what its end depends on.
+// Stage returns the phase of the account with what decides when it may end.
 func (a Account) Stage(bundleHash string) Stage {
 	s := Stage{Phase: a.Phase, Bundle: bundleHash}
 	for _, r := range a.Roots {

@@ -10,12 +10,12 @@ import (
 	"sync"
 )
 
-// Issuer stands behind the signer name: the Authority of this package, or a CA
-// elsewhere.
+// Issuer issues certificates for the signer name. The Authority of this package is one; a
+// CA elsewhere may be another.
 type Issuer interface {
 	// Issue returns the chain of a new certificate in DER: leaf first, root left out.
 	Issue(ctx context.Context, order Order) (chain [][]byte, err error)
-	// Bundle returns the roots in PEM by which nodes verify each other.
+	// Bundle returns the roots, in PEM, with which nodes verify each other.
 	Bundle() []byte
 }
 
@@ -25,7 +25,7 @@ const (
 	FileRootKey          = "root.key"
 	FileIntermediateCert = "intermediate.crt"
 	FileIntermediateKey  = "intermediate.key"
-	// FileRotation, FileNextRootCert, FileNextRootKey and FileOldRootCert are of a
+	// FileRotation, FileNextRootCert, FileNextRootKey and FileOldRootCert exist during a
 	// change of roots.
 	FileRotation     = "rotation.json"
 	FileNextRootCert = "next-root.crt"
@@ -43,10 +43,10 @@ type Stored struct {
 
 // Store keeps an authority's certificates and private keys, for example in a Secret.
 type Store interface {
-	// Load returns what is stored; nothing stored is no error.
+	// Load returns what is stored. It is not an error if that is nothing.
 	Load(ctx context.Context) (Stored, error)
-	// Save replaces everything by next.Files if next.Version is still the stored
-	// version, so that of two racing writers one gets ErrConflict.
+	// Save replaces everything with next.Files if next.Version is still the stored
+	// version. Otherwise it returns ErrConflict, so one of two racing writers fails.
 	Save(ctx context.Context, next Stored) error
 }
 

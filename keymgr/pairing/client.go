@@ -14,12 +14,12 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// timeout bounds an exchange as a whole, at either end.
+// timeout bounds a whole exchange, on either node.
 const timeout = 5 * time.Second
 
-// Exchange asks the peer at addr for a preshared key. When it returns one, the peer
-// has its side ready. After an error the peer may have taken a key that this node
-// does not know: ask again.
+// Exchange asks the peer at addr for a preshared key. When it returns one, the peer has
+// prepared its side. After an error the peer may have installed a key that this node does
+// not know: ask again.
 func Exchange(ctx context.Context, self Identity, addr netip.AddrPort, s Subject) (keymgr.PresharedKey, error) {
 	key, err := exchange(ctx, self, addr, s)
 	if err != nil {
@@ -59,14 +59,14 @@ func ask(conn *tls.Conn, self Identity, s Subject) (keymgr.PresharedKey, error) 
 	}
 	answer, received, err := read(conn)
 	if err != nil {
-		// In TLS 1.3 a server's verdict on the client's certificate comes only now.
+		// In TLS 1.3 the server reports only now whether it accepts the client's certificate.
 		return keymgr.PresharedKey{}, handshakeError(err)
 	}
 	if answer.Refused != "" {
 		return keymgr.PresharedKey{}, &RefusedError{Reason: answer.Refused}
 	}
 	if answer.subject() != s {
-		return keymgr.PresharedKey{}, fmt.Errorf("%w: the answer is about another lane", ErrProtocol)
+		return keymgr.PresharedKey{}, fmt.Errorf("%w: the answer is about other keys", ErrProtocol)
 	}
 	return secret(conn.ConnectionState(), received, sent)
 }

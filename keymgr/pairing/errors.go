@@ -11,35 +11,34 @@ import (
 )
 
 var (
-	// ErrProtocol is a message that does not follow the protocol.
+	// ErrProtocol: a message does not follow the protocol.
 	ErrProtocol = errors.New("not the pairing protocol")
-	// ErrDowngrade is a peer without X25519MLKEM768.
+	// ErrDowngrade: the peer does not offer X25519MLKEM768.
 	ErrDowngrade = errors.New("peer offers no X25519MLKEM768")
-	// ErrCertificate is a peer whose certificate is not good.
+	// ErrCertificate: the peer's certificate is not accepted.
 	ErrCertificate = errors.New("certificate not accepted")
-	// ErrNotYet is a peer whose statement has not arrived, or not the one that its
-	// present key signed: one of the two is late.
+	// ErrNotYet: the statement that the peer's present key signed has not arrived yet.
 	ErrNotYet = errors.New("certificate ahead of the statement")
-	// ErrHandshake is a TLS handshake that the peer, or this end, broke off.
+	// ErrHandshake: the peer or this node broke off the TLS handshake.
 	ErrHandshake = errors.New("TLS handshake failed")
-	// ErrUnreachable is a peer that does not answer.
+	// ErrUnreachable: the peer does not answer.
 	ErrUnreachable = errors.New("peer does not answer")
-	// ErrRefused is a peer that knows this node and does not agree; see RefusedError.
+	// ErrRefused: the peer knows this node and refused; see RefusedError.
 	ErrRefused = errors.New("peer refused")
 )
 
-// Refusal is why a server does not agree, as one word.
+// Refusal is one word that says why a server refused.
 type Refusal string
 
 // The refusals.
 const (
 	// RefusedKey: a key is not one that the server knows to be in use.
 	RefusedKey Refusal = "unknown_key"
-	// RefusedBusy: the server has asked the client at the same moment.
+	// RefusedBusy: the server has asked this client at the same moment.
 	RefusedBusy Refusal = "busy"
 	// RefusedPolicy: the server does not use preshared keys with this peer.
 	RefusedPolicy Refusal = "policy"
-	// RefusedOther: the server could not make its side ready.
+	// RefusedOther: the server could not prepare its side.
 	RefusedOther Refusal = "other"
 )
 
@@ -56,7 +55,7 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("%v: %s", ErrRefused,
 // Unwrap makes it an ErrRefused.
 func (*RefusedError) Unwrap() error { return ErrRefused }
 
-// refusalOf is what a server tells of an error.
+// refusalOf returns what a server tells the client about an error.
 func refusalOf(err error) Refusal {
 	if r, ok := errors.AsType[*RefusedError](err); ok {
 		return r.Reason
@@ -87,8 +86,9 @@ func Reason(err error) string {
 	return "other"
 }
 
-// handshakeError tells apart what can be told apart. A server that has no key
-// agreement in common answers with the alert handshake_failure (RFC 8446, 4.1.1).
+// handshakeError gives the errors of a handshake the sentinels of this package where it
+// can tell them apart. A server that shares no key agreement with the client answers with
+// the alert handshake_failure (RFC 8446, 4.1.1).
 func handshakeError(err error) error {
 	if errors.Is(err, ErrDowngrade) || errors.Is(err, ErrNotYet) || errors.Is(err, ErrCertificate) || errors.Is(err, ErrProtocol) {
 		return err

@@ -19,7 +19,7 @@ import (
 const (
 	// protocol is the ALPN name (RFC 7301) of this version.
 	protocol = "sealane-pairing/1"
-	// Purpose is what the secret is for: the preshared key of a WireGuard lane.
+	// Purpose is what the secret is for: a WireGuard preshared key.
 	Purpose = "wireguard-psk"
 	// exporterLabel is the label of that purpose (RFC 5705, section 4).
 	exporterLabel = "EXPORTER-sealane-wg-psk-v1"
@@ -27,14 +27,15 @@ const (
 	maxMessage = 2048
 )
 
-// Subject is what a preshared key is agreed on for: one lane between two nodes.
+// Subject names the two WireGuard keys that a preshared key is for.
 type Subject struct {
+	// Peer is the other node.
 	Peer keymgr.NodeID
-	// Own and Theirs are the WireGuard keys at the ends of the lane.
+	// Own is the WireGuard key of this node, Theirs that of the peer.
 	Own, Theirs keymgr.PublicKey
 }
 
-// hello is what each end says of the lane; a server that refuses says why instead.
+// hello is what each node says the secret is for. A server that refuses says why instead.
 type hello struct {
 	Purpose string           `json:"purpose"`
 	Node    keymgr.NodeID    `json:"node"`
@@ -111,7 +112,7 @@ func parse(payload []byte) (hello, error) {
 	return h, nil
 }
 
-// secret derives the preshared key from a connection and what was said on it.
+// secret derives the preshared key from a connection and the two messages on it.
 func secret(cs tls.ConnectionState, server, client []byte) (keymgr.PresharedKey, error) {
 	h := sha256.New()
 	h.Write(server)
@@ -123,17 +124,19 @@ func secret(cs tls.ConnectionState, server, client []byte) (keymgr.PresharedKey,
 	return keymgr.PresharedKey(out), nil
 }
 
-// Identity is what an end needs of this node.
+// Identity is this node's side of an exchange.
 type Identity struct {
+	// Node is this node.
 	Node keymgr.NodeID
-	// Certificate is asked for each connection: certificates change.
+	// Certificate returns this node's certificate with its key. It is called for each
+	// connection, because certificates change.
 	Certificate func() (*tls.Certificate, error)
-	// Authenticate tells whose a certificate chain (DER, leaf first) is.
+	// Authenticate returns the node that a certificate chain (DER, leaf first) is for.
 	Authenticate func(chain [][]byte) (keymgr.NodeID, error)
 }
 
-// config is TLS for one connection. peer receives who is at the other end; without
-// it there is no connection.
+// config returns the TLS configuration of one connection. The handshake sets peer to the
+// node at the other end, or fails.
 func (i Identity) config(peer *keymgr.NodeID) (*tls.Config, error) {
 	cert, err := i.Certificate()
 	if err != nil {
@@ -146,14 +149,14 @@ func (i Identity) config(peer *keymgr.NodeID) (*tls.Config, error) {
 		NextProtos:             []string{protocol},
 		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
-		// There are no names to compare; VerifyConnection does all of it.
+		// There are no host names to compare; VerifyConnection verifies everything.
 		InsecureSkipVerify: true,
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) { return nil, agreeable(h) },
 		VerifyConnection:   func(cs tls.ConnectionState) error { return i.verify(cs, peer) },
 	}, nil
 }
 
-// agreeable tells a client that offers something else from any other failure.
+// agreeable refuses a client without our key agreement, with an error of its own.
 func agreeable(h *tls.ClientHelloInfo) error {
 	if !slices.Contains(h.SupportedCurves, tls.X25519MLKEM768) {
 		return fmt.Errorf("%w: it offers %v", ErrDowngrade, h.SupportedCurves)
@@ -186,4 +189,4 @@ func (i Identity) verify(cs tls.ConnectionState, peer *keymgr.NodeID) error {
 }
 
 // errIncomplete guards against a library that would not call VerifyConnection.
-var errIncomplete = errors.New("nobody was authenticated")
+var errIncomplete = errors.New("peer was not authenticated")

@@ -17,19 +17,20 @@ import (
 )
 
 const (
-	// maxConnections and maxPerAddress bound what strangers can make a node do.
+	// maxConnections and maxPerAddress bound the work that strangers can cause.
 	maxConnections = 256
 	maxPerAddress  = 16
 )
 
 // Server answers peers that ask for preshared keys.
 type Server struct {
+	// Identity is this node's side of all exchanges.
 	Identity Identity
-	// Agree takes over the key of a lane and returns when a handshake with it would
-	// work. A *RefusedError tells the peer why not.
+	// Agree installs a preshared key and returns when a handshake with it would work. To
+	// refuse, it returns a *RefusedError, whose reason is sent to the peer.
 	Agree func(context.Context, Subject, keymgr.PresharedKey) error
-	// Failed is told of every connection that ended without a key, with the address
-	// that it came from.
+	// Failed is called for each connection that ended without a key, with the address that
+	// it came from. It must not be nil.
 	Failed func(from netip.Addr, err error)
 }
 
@@ -47,7 +48,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("serve pairing: %w", err)
 		}
-		if err != nil { // too many open files, or a connection that was reset: goes by
+		if err != nil { // too many open files, or a connection that was reset: try again
 			if !pause(ctx) {
 				return nil
 			}
@@ -67,7 +68,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// pause lets a shortage go by.
+// pause waits a moment for a shortage to end. It reports false if ctx has ended.
 func pause(ctx context.Context) bool {
 	t := time.NewTimer(100 * time.Millisecond)
 	defer t.Stop()
@@ -87,7 +88,7 @@ func remote(conn net.Conn) netip.Addr {
 	return a.Addr().Unmap()
 }
 
-// guests counts connections.
+// guests counts open connections.
 type guests struct {
 	mu   sync.Mutex // guards all below
 	all  int
@@ -136,7 +137,7 @@ func (s *Server) handle(ctx context.Context, raw net.Conn) error {
 		return err
 	}
 	if asked.Node != peer {
-		return fmt.Errorf("%w: node %s speaks for %s", ErrProtocol, peer, asked.Node)
+		return fmt.Errorf("%w: node %s claims to be %s", ErrProtocol, peer, asked.Node)
 	}
 	if err := s.answer(ctx, conn, asked, received); err != nil {
 		return fmt.Errorf("answer node %s: %w", peer.Name, err)

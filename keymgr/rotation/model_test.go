@@ -155,12 +155,12 @@ func (p *play) check() {
 	}
 }
 
-// compromised tells whether a node is about to break with a key on purpose.
+// compromised reports whether a node is about to break with a key on purpose.
 func compromised(n *node) bool {
 	return len(n.disk.keys) > 0 && Input{Compromised: n.broken}.compromised(n.disk.keys[0])
 }
 
-// reaches tells whether what n sends to o now would arrive.
+// reaches reports whether what n sends to o now would arrive.
 func (p *play) reaches(n, o *node) bool {
 	s := n.active[o.uid]
 	l := n.links[o.uid][s]
@@ -175,7 +175,7 @@ func (p *play) reaches(n, o *node) bool {
 	return ok
 }
 
-// deceived tells whether n's kernel shows a session with o that o has lost: n cannot
+// deceived reports whether n's kernel shows a session with o that o has lost: n cannot
 // know until its kernel has waited for an answer.
 func deceived(n, o *node) bool {
 	for s, l := range n.links[o.uid] {
@@ -186,7 +186,7 @@ func deceived(n, o *node) bool {
 	return false
 }
 
-// torn tells whether the answer to an exchange got lost: the ends differ on a
+// torn reports whether the answer to an exchange got lost: the ends differ on a
 // preshared key, which n must agree on anew before the session ends.
 func torn(n, o *node) bool {
 	for s, l := range n.links[o.uid] {

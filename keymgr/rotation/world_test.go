@@ -365,7 +365,7 @@ func (w *world) handshake(n, o *node, s Pair, l *link) {
 	w.send(n, o, s, l, keepaliveSize) // confirms
 }
 
-// send tells whether a packet arrived.
+// send reports whether a packet arrived.
 func (w *world) send(n, o *node, s Pair, l *link, size uint64) bool {
 	if l.current == 0 {
 		return false
