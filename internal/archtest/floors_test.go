@@ -17,7 +17,7 @@ var floors = []struct {
 	verb     string
 	packages []string
 }{
-	{"stand on", []string{"internal/atomicfile", "internal/times", "internal/keylock", "internal/nl", "internal/unixsocket", "overlay/backend", "daemonset/status/words", "api/v1alpha1", "cni/hostport"}},
+	{"stand on", []string{"internal/atomicfile", "internal/times", "internal/keylock", "internal/nl", "internal/signal", "internal/unixsocket", "overlay/backend", "daemonset/status/words", "api/v1alpha1", "cni/hostport"}},
 	{"know", []string{"perf/scale/internal/sim", "daemonset/kube/internal/conn", "keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"judge", []string{"policy/compile", "policy/oracle"}},
 	{"vouch", []string{"daemonset/kube/internal/informer", "keymgr/ca", "keymgr/identity", "keymgr/pairing", "keymgr/revocation"}},
@@ -47,10 +47,10 @@ var doors = map[string][]string{
 		"daemonset/kube/internal/conn", "daemonset/kube/internal/conntest", "daemonset/kube/internal/informer",
 	},
 	"github.com/cilium/ebpf":                   {"bpf", "bpf/pinned"},
-	"github.com/vishvananda/":                  {"internal/nl", "internal/nettest"},
+	"github.com/vishvananda/":                  {"internal/nl", "internal/signal", "internal/nettest"},
 	"golang.zx2c4.com/wireguard":               {"overlay/wireguard", "overlay/wireguard/userspace"},
 	"sigs.k8s.io/knftables":                    {"overlay/hostnet"},
-	"github.com/containernetworking/plugins":   {"cni/podnet", "internal/nl", "internal/nettest"},
+	"github.com/containernetworking/plugins":   {"cni/podnet", "internal/nl", "internal/signal", "internal/nettest"},
 	"github.com/spf13/cobra":                   {"cmd/sealane", "cmd/sealane/internal/cli", "cmd/sealane/internal/cacmd", "cmd/sealane/internal/policycmd", "cmd/sealane/internal/revoke", "cmd/sealane/internal/rotate", "cmd/sealane/internal/statuscmd"},
 	"github.com/google/go-containerregistry":   {"internal/imagebuild"},
 	"k8s.io/kubernetes":                        {},

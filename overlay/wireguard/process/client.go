@@ -12,6 +12,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/sealane/sealane/internal/signal"
 	"github.com/sealane/sealane/overlay/backend"
 )
 
@@ -50,7 +51,7 @@ func (c Client) List(ctx context.Context) (backend.Type, []Device, error) {
 // devices have lost their keys and peers. The channel holds one report at most and
 // is closed when ctx ends.
 func (c Client) Watch(ctx context.Context) <-chan struct{} {
-	started := make(chan struct{}, 1)
+	started := signal.New()
 	go func() {
 		defer close(started)
 		tick := time.NewTicker(redial)
@@ -67,7 +68,7 @@ func (c Client) Watch(ctx context.Context) <-chan struct{} {
 }
 
 // follow reports a process that answers, and returns when it has gone.
-func (c Client) follow(ctx context.Context, started chan<- struct{}) {
+func (c Client) follow(ctx context.Context, started signal.Signal) {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return
@@ -77,10 +78,7 @@ func (c Client) follow(ctx context.Context, started chan<- struct{}) {
 	if _, err := exchange(conn, Request{Op: opWatch}); err != nil {
 		return
 	}
-	select {
-	case started <- struct{}{}:
-	default:
-	}
+	started.Raise()
 	_, _ = io.Copy(io.Discard, conn) // ends with the process
 }
 
