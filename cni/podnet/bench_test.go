@@ -47,7 +47,7 @@ func BenchmarkPrivilegedSteps(b *testing.B) {
 					b.Fatal(err)
 				}
 				lap("clear")
-				for _, step := range p.steps() {
+				for _, step := range p.steps(b.Context()) {
 					if err := step.do(); err != nil {
 						b.Fatal(err)
 					}

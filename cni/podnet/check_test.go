@@ -16,7 +16,7 @@ func TestPrivilegedCheckWithoutMTU(t *testing.T) {
 	nettest.Privileged(t)
 	host, pod := node(t), nettest.NewNS(t)
 	s := spec(pod, "10.9.0.2", "fd00:9::2")
-	if _, err := Connect(host.Handle(), s); err != nil {
+	if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 		t.Fatal(err)
 	}
 	s.MTU = 0
@@ -31,7 +31,7 @@ func TestPrivilegedCheckWithoutMTU(t *testing.T) {
 	if err := Check(host.Handle(), s); !errors.Is(err, ErrDiffers) {
 		t.Errorf("Check without a device says %v; want ErrDiffers", err)
 	}
-	if _, err := Connect(host.Handle(), s); !errors.Is(err, ErrSpec) {
+	if _, err := Connect(t.Context(), host.Handle(), s); !errors.Is(err, ErrSpec) {
 		t.Errorf("Connect without an MTU says %v; want ErrSpec", err)
 	}
 }

@@ -4,6 +4,7 @@
 package podnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -11,21 +12,21 @@ import (
 )
 
 // Connect makes the pod's device, or finds that it is there already. After an
-// error nothing of it is left. h is the host's namespace.
-func Connect(h *nl.Handle, s Spec) (Result, error) {
+// error nothing of it is left; ctx bounds the wait for the kernel. h is the host's namespace.
+func Connect(ctx context.Context, h *nl.Handle, s Spec) (Result, error) {
 	pod, err := open(h, s)
 	if err != nil {
 		return Result{}, err
 	}
 	defer pod.Close()
 	p := &pair{spec: s, host: h, pod: pod}
-	if p.find() == nil && p.check() == nil && p.settle() == nil && s.guard(p.outer.Index) == nil {
+	if p.find() == nil && p.check() == nil && p.settle(ctx) == nil && s.onCreate(p.outer.Index) == nil {
 		return p.result(), nil // a retry of what had worked
 	}
 	if err := p.clear(); err != nil {
 		return Result{}, fmt.Errorf("remove what an earlier attempt left: %w", err)
 	}
-	if err := p.make(p.steps()); err != nil {
+	if err := p.make(p.steps(ctx)); err != nil {
 		return Result{}, err
 	}
 	return p.result(), nil
@@ -99,10 +100,10 @@ func (p *pair) clear() error {
 
 // steps returns what makes the device. The host's end comes up before the pod's, and
 // the pod's is complete by then: the first packet that the pod can send gets an answer.
-func (p *pair) steps() []step {
+func (p *pair) steps(ctx context.Context) []step {
 	steps := []step{
 		{"add device", p.add},
-		{"guard device", func() error { return p.spec.guard(p.outer.Index) }},
+		{"attach programs", func() error { return p.spec.onCreate(p.outer.Index) }},
 		{"tune the pod's end", func() error { return tune(p.pod, p.innerSettings()) }},
 		{"tune the host's end", func() error { return tune(p.host, p.outerSettings()) }},
 		{"set the pod's loopback up", func() error { return p.pod.SetLink(loopback, nl.LinkSettings{State: nl.Up}) }},
@@ -123,7 +124,7 @@ func (p *pair) steps() []step {
 			step{"route from the pod", func() error { return p.pod.ReplaceRoute(inner(a, p.inner.Index)) }},
 		)
 	}
-	return append(steps, step{"wait for the kernel", p.settle})
+	return append(steps, step{"wait for the kernel", func() error { return p.settle(ctx) }})
 }
 
 // add creates both ends, each in its place.

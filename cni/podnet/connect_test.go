@@ -4,6 +4,7 @@
 package podnet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -83,7 +84,7 @@ func TestPrivilegedConnect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, addresses...)
-			first, err := Connect(host.Handle(), s)
+			first, err := Connect(t.Context(), host.Handle(), s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +92,7 @@ func TestPrivilegedConnect(t *testing.T) {
 				t.Error(err)
 			}
 			wantReachable(t, host, pod, s)
-			again, err := Connect(host.Handle(), s)
+			again, err := Connect(t.Context(), host.Handle(), s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,7 +115,7 @@ func TestPrivilegedGuardComesFirst(t *testing.T) {
 	nettest.Privileged(t)
 	host, pod := node(t), nettest.NewNS(t)
 	s, asked, refuse := spec(pod, "10.9.0.2"), []int{}, errors.New("no guard")
-	s.Guard = func(index int) error {
+	s.OnCreate = func(index int) error {
 		link, err := host.Handle().LinkByIndex(index)
 		if err != nil || link.Name != s.HostIfName {
 			t.Errorf("device %d is %+v, %v", index, link, err)
@@ -125,13 +126,13 @@ func TestPrivilegedGuardComesFirst(t *testing.T) {
 		asked = append(asked, index)
 		return refuse
 	}
-	if _, err := Connect(host.Handle(), s); !errors.Is(err, refuse) {
+	if _, err := Connect(t.Context(), host.Handle(), s); !errors.Is(err, refuse) {
 		t.Fatalf("got %v, want the guard's error", err)
 	}
 	wantNothing(t, host)
 	refuse = nil
 	for range 2 {
-		if _, err := Connect(host.Handle(), s); err != nil {
+		if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -146,7 +147,7 @@ func TestPrivilegedFirstPacketIsNotLost(t *testing.T) {
 	nettest.Privileged(t)
 	for i := range 20 {
 		host, pod := node(t), nettest.NewNS(t)
-		if _, err := Connect(host.Handle(), spec(pod, "10.9.0.2", "fd00:9::2")); err != nil {
+		if _, err := Connect(t.Context(), host.Handle(), spec(pod, "10.9.0.2", "fd00:9::2")); err != nil {
 			t.Fatal(err)
 		}
 		pod.Run("ping", "-c1", "-W2", []string{"192.0.2.1", "2001:db8::1"}[i%2])
@@ -163,7 +164,7 @@ func TestPrivilegedPodsReachEachOther(t *testing.T) {
 	for pod, addresses := range map[*nettest.NS][]string{a: {"10.9.0.2", "fd00:9::2"}, b: {"10.9.0.3", "fd00:9::3"}} {
 		// Some runtimes switch IPv6 off in every sandbox.
 		pod.Run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
-		if _, err := Connect(host.Handle(), spec(pod, addresses...)); err != nil {
+		if _, err := Connect(t.Context(), host.Handle(), spec(pod, addresses...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -179,7 +180,7 @@ func TestPrivilegedDevicesAreWhatTheyShouldBe(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, addresses...)
 			s.Owner.ContainerID = strings.Repeat("c", 300) // longer than an alias can be
-			made, err := Connect(host.Handle(), s)
+			made, err := Connect(t.Context(), host.Handle(), s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -282,14 +283,14 @@ func TestPrivilegedConnectReplacesWhatIsHalfMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, "10.9.0.2", "fd00:9::2")
-			if _, err := Connect(host.Handle(), s); err != nil {
+			if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 				t.Fatal(err)
 			}
 			tc.spoil(host, pod, s)
 			if err := Check(host.Handle(), s); !errors.Is(err, ErrDiffers) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("Check says %v; want ErrDiffers and %q", err, tc.says)
 			}
-			if _, err := Connect(host.Handle(), s); err != nil {
+			if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 				t.Fatal(err)
 			}
 			if err := Check(host.Handle(), s); err != nil {
@@ -300,10 +301,10 @@ func TestPrivilegedConnectReplacesWhatIsHalfMade(t *testing.T) {
 	}
 }
 
-// steps returns the number of steps that connect a dual-stack pod.
+// stepCount returns the number of steps that connect a dual-stack pod.
 func stepCount() int {
 	two := []netip.Addr{netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("fd00:9::2")}
-	return len((&pair{spec: Spec{Addresses: two}}).steps())
+	return len((&pair{spec: Spec{Addresses: two}}).steps(context.Background()))
 }
 
 // begin returns a pair in whose steps a test can interfere.
@@ -325,13 +326,13 @@ func TestPrivilegedRetryAfterACrashAtEveryStep(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, "10.9.0.2", "fd00:9::2")
 			p := begin(t, host, s)
-			if err := p.make(p.steps()[:n]); err != nil { // and then the daemon is killed
+			if err := p.make(p.steps(t.Context())[:n]); err != nil { // and then the daemon is killed
 				t.Fatal(err)
 			}
 			if err := Check(host.Handle(), s); (err == nil) != (n >= stepCount()-1) { // the last step only waits
 				t.Errorf("after %d of %d steps, Check says %v", n, stepCount(), err)
 			}
-			if _, err := Connect(host.Handle(), s); err != nil {
+			if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 				t.Fatal(err)
 			}
 			if err := Check(host.Handle(), s); err != nil {
@@ -350,7 +351,7 @@ func TestPrivilegedDisconnectAfterACrashAtEveryStep(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, "10.9.0.2", "fd00:9::2")
 			p := begin(t, host, s)
-			if err := p.make(p.steps()[:n]); err != nil {
+			if err := p.make(p.steps(t.Context())[:n]); err != nil {
 				t.Fatal(err)
 			}
 			if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
@@ -370,7 +371,7 @@ func TestPrivilegedFailureAtEveryStepLeavesNothing(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			p := begin(t, host, spec(pod, "10.9.0.2", "fd00:9::2"))
 			fail := step{"break", func() error { return broken }}
-			if err := p.make(append(p.steps()[:n:n], fail)); !errors.Is(err, broken) || !strings.Contains(err.Error(), "break: ") {
+			if err := p.make(append(p.steps(t.Context())[:n:n], fail)); !errors.Is(err, broken) || !strings.Contains(err.Error(), "break: ") {
 				t.Errorf("error = %v", err)
 			}
 			wantNothing(t, host)
@@ -386,11 +387,11 @@ func TestPrivilegedFailedConnectLeavesNothing(t *testing.T) {
 	host, pod := node(t), nettest.NewNS(t)
 	s := spec(pod, "10.9.0.2")
 	s.MTU = 100000 // more than a veth takes
-	if _, err := Connect(host.Handle(), s); err == nil || !strings.Contains(err.Error(), "add device: ") {
+	if _, err := Connect(t.Context(), host.Handle(), s); err == nil || !strings.Contains(err.Error(), "add device: ") {
 		t.Errorf("error = %v", err)
 	}
 	s.MTU, s.Netns = 1420, "/var/run/netns/sealane-none"
-	if _, err := Connect(host.Handle(), s); !errors.Is(err, nl.ErrNotFound) {
+	if _, err := Connect(t.Context(), host.Handle(), s); !errors.Is(err, nl.ErrNotFound) {
 		t.Errorf("a namespace that is not there: %v", err)
 	}
 	if err := Check(host.Handle(), s); !errors.Is(err, nl.ErrNotFound) {
@@ -405,7 +406,7 @@ func TestPrivilegedTheHostIsNoPod(t *testing.T) {
 	host := node(t)
 	host.Run("ip", "link", "add", "eth0", "type", "bridge")
 	s := spec(host, "10.9.0.2")
-	if _, err := Connect(host.Handle(), s); !errors.Is(err, ErrSpec) {
+	if _, err := Connect(t.Context(), host.Handle(), s); !errors.Is(err, ErrSpec) {
 		t.Errorf("connect: %v, want ErrSpec", err)
 	}
 	if l, err := host.Handle().LinkByName("eth0"); err != nil || l.Kind != "bridge" {
@@ -421,7 +422,7 @@ func TestPrivilegedDisconnectWhenTheNamespaceIsGone(t *testing.T) {
 	nettest.Privileged(t)
 	host, pod := node(t), nettest.NewNS(t)
 	s := spec(pod, "10.9.0.2", "fd00:9::2")
-	if _, err := Connect(host.Handle(), s); err != nil {
+	if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 		t.Fatal(err)
 	}
 	pod.Remove()
@@ -439,7 +440,7 @@ func TestPrivilegedManyPodsAtOnce(t *testing.T) {
 	for i := range specs {
 		specs[i] = spec(nettest.NewNS(t), fmt.Sprint("10.9.0.", 2+i), fmt.Sprint("fd00:9::", 2+i))
 		all.Go(func() {
-			if _, err := Connect(host.Handle(), specs[i]); err != nil {
+			if _, err := Connect(t.Context(), host.Handle(), specs[i]); err != nil {
 				t.Error(err)
 			}
 		})
@@ -464,7 +465,7 @@ func BenchmarkPrivilegedConnect(b *testing.B) {
 	host, pod := node(b), nettest.NewNS(b)
 	s := spec(pod, "10.9.0.2", "fd00:9::2")
 	for b.Loop() {
-		if _, err := Connect(host.Handle(), s); err != nil {
+		if _, err := Connect(b.Context(), host.Handle(), s); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()
@@ -483,7 +484,7 @@ func TestPrivilegedManyGoTogether(t *testing.T) {
 	var stay, leave []Spec
 	for i := range 30 {
 		s := spec(nettest.NewNS(t), fmt.Sprintf("10.9.0.%d", i+2))
-		if _, err := Connect(host.Handle(), s); err != nil {
+		if _, err := Connect(t.Context(), host.Handle(), s); err != nil {
 			t.Fatal(err)
 		}
 		if i%3 == 0 {
@@ -520,7 +521,7 @@ func BenchmarkPrivilegedDisconnect(b *testing.B) {
 	s := spec(pod, "10.9.0.2", "fd00:9::2")
 	for b.Loop() {
 		b.StopTimer()
-		if _, err := Connect(host.Handle(), s); err != nil {
+		if _, err := Connect(b.Context(), host.Handle(), s); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()

@@ -31,16 +31,16 @@ var errUnsettled = errors.New("IPv6 address did not become usable")
 //
 // An IPv6 address gets its local route from a worker, even without duplicate address
 // detection; until then the pod takes answers for packets that it should forward.
-func (p *pair) settle() error {
+func (p *pair) settle(ctx context.Context) error {
 	if _, err := p.host.LinkByIndex(p.outer.Index); err != nil {
 		return err
 	}
 	if ready, err := p.ready(); ready || err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	watched, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	changes, err := p.pod.Watch(ctx)
+	changes, err := p.pod.Watch(watched)
 	if err != nil {
 		return err
 	}
@@ -50,6 +50,9 @@ func (p *pair) settle() error {
 			return err
 		}
 		if _, ok := <-changes; !ok {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			return fmt.Errorf("%w within %v: %v", errUnsettled, settleTimeout, p.spec.Addresses)
 		}
 	}

@@ -49,17 +49,17 @@ type Spec struct {
 	HostIfName string       // of the outer end: HostName(Owner)
 	Addresses  []netip.Addr // one per family
 	MTU        int          // bytes; 0, for Check only: any that both ends have
-	// Guard is called with the index of the host's end before anything can get in
-	// or out of the pod, and again when a retry finds the device complete. An
-	// error of it is one of Connect. nil: nothing is to be done.
-	Guard func(hostIndex int) error
+	// OnCreate is called with the index of the host's end before anything can get in
+	// or out of the pod, and again when a retry finds the device complete. Connect
+	// fails with its error. nil: nothing is to be done.
+	OnCreate func(hostIndex int) error
 }
 
-func (s Spec) guard(hostIndex int) error {
-	if s.Guard == nil {
+func (s Spec) onCreate(hostIndex int) error {
+	if s.OnCreate == nil {
 		return nil
 	}
-	return s.Guard(hostIndex)
+	return s.OnCreate(hostIndex)
 }
 
 // Result is what Connect made.

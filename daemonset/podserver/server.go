@@ -119,14 +119,14 @@ func (s *Server) connect(ctx context.Context, pod cni.PodRef, spec podnet.Spec) 
 	})
 	// The host's stack would deliver to a device without programs, and a program
 	// that knows no endpoint would take the pod's address for one of elsewhere.
-	spec.Guard = func(index int) error {
+	spec.OnCreate = func(index int) error {
 		if err := s.introduce(index, spec.Addresses); err != nil {
 			return err
 		}
 		return s.datapath.AttachPod(bpf.Device{Index: index, Name: spec.HostIfName})
 	}
 	group.Go(func() (err error) {
-		made, err = podnet.Connect(s.links, spec)
+		made, err = podnet.Connect(ctx, s.links, spec)
 		return err
 	})
 	err = group.Wait()

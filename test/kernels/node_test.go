@@ -224,7 +224,7 @@ func (n *node) pod() pod {
 	spec := podnet.Spec{
 		Owner: owner, Netns: p.ns.Path, IfName: "eth0", HostIfName: podnet.HostName(owner), Addresses: p.addresses, MTU: n.mtu,
 	}
-	made, err := podnet.Connect(n.ns.Handle(), spec)
+	made, err := podnet.Connect(n.t.Context(), n.ns.Handle(), spec)
 	if err != nil {
 		n.t.Fatal(err)
 	}
