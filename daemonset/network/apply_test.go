@@ -84,7 +84,7 @@ func (l lanes) Apply(_ context.Context, p overlay.Plan) error {
 }
 
 func (lanes) Observe() ([]overlay.TunnelState, error) { return nil, nil }
-func (lanes) Clean() error                          { return nil }
+func (lanes) Clean() error                            { return nil }
 
 // routes is the recorder's Host.
 type routes struct{ *recorder }

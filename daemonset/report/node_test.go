@@ -50,9 +50,9 @@ func (f *fixture) LastLeak() (bpf.Leak, bool, error) {
 }
 
 func (f *fixture) Observe() ([]overlay.TunnelState, error) { return f.states, nil }
-func (f *fixture) Status() status.Enforcement            { return status.Enforcement{} }
-func (f *fixture) Leases() []ipam.Lease                  { return make([]ipam.Lease, 3) }
-func (f *fixture) Len() (int, error)                     { return 2, nil }
+func (f *fixture) Status() status.Enforcement              { return status.Enforcement{} }
+func (f *fixture) Leases() []ipam.Lease                    { return make([]ipam.Lease, 3) }
+func (f *fixture) Len() (int, error)                       { return 2, nil }
 
 func (f *fixture) Stats() []ipam.PoolStats {
 	return []ipam.PoolStats{{Prefix: netip.MustParsePrefix("10.244.1.0/24"), InUse: 3, Size: 253}}
