@@ -24,8 +24,7 @@ var wideStructs = map[string]struct {
 	"daemonset/status.Enforcement": {17, "a wire type: one field for each value of the report"},
 	"daemonset/status.Node":        {31, "a wire type: one field for each value of the report"},
 	"perf/scale.node":              {31, "a simulated node holds the state of a whole agent"},
-	"policy.Compiler":              {19, "an index for each table and each direction of look-up; they change together"},
-	"policy/compile.Compiler":      {19, "an index for each table and each direction of look-up; they change together"},
+	"policy/compile.Compiler":      {21, "an index for each table and each direction of look-up, which change together"},
 }
 
 func TestFields(t *testing.T) {
