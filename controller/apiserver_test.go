@@ -29,6 +29,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/identity"
 )
@@ -107,7 +108,7 @@ func (c *cluster) controller(t *testing.T, cfg Config) (stop func()) {
 	t.Helper()
 	cfg.Kubeconfig = c.Kubeconfig(t, c.Token(t, "sealane-controller", ""))
 	cfg.Namespace, cfg.MetricsAddress = kubetest.Namespace, "127.0.0.1:0"
-	cfg.CertificateLifetime, cfg.MaxPerHour = ca.DefaultLeafLifetime, 100
+	cfg.CertificateLifetime, cfg.MaxPerHour = approval.DefaultLeafLifetime, 100
 	cfg.CA.IntermediateLifetime, cfg.CA.RootLifetime = ca.DefaultIntermediateLifetime, ca.DefaultRootLifetime
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -169,7 +170,7 @@ func testOtherNode(t *testing.T, c *cluster, n1, n2 *agent) {
 	defer cancel()
 	_, err := n1.request(ctx, t, c.identity(t, n2.id))
 	denied, ok := errors.AsType[*kube.DeniedError](err)
-	if !ok || denied.Reason != string(ca.ReasonName) || !strings.Contains(denied.Message, n1.id.UID) {
+	if !ok || denied.Reason != string(approval.ReasonName) || !strings.Contains(denied.Message, n1.id.UID) {
 		t.Errorf("got error %v, want a refusal that says which name was expected", err)
 	}
 	for {
@@ -194,11 +195,11 @@ func testOtherUsers(t *testing.T, c *cluster, n1 *agent) {
 	c.Kubectl(t, "", "-n", kubetest.Namespace, "delete", "pod", "gone", "--force", "--grace-period=0")
 	for name, tc := range map[string]struct {
 		kubeconfig string
-		reason     ca.Reason
+		reason     approval.Reason
 	}{
-		"administrator":              {c.AdminKubeconfig, ca.ReasonUsername},
-		"pod outside the daemon set": {c.Kubeconfig(t, c.Token(t, "sealane-agent", "Pod/impostor")), ca.ReasonPod},
-		"pod that is gone":           {gone, ca.ReasonPod},
+		"administrator":              {c.AdminKubeconfig, approval.ReasonUsername},
+		"pod outside the daemon set": {c.Kubeconfig(t, c.Token(t, "sealane-agent", "Pod/impostor")), approval.ReasonPod},
+		"pod that is gone":           {gone, approval.ReasonPod},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -232,9 +233,9 @@ func testStolenKey(t *testing.T, c *cluster, n1, n2 *agent) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for reason, csr := range map[ca.Reason][]byte{
-		ca.ReasonName:           copied,
-		ca.ReasonKeyOfOtherNode: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+	for reason, csr := range map[approval.Reason][]byte{
+		approval.ReasonName:           copied,
+		approval.ReasonKeyOfOtherNode: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
 	} {
 		_, err := n2.client.RequestCertificate(ctx, kube.CertificateRequest{Node: n2.id, CSR: csr})
 		if denied, ok := errors.AsType[*kube.DeniedError](err); !ok || denied.Reason != string(reason) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealane/sealane/controller/authority"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -52,7 +53,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.StringVar(&c.CA.Secret, "ca-secret", "", "Secret with the root (tls.crt, tls.key), for --ca-mode=secret")
 	fs.StringVar(&c.CA.CertificateFile, "ca-cert", "", "file with the cluster's CA certificate, for --ca-mode=cluster")
 	fs.StringVar(&c.CA.KeyFile, "ca-key", "", "file with the cluster's CA key, for --ca-mode=cluster")
-	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", ca.DefaultLeafLifetime, "longest lifetime of node certificates, 10m to 168h")
+	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", approval.DefaultLeafLifetime, "longest lifetime of node certificates, 10m to 168h")
 	fs.DurationVar(&c.CA.RootLifetime, "root-lifetime", ca.DefaultRootLifetime, "lifetime of a root that the controller makes; replaced at 80 percent of it; at least 2 times the intermediate's")
 	fs.DurationVar(&c.CA.IntermediateLifetime, "intermediate-lifetime", ca.DefaultIntermediateLifetime, "lifetime of the issuing intermediate, renewed at two thirds of it; at least 3 times --certificate-lifetime")
 	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", 0, "how many certificates one node gets within an hour; 0: 10, or 5 within --certificate-lifetime if that is more")
@@ -71,8 +72,8 @@ func (c *Config) Validate() error {
 		return err
 	}
 	switch {
-	case c.CertificateLifetime < ca.MinLifetime || c.CertificateLifetime > kube.MaxValidity:
-		return bad("certificate-lifetime", c.CertificateLifetime, fmt.Sprintf("use %v to %v", ca.MinLifetime, kube.MaxValidity))
+	case c.CertificateLifetime < approval.MinLifetime || c.CertificateLifetime > kube.MaxValidity:
+		return bad("certificate-lifetime", c.CertificateLifetime, fmt.Sprintf("use %v to %v", approval.MinLifetime, kube.MaxValidity))
 	case c.CA.IntermediateLifetime < ca.LeavesPerIntermediate*c.CertificateLifetime:
 		return bad("intermediate-lifetime", c.CA.IntermediateLifetime, fmt.Sprintf("use at least %d times --certificate-lifetime, %v",
 			ca.LeavesPerIntermediate, ca.LeavesPerIntermediate*c.CertificateLifetime))

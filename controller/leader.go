@@ -13,6 +13,7 @@ import (
 	"github.com/sealane/sealane/controller/revocation"
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -103,7 +104,7 @@ func (t *term) loop() *loop {
 func (t *term) signer() *signer.Signer {
 	return signer.New(signer.Config{
 		Requests: t.requests, CSRs: t.client, Live: t.client, Events: t.client, Issuer: t.authority, Revocations: t.revoked,
-		Policy: ca.Policy{
+		Policy: approval.Policy{
 			TrustDomain: t.trustDomain, Namespace: t.cfg.Namespace, ServiceAccount: kube.AgentServiceAccount,
 			MaxLifetime: t.cfg.CertificateLifetime, MaxPerHour: t.cfg.MaxPerHour,
 		},

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -45,7 +46,7 @@ func newTestLoop(t *testing.T, w *controllertest.World) *loop {
 		},
 		signer: signer.New(signer.Config{
 			Requests: w, CSRs: w, Live: w, Events: w, Issuer: opened, Revocations: none,
-			Policy: ca.Policy{
+			Policy: approval.Policy{
 				TrustDomain: controllertest.TrustDomain, Namespace: kube.DefaultNamespace,
 				ServiceAccount: kube.AgentServiceAccount, MaxPerHour: 3,
 			},

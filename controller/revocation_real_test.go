@@ -13,7 +13,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // testRevocation revokes and readmits a node at a real API server, and reads the
@@ -83,7 +83,7 @@ func testRevocation(t *testing.T, c *cluster) {
 	if err != nil || len(listed.Status.Keys) != 1 || len(listed.Status.Serials) != 1 {
 		t.Errorf("status %+v, %v", listed.Status, err)
 	}
-	if _, err := a.request(ctx, t, a.identity); !deniedFor(err, ca.ReasonNodeRevoked) {
+	if _, err := a.request(ctx, t, a.identity); !deniedFor(err, approval.ReasonNodeRevoked) {
 		t.Errorf("a revoked node asks for a certificate: %v", err)
 	}
 	s, _ := w.Snapshot()
@@ -99,7 +99,7 @@ func testRevocation(t *testing.T, c *cluster) {
 	if !byKey() {
 		t.Error("the old key came back")
 	}
-	if _, err := a.client.RequestCertificate(ctx, kube.CertificateRequest{Node: a.id, CSR: old}); !deniedFor(err, ca.ReasonKeyRevoked) {
+	if _, err := a.client.RequestCertificate(ctx, kube.CertificateRequest{Node: a.id, CSR: old}); !deniedFor(err, approval.ReasonKeyRevoked) {
 		t.Errorf("a readmitted node asks for a certificate for its old key: %v", err)
 	}
 	if err := a.identity.Reset(); err != nil {
@@ -113,7 +113,7 @@ func testRevocation(t *testing.T, c *cluster) {
 	}
 }
 
-func deniedFor(err error, reason ca.Reason) bool {
+func deniedFor(err error, reason approval.Reason) bool {
 	denied, ok := errors.AsType[*kube.DeniedError](err)
 	return ok && denied.Reason == string(reason)
 }

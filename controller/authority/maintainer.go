@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 // CA is the part of the certificate authority that the Maintainer drives.
 type CA interface {
 	Renew(ctx context.Context) error
-	Advance(ctx context.Context, f ca.Fleet) (moved bool, err error)
+	Advance(ctx context.Context, f rootchange.Fleet) (moved bool, err error)
 	Status() (ca.Status, error)
 	Bundle() []byte
 }
@@ -109,13 +110,13 @@ func (m *Maintainer) advance(ctx context.Context, s kube.Snapshot) error {
 // fleet returns what a change of roots depends on. A NodeKey whose node is gone,
 // or was replaced by a node of the same name, delays nothing: it is about to be
 // removed.
-func fleet(s kube.Snapshot) ca.Fleet {
-	var f ca.Fleet
+func fleet(s kube.Snapshot) rootchange.Fleet {
+	var f rootchange.Fleet
 	for _, node := range s.Nodes {
 		if s.Claims[node.Name] != node.UID {
 			continue
 		}
-		f.Nodes = append(f.Nodes, ca.NodeReport{
+		f.Nodes = append(f.Nodes, rootchange.NodeReport{
 			Name: node.Name, Ready: node.Ready, BundleHash: s.Reports[node.Name], Chain: s.NodeKeys[node.Name].Chain,
 		})
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -42,7 +43,7 @@ func newTestWorker(t *testing.T, w *controllertest.World) *worker {
 		Maintainer: &Maintainer{CA: opened, Publisher: w, Mode: ModeSelf, Metrics: NewMetrics(), Log: log, Clock: clock},
 		signer: signer.New(signer.Config{
 			Requests: w, CSRs: w, Live: w, Events: w, Issuer: opened, Revocations: noneRevoked{},
-			Policy: ca.Policy{
+			Policy: approval.Policy{
 				TrustDomain: controllertest.TrustDomain, Namespace: kube.DefaultNamespace,
 				ServiceAccount: kube.AgentServiceAccount, MaxPerHour: 3,
 			},

@@ -17,8 +17,9 @@ import (
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 // member is a node with what its agent has: a real identity, a real verifier.
@@ -153,7 +154,7 @@ func (m *member) certify(t *testing.T, s kube.Snapshot) {
 	}
 	m.request = m.w.Ask(m.live.ID.Name, controllertest.NewKey(t))
 	r := m.w.Request(m.request)
-	r.CSR, r.Validity = csr, ca.DefaultLeafLifetime
+	r.CSR, r.Validity = csr, approval.DefaultLeafLifetime
 }
 
 // town is a cluster of members with its controller.
@@ -221,7 +222,7 @@ func (c *town) believe() {
 	}
 }
 
-func (c *town) phase() ca.Phase {
+func (c *town) phase() rootchange.Phase {
 	c.t.Helper()
 	status, err := c.worker.authority.Status()
 	if err != nil {
@@ -252,7 +253,7 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 	c.w.Nodes[sleeper.live.ID.Name] = node
 	c.w.Trust.Request = c.w.Now.UTC().Format(time.RFC3339)
 
-	seen := map[ca.Phase]bool{}
+	seen := map[rootchange.Phase]bool{}
 	start := c.w.Now
 	for c.w.Now.Sub(start) < 25*time.Second {
 		c.pass(time.Second)
@@ -264,7 +265,7 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 			c.believe()
 		}
 	}
-	if !seen[ca.PhaseAnnounced] || c.phase() != ca.PhaseSwitched {
+	if !seen[rootchange.PhaseAnnounced] || c.phase() != rootchange.PhaseSwitched {
 		t.Fatalf("phase %s after 25 s, seen %v", c.phase(), seen)
 	}
 	if n := testutil.ToFloat64(c.worker.Metrics.waiting); n != 1 {
@@ -285,7 +286,7 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 		c.pass(time.Second)
 	}
 	c.believe()
-	if c.phase() != ca.PhaseSteady || string(c.w.Bundle) == before {
+	if c.phase() != rootchange.PhaseSteady || string(c.w.Bundle) == before {
 		t.Fatalf("phase %s", c.phase())
 	}
 	if roots, err := keymgr.ParseBundle(c.w.Bundle); err != nil || len(roots) != 1 {
@@ -300,7 +301,7 @@ func TestFiftyNodesChangeTheRoot(t *testing.T) {
 	}
 	wantRoot(t, sleeper, status.Roots[1].KeyID)
 	c.believe()
-	if c.phase() != ca.PhaseSteady {
+	if c.phase() != rootchange.PhaseSteady {
 		t.Errorf("phase %s with everybody awake", c.phase())
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // TrustDomain is the trust domain of the world's cluster.
@@ -124,8 +124,8 @@ func (w *World) Ask(node string, key *ecdsa.PrivateKey) string {
 		Name: name, UID: "uid-" + name, Created: w.Now, Signer: kube.SignerName,
 		Username: "system:serviceaccount:sealane-system:sealane-agent",
 		Extra: map[string][]string{
-			ca.ExtraNodeName: {n.Name}, ca.ExtraNodeUID: {n.UID},
-			ca.ExtraPodName: {"agent-" + node}, ca.ExtraPodUID: {"pod-" + n.UID},
+			approval.ExtraNodeName: {n.Name}, approval.ExtraNodeUID: {n.UID},
+			approval.ExtraPodName: {"agent-" + node}, approval.ExtraPodUID: {"pod-" + n.UID},
 		},
 		CSR:      pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
 		Usages:   []string{"digital signature", "client auth", "server auth"},

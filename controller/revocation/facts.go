@@ -12,7 +12,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/revocation"
 )
 
@@ -94,7 +94,7 @@ func (r *Revoker) certificates(s kube.Snapshot, requests []kube.Request, of map[
 		}
 	}
 	for _, q := range requests {
-		if uid := q.Extra[ca.ExtraNodeUID]; len(uid) != 1 || !of[uid[0]] {
+		if uid := q.Extra[approval.ExtraNodeUID]; len(uid) != 1 || !of[uid[0]] {
 			continue
 		}
 		if chain, err := keymgr.DecodeChain(q.Certificate); err == nil {

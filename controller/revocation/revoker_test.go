@@ -24,6 +24,7 @@ import (
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -62,7 +63,7 @@ func elect(w *controllertest.World, opened *ca.Authority) *leader {
 		},
 		signer: signer.New(signer.Config{
 			Requests: w, CSRs: w, Live: w, Events: w, Issuer: opened, Revocations: state,
-			Policy: ca.Policy{
+			Policy: approval.Policy{
 				TrustDomain: controllertest.TrustDomain, Namespace: kube.DefaultNamespace,
 				ServiceAccount: kube.AgentServiceAccount, MaxPerHour: 3,
 			},
@@ -71,7 +72,7 @@ func elect(w *controllertest.World, opened *ca.Authority) *leader {
 		collector: &Collector{Client: w, State: state, Metrics: metrics, Log: log},
 		revoker: New(Config{
 			Requests: w, Cluster: w, Signer: opened, Store: opened, Publisher: w, Events: w, State: state,
-			TrustDomain: controllertest.TrustDomain, Lifetime: ca.DefaultLeafLifetime, Metrics: metrics,
+			TrustDomain: controllertest.TrustDomain, Lifetime: approval.DefaultLeafLifetime, Metrics: metrics,
 			Failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "failures"}), Log: log, Clock: clock,
 		}),
 	}
@@ -159,7 +160,7 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	again := w.Ask("n1", controllertest.NewKey(t))
 	good := w.Ask("n2", controllertest.NewKey(t))
 	l.rest(t, w)
-	if w.Verdicts[again].Reason != string(ca.ReasonNodeRevoked) || len(w.Request(good).Certificate) == 0 {
+	if w.Verdicts[again].Reason != string(approval.ReasonNodeRevoked) || len(w.Request(good).Certificate) == 0 {
 		t.Errorf("verdicts %+v", w.Verdicts)
 	}
 
@@ -176,7 +177,7 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	}
 	old, fresh := w.Ask("n1", key), w.Ask("n1", controllertest.NewKey(t))
 	l.rest(t, w)
-	if w.Verdicts[old].Reason != string(ca.ReasonKeyRevoked) || len(w.Request(fresh).Certificate) == 0 {
+	if w.Verdicts[old].Reason != string(approval.ReasonKeyRevoked) || len(w.Request(fresh).Certificate) == 0 {
 		t.Errorf("verdicts %+v", w.Verdicts)
 	}
 	w.Publish("n1", w.Request(fresh).Certificate)
@@ -407,7 +408,7 @@ func TestNothingIsSignedBeforeTheListIsKnown(t *testing.T) {
 		t.Error("approved")
 	}
 	l.rest(t, w)
-	if w.Verdicts[name].Reason != string(ca.ReasonNodeRevoked) {
+	if w.Verdicts[name].Reason != string(approval.ReasonNodeRevoked) {
 		t.Errorf("verdict %+v", w.Verdicts[name])
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // agentDaemonSet is the DaemonSet whose pods may ask for certificates.
@@ -42,7 +42,7 @@ func (s *Signer) handle(ctx context.Context, r kube.Request, owners keyOwners) (
 		r.Approved = true
 		order, err = s.judge(ctx, r, owners)
 	}
-	if denial, ok := errors.AsType[*ca.Denial](err); ok {
+	if denial, ok := errors.AsType[*approval.Denial](err); ok {
 		return s.refuse(ctx, r, denial)
 	}
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Signer) handle(ctx context.Context, r kube.Request, owners keyOwners) (
 	return s.issue(ctx, r, order)
 }
 
-func (s *Signer) issue(ctx context.Context, r kube.Request, order ca.Order) (kube.Request, error) {
+func (s *Signer) issue(ctx context.Context, r kube.Request, order approval.Order) (kube.Request, error) {
 	chain, err := s.Issuer.Issue(ctx, order)
 	if err != nil {
 		return r, err
@@ -78,7 +78,7 @@ func (s *Signer) issue(ctx context.Context, r kube.Request, order ca.Order) (kub
 
 // refuse tells the agent, by the request's condition, and the operator, by an
 // Event.
-func (s *Signer) refuse(ctx context.Context, r kube.Request, d *ca.Denial) (kube.Request, error) {
+func (s *Signer) refuse(ctx context.Context, r kube.Request, d *approval.Denial) (kube.Request, error) {
 	r, err := s.record(ctx, r, d)
 	if err != nil {
 		return r, err
@@ -90,7 +90,7 @@ func (s *Signer) refuse(ctx context.Context, r kube.Request, d *ca.Denial) (kube
 
 // record writes a refusal into the request. An approved request can no longer be
 // denied, so it fails.
-func (s *Signer) record(ctx context.Context, r kube.Request, d *ca.Denial) (kube.Request, error) {
+func (s *Signer) record(ctx context.Context, r kube.Request, d *approval.Denial) (kube.Request, error) {
 	verdict := kube.Verdict{Reason: string(d.Reason), Message: d.Message}
 	write, after := s.CSRs.DenyRequest, r
 	after.Denied = true
@@ -107,52 +107,52 @@ func (s *Signer) record(ctx context.Context, r kube.Request, d *ca.Denial) (kube
 
 // refusalEvent returns the Event of a refusal. It is about the node that the
 // request comes from, where operators look, if the API server vouches for one.
-func refusalEvent(r kube.Request, d *ca.Denial) kube.EventSpec {
+func refusalEvent(r kube.Request, d *approval.Denial) kube.EventSpec {
 	e := kube.EventSpec{
 		Kind: kube.KindRequest, Name: r.Name, UID: r.UID, Type: kube.EventWarning, Reason: reasonDenied,
 		Message: fmt.Sprintf("certificate request %s by %s: %s: %s", r.Name, r.Username, d.Reason, d.Message),
 	}
-	if claims, err := ca.ReadClaims(caRequest(r)); err == nil {
+	if claims, err := approval.ReadClaims(caRequest(r)); err == nil {
 		e.Kind, e.Name, e.UID = kube.KindNode, claims.Node.Name, claims.Node.UID
 	}
 	return e
 }
 
-// judge reads the facts for a request and lets ca.Approve decide. From then on,
+// judge reads the facts for a request and lets approval.Approve decide. From then on,
 // the key of an approved request belongs to its node.
-func (s *Signer) judge(ctx context.Context, r kube.Request, owners keyOwners) (ca.Order, error) {
+func (s *Signer) judge(ctx context.Context, r kube.Request, owners keyOwners) (approval.Order, error) {
 	order, err := s.examine(ctx, r, owners)
 	if err != nil {
-		return ca.Order{}, err
+		return approval.Order{}, err
 	}
 	return order, owners.claim(order)
 }
 
-func (s *Signer) examine(ctx context.Context, r kube.Request, owners keyOwners) (ca.Order, error) {
+func (s *Signer) examine(ctx context.Context, r kube.Request, owners keyOwners) (approval.Order, error) {
 	request, policy := caRequest(r), s.Policy
 	revoked, known := s.Revocations.Current()
 	if !known {
-		return ca.Order{}, ErrRevocationsUnknown
+		return approval.Order{}, ErrRevocationsUnknown
 	}
-	facts := ca.Facts{Now: s.Clock(), KeyOwners: owners, Revoked: revoked}
-	claims, err := ca.ReadClaims(request)
+	facts := approval.Facts{Now: s.Clock(), KeyOwners: owners, Revoked: revoked}
+	claims, err := approval.ReadClaims(request)
 	if err != nil {
-		return ca.Approve(request, policy, facts) // which knows the check that comes first
+		return approval.Approve(request, policy, facts) // which knows the check that comes first
 	}
 	if policy.DaemonSetUID, err = s.Live.DaemonSetUID(ctx, agentDaemonSet); err != nil && !errors.Is(err, kube.ErrNotFound) {
-		return ca.Order{}, err
+		return approval.Order{}, err
 	}
 	if facts.Node, err = s.liveNode(ctx, claims.Node.Name); err != nil {
-		return ca.Order{}, err
+		return approval.Order{}, err
 	}
 	if facts.Pod, err = s.livePod(ctx, claims.PodName); err != nil {
-		return ca.Order{}, err
+		return approval.Order{}, err
 	}
 	facts.Issued = s.history.times(claims.Node.UID, r.UID)
-	return ca.Approve(request, policy, facts)
+	return approval.Approve(request, policy, facts)
 }
 
-func (s *Signer) liveNode(ctx context.Context, name string) (*ca.Node, error) {
+func (s *Signer) liveNode(ctx context.Context, name string) (*approval.Node, error) {
 	live, err := s.Live.Node(ctx, name)
 	if errors.Is(err, kube.ErrNotFound) {
 		return nil, nil
@@ -160,10 +160,10 @@ func (s *Signer) liveNode(ctx context.Context, name string) (*ca.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ca.Node{ID: keymgr.NodeID{Name: live.Name, UID: live.UID}, PodCIDRs: live.PodCIDRs}, nil
+	return &approval.Node{ID: keymgr.NodeID{Name: live.Name, UID: live.UID}, PodCIDRs: live.PodCIDRs}, nil
 }
 
-func (s *Signer) livePod(ctx context.Context, name string) (*ca.Pod, error) {
+func (s *Signer) livePod(ctx context.Context, name string) (*approval.Pod, error) {
 	live, err := s.Live.Pod(ctx, s.Policy.Namespace, name)
 	if errors.Is(err, kube.ErrNotFound) {
 		return nil, nil
@@ -171,14 +171,14 @@ func (s *Signer) livePod(ctx context.Context, name string) (*ca.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ca.Pod{
+	return &approval.Pod{
 		Name: live.Name, UID: live.UID, NodeName: live.Node, ServiceAccount: live.ServiceAccount,
 		Deleting: live.Deleting, ControllerKind: live.ControllerKind, ControllerUID: live.ControllerUID,
 	}, nil
 }
 
-func caRequest(r kube.Request) ca.Request {
-	return ca.Request{
+func caRequest(r kube.Request) approval.Request {
+	return approval.Request{
 		SignerName: r.Signer, Username: r.Username, Extra: r.Extra, CSR: r.CSR, Usages: r.Usages, Expiration: r.Validity,
 	}
 }

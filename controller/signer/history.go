@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // window is how long an issued certificate counts against the rate limit.
@@ -27,7 +27,7 @@ func newHistory() *history { return &history{issued: map[string]map[string]time.
 // count.
 func (h *history) learn(requests []kube.Request, now time.Time) {
 	for _, r := range requests {
-		uid := r.Extra[ca.ExtraNodeUID]
+		uid := r.Extra[approval.ExtraNodeUID]
 		if len(r.Certificate) == 0 || len(uid) != 1 {
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // keyOwners maps the hash of each public key to the node that holds the key.
@@ -19,7 +19,7 @@ type keyOwners map[[32]byte]keymgr.NodeID
 
 // claim assigns the key of an approved request to its node, so that the next
 // request in the same pass cannot have it too.
-func (o keyOwners) claim(order ca.Order) error {
+func (o keyOwners) claim(order approval.Order) error {
 	der, err := x509.MarshalPKIXPublicKey(order.PublicKey())
 	if err != nil {
 		return fmt.Errorf("encode public key of node %s: %w", order.Node(), err)

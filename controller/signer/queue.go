@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // maxWaiting is how many requests of one applicant may wait. An agent waits for
@@ -79,5 +79,5 @@ func (q *queue) serve(r kube.Request) {
 // applicant returns who made a request, as the API server knows it: user and
 // node, so that no other pod on a node takes the agent's turn.
 func applicant(r kube.Request) string {
-	return r.Username + " " + strings.Join(r.Extra[ca.ExtraNodeUID], " ")
+	return r.Username + " " + strings.Join(r.Extra[approval.ExtraNodeUID], " ")
 }

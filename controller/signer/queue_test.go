@@ -15,7 +15,7 @@ import (
 
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // patienceOfAgents is how long an agent waits before it takes its request back.
@@ -141,7 +141,7 @@ func TestFloodOfOneNodeLeavesOthersTheirTurn(t *testing.T) {
 		if err := worker.pass(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if len(w.Request(name).Certificate) == 0 && w.Verdicts[name].Reason != string(ca.ReasonRateLimit) {
+		if len(w.Request(name).Certificate) == 0 && w.Verdicts[name].Reason != string(approval.ReasonRateLimit) {
 			t.Errorf("n2 has no answer after %v", w.Now.Sub(asked))
 		}
 		if took := w.Now.Sub(asked); took > decidePeriod+time.Second {
@@ -151,7 +151,7 @@ func TestFloodOfOneNodeLeavesOthersTheirTurn(t *testing.T) {
 	if lookups > 5*2*2 {
 		t.Errorf("read facts %d times, for two applicants in 5 passes", lookups)
 	}
-	if got := testutil.ToFloat64(worker.Metrics.denied.WithLabelValues(string(ca.ReasonRateLimit))); got < 400 {
+	if got := testutil.ToFloat64(worker.Metrics.denied.WithLabelValues(string(approval.ReasonRateLimit))); got < 400 {
 		t.Errorf("%v requests of the flood were denied", got)
 	}
 	if got := len(w.Events); got > 5*4 {
@@ -199,7 +199,7 @@ func TestCacheThatIsBehind(t *testing.T) {
 	stale.requests = append(stale.requests, *w.Request(second))
 	worker.Requests = stale
 	w.Settle(worker.pass)
-	if got := w.Verdicts[second].Reason; got != string(ca.ReasonKeyOfOtherNode) {
+	if got := w.Verdicts[second].Reason; got != string(approval.ReasonKeyOfOtherNode) {
 		t.Errorf("got verdict %q on a key that was issued a moment ago", got)
 	}
 	if len(worker.queue.decided) != 2 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -69,7 +70,7 @@ type Config struct {
 	Issuer      ca.Issuer
 	Revocations Revocations
 	// Policy says what is approved. The signer fills in the DaemonSet's UID.
-	Policy  ca.Policy
+	Policy  approval.Policy
 	Metrics *Metrics
 	// Progress is called before each request, as a sign of life.
 	Progress func()
@@ -186,7 +187,7 @@ func (s *Signer) decide(ctx context.Context, p *pass, r kube.Request, step func(
 // any facts: refusing a flood must cost less than making one. Only the first
 // refusal of an applicant in a pass is reported to the operator.
 func (s *Signer) dismiss(ctx context.Context, r kube.Request, report bool) (kube.Request, error) {
-	denial := &ca.Denial{Reason: ca.ReasonRateLimit, Message: fmt.Sprintf(
+	denial := &approval.Denial{Reason: approval.ReasonRateLimit, Message: fmt.Sprintf(
 		"more than %d requests of %s are waiting, and newer ones are served first; find out why its agent keeps asking", maxWaiting, r.Username)}
 	if report {
 		return s.refuse(ctx, r, denial)

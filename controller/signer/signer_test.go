@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -45,7 +46,7 @@ func newTestWorker(t *testing.T, w *controllertest.World) *worker {
 		},
 		Signer: New(Config{
 			Requests: w, CSRs: w, Live: w, Events: w, Issuer: opened, Revocations: noneRevoked{},
-			Policy: ca.Policy{
+			Policy: approval.Policy{
 				TrustDomain: controllertest.TrustDomain, Namespace: kube.DefaultNamespace,
 				ServiceAccount: kube.AgentServiceAccount, MaxPerHour: 3,
 			},
@@ -101,32 +102,32 @@ func TestRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		change func(*controllertest.World, *kube.Request)
-		reason ca.Reason
+		reason approval.Reason
 		about  kube.ObjectKind
 	}{
-		{"another user", func(_ *controllertest.World, r *kube.Request) { r.Username = "admin" }, ca.ReasonUsername, kube.KindNode},
-		{"signer", func(_ *controllertest.World, r *kube.Request) { r.Signer = "other/signer" }, ca.ReasonSignerName, kube.KindNode},
-		{"unbound token", func(_ *controllertest.World, r *kube.Request) { r.Extra = nil }, ca.ReasonExtra, kube.KindRequest},
-		{"node-bound token", func(_ *controllertest.World, r *kube.Request) { delete(r.Extra, ca.ExtraPodName) }, ca.ReasonExtra, kube.KindRequest},
-		{"node gone", func(w *controllertest.World, _ *kube.Request) { delete(w.Nodes, "n1") }, ca.ReasonNode, kube.KindNode},
-		{"node created again", func(w *controllertest.World, _ *kube.Request) { w.AddNode("n1", "u9", "10.244.1.0/24") }, ca.ReasonNode, kube.KindNode},
-		{"pod gone", func(w *controllertest.World, _ *kube.Request) { delete(w.Pods, "agent-n1") }, ca.ReasonPod, kube.KindNode},
-		{"pod elsewhere", change(func(p *kube.Pod) { p.Node = "n2" }), ca.ReasonPod, kube.KindNode},
-		{"pod created again", change(func(p *kube.Pod) { p.UID = "x" }), ca.ReasonPod, kube.KindNode},
-		{"pod of another account", change(func(p *kube.Pod) { p.ServiceAccount = "x" }), ca.ReasonPod, kube.KindNode},
-		{"pod being deleted", change(func(p *kube.Pod) { p.Deleting = true }), ca.ReasonPod, kube.KindNode},
-		{"pod of another set", change(func(p *kube.Pod) { p.ControllerUID = "x" }), ca.ReasonPod, kube.KindNode},
-		{"pod of a job", change(func(p *kube.Pod) { p.ControllerKind = "Job" }), ca.ReasonPod, kube.KindNode},
-		{"no daemonset", func(w *controllertest.World, _ *kube.Request) { w.DaemonSet = "" }, ca.ReasonPod, kube.KindNode},
-		{"no request", func(_ *controllertest.World, r *kube.Request) { r.CSR = []byte("x") }, ca.ReasonRequest, kube.KindNode},
-		{"usages", func(_ *controllertest.World, r *kube.Request) { r.Usages = []string{"cert sign"} }, ca.ReasonUsages, kube.KindNode},
-		{"lifetime", func(_ *controllertest.World, r *kube.Request) { r.Validity = 365 * 24 * time.Hour }, ca.ReasonExpiration, kube.KindNode},
+		{"another user", func(_ *controllertest.World, r *kube.Request) { r.Username = "admin" }, approval.ReasonUsername, kube.KindNode},
+		{"signer", func(_ *controllertest.World, r *kube.Request) { r.Signer = "other/signer" }, approval.ReasonSignerName, kube.KindNode},
+		{"unbound token", func(_ *controllertest.World, r *kube.Request) { r.Extra = nil }, approval.ReasonExtra, kube.KindRequest},
+		{"node-bound token", func(_ *controllertest.World, r *kube.Request) { delete(r.Extra, approval.ExtraPodName) }, approval.ReasonExtra, kube.KindRequest},
+		{"node gone", func(w *controllertest.World, _ *kube.Request) { delete(w.Nodes, "n1") }, approval.ReasonNode, kube.KindNode},
+		{"node created again", func(w *controllertest.World, _ *kube.Request) { w.AddNode("n1", "u9", "10.244.1.0/24") }, approval.ReasonNode, kube.KindNode},
+		{"pod gone", func(w *controllertest.World, _ *kube.Request) { delete(w.Pods, "agent-n1") }, approval.ReasonPod, kube.KindNode},
+		{"pod elsewhere", change(func(p *kube.Pod) { p.Node = "n2" }), approval.ReasonPod, kube.KindNode},
+		{"pod created again", change(func(p *kube.Pod) { p.UID = "x" }), approval.ReasonPod, kube.KindNode},
+		{"pod of another account", change(func(p *kube.Pod) { p.ServiceAccount = "x" }), approval.ReasonPod, kube.KindNode},
+		{"pod being deleted", change(func(p *kube.Pod) { p.Deleting = true }), approval.ReasonPod, kube.KindNode},
+		{"pod of another set", change(func(p *kube.Pod) { p.ControllerUID = "x" }), approval.ReasonPod, kube.KindNode},
+		{"pod of a job", change(func(p *kube.Pod) { p.ControllerKind = "Job" }), approval.ReasonPod, kube.KindNode},
+		{"no daemonset", func(w *controllertest.World, _ *kube.Request) { w.DaemonSet = "" }, approval.ReasonPod, kube.KindNode},
+		{"no request", func(_ *controllertest.World, r *kube.Request) { r.CSR = []byte("x") }, approval.ReasonRequest, kube.KindNode},
+		{"usages", func(_ *controllertest.World, r *kube.Request) { r.Usages = []string{"cert sign"} }, approval.ReasonUsages, kube.KindNode},
+		{"lifetime", func(_ *controllertest.World, r *kube.Request) { r.Validity = 365 * 24 * time.Hour }, approval.ReasonExpiration, kube.KindNode},
 		{"name of another node", func(w *controllertest.World, _ *kube.Request) {
 			w.AddNode("n2", "u2", "10.244.2.0/24")
 			other := w.Request(w.Ask("n2", controllertest.NewKey(t))).CSR
 			w.AllRequests = w.AllRequests[:1]
 			w.AllRequests[0].CSR = other
-		}, ca.ReasonName, kube.KindNode},
+		}, approval.ReasonName, kube.KindNode},
 	} {
 		for _, approved := range []bool{false, true} {
 			t.Run(tc.name, func(t *testing.T) {
@@ -250,7 +251,7 @@ func TestRateLimitOutlivesTheLeader(t *testing.T) {
 	}
 	fourth := w.Ask("n1", key)
 	w.Settle(newTestWorker(t, w).pass) // a new leader
-	if got := w.Verdicts[fourth].Reason; got != string(ca.ReasonRateLimit) {
+	if got := w.Verdicts[fourth].Reason; got != string(approval.ReasonRateLimit) {
 		t.Errorf("fourth certificate within an hour: verdict %+v", w.Verdicts[fourth])
 	}
 	w.Now = w.Now.Add(time.Hour + time.Minute)
@@ -292,7 +293,7 @@ func TestKeyBelongsToOneNode(t *testing.T) {
 	if w.Certificate(first, worker.authority.Bundle()).Node.Name != "n1" {
 		t.Error("the first node did not get its certificate")
 	}
-	if got := w.Verdicts[second].Reason; got != string(ca.ReasonKeyOfOtherNode) {
+	if got := w.Verdicts[second].Reason; got != string(approval.ReasonKeyOfOtherNode) {
 		t.Errorf("the same key for another node: verdict %+v", w.Verdicts[second])
 	}
 
@@ -301,7 +302,7 @@ func TestKeyBelongsToOneNode(t *testing.T) {
 	w.AllRequests = nil
 	third := w.Ask("n2", stolen)
 	w.Settle(worker.pass)
-	if got := w.Verdicts[third].Reason; got != string(ca.ReasonKeyOfOtherNode) {
+	if got := w.Verdicts[third].Reason; got != string(approval.ReasonKeyOfOtherNode) {
 		t.Errorf("a key that another node has published: verdict %+v", w.Verdicts[third])
 	}
 

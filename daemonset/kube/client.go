@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/sealane/sealane/daemonset/kube/internal/conn"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // Names in the cluster that are part of Sealane's contract.
@@ -38,7 +38,7 @@ const (
 	// CRLKey is the key of the X.509 CRL (DER) in its binaryData.
 	CRLKey = "crl.der"
 	// SignerName is the signer that node certificates are requested from.
-	SignerName = ca.SignerName
+	SignerName = approval.SignerName
 )
 
 // Limits on this process's own requests. The default of client-go (5/s) makes

@@ -21,7 +21,7 @@ const (
 	// certificates after a change of roots; see ca.Window.
 	TrustRenewalKey = "renewal.json"
 	// TrustAuthorityKey is the key of what the authority says of itself; see
-	// ca.Account.
+	// rootchange.Account.
 	TrustAuthorityKey = "authority.json"
 	// RotateRootAnnotation asks for a new root: the time of the request
 	// (RFC 3339).
@@ -32,7 +32,7 @@ const (
 type Trust struct {
 	Bundle    []byte // PEM
 	Renewal   []byte // JSON of a ca.Window, empty if there is none
-	Authority []byte // JSON of a ca.Account
+	Authority []byte // JSON of a rootchange.Account
 	Request   string // value of RotateRootAnnotation
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
 )
 
@@ -278,7 +278,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 // node asks for too many.
 func tooOften(err error) bool {
 	var denied *kube.DeniedError
-	return errors.As(err, &denied) && denied.Reason == string(ca.ReasonRateLimit)
+	return errors.As(err, &denied) && denied.Reason == string(approval.ReasonRateLimit)
 }
 
 func (k *Keeper) warn(ctx context.Context, reason string, err error) {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -134,7 +134,7 @@ func TestStatementOvertakenByRoots(t *testing.T) {
 // refusing is a cluster that denies every certificate.
 type refusing struct {
 	office
-	reason ca.Reason
+	reason approval.Reason
 	asked  chan struct{}
 }
 
@@ -146,7 +146,7 @@ func (r *refusing) RequestCertificate(_ context.Context, c kube.CertificateReque
 // TestTooManyRequestsAreNotMadeMore: a node that is told that it asks too often
 // waits, whatever happens in the cluster meanwhile.
 func TestTooManyRequestsAreNotMadeMore(t *testing.T) {
-	for reason, atOnce := range map[ca.Reason]bool{ca.ReasonRateLimit: false, ca.ReasonNodeRevoked: true} {
+	for reason, atOnce := range map[approval.Reason]bool{approval.ReasonRateLimit: false, approval.ReasonNodeRevoked: true} {
 		k := newCourt(t)
 		k.snap.Bundle = k.c.Authority.Bundle()
 		desk := &refusing{reason: reason, asked: make(chan struct{}, 100)}

@@ -20,6 +20,7 @@ var floors = []struct {
 	{"stand on", []string{"internal/atomicfile", "internal/times", "internal/keylock", "internal/nl", "internal/signal", "internal/unixsocket", "overlay/backend", "daemonset/status/words", "api/v1alpha1", "cni/hostport"}},
 	{"know", []string{"perf/scale/internal/sim", "daemonset/kube/internal/conn", "keymgr", "keymgr/rotation", "policy", "overlay/service", "cni", "cni/ipam"}},
 	{"judge", []string{"policy/compile", "policy/oracle"}},
+	{"approve", []string{"keymgr/approval", "keymgr/rootchange", "keymgr/ca/internal/template"}},
 	{"vouch", []string{"daemonset/kube/internal/informer", "keymgr/ca", "keymgr/identity", "keymgr/pairing", "keymgr/revocation"}},
 	{"plan", []string{"daemonset/kube", "overlay", "overlay/wireguard/process", "bpf/pinned", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/netnsexec", "perf/scale/internal/price", "perf/scale/internal/wire"}},
 	{"do", []string{"bpf", "daemonset/kube/objects", "overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/metrics", "perf/limit"}},

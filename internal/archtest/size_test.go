@@ -37,7 +37,6 @@ var widePackages = map[string]struct {
 	why   string
 }{
 	"daemonset/kube": {2350, "what the API server is asked and told, one file for each kind of object"},
-	"keymgr/ca":      {2500, "the private keys of the authority stay in one package, from their making to their end"},
 	"keymgr":         {3100, "a PeerKey can be made here only, so the format and its verifier have to live here"},
 }
 

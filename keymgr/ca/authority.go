@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 const (
@@ -125,7 +126,7 @@ func (a *Authority) Renew(ctx context.Context) error {
 // whether it did. It begins a change on request, or when a root that the authority
 // created has passed 80 % of its life. It stores each decision before the decision has an
 // effect, so it may be called after a crash at any moment.
-func (a *Authority) Advance(ctx context.Context, f Fleet) (moved bool, err error) {
+func (a *Authority) Advance(ctx context.Context, f rootchange.Fleet) (moved bool, err error) {
 	m := a.current()
 	if over, err := a.phaseOver(&m, f); err != nil || !over {
 		return false, err
@@ -176,7 +177,7 @@ func (a *Authority) change(ctx context.Context, edit func(*material) error) erro
 
 // settle completes the material from what is configured and stored.
 func (a *Authority) settle(files map[string][]byte) (material, error) {
-	m := material{files: clone(files), rotation: rotation{Phase: PhaseSteady}}
+	m := material{files: clone(files), rotation: rotation{Phase: rootchange.PhaseSteady}}
 	if err := a.settleRoot(&m); err != nil {
 		return material{}, err
 	}

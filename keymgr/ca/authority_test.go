@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -72,16 +73,7 @@ func (o *office) drop(name string) {
 	}
 }
 
-func (o *office) order() ca.Order {
-	o.t.Helper()
-	a := newApplication(o.t)
-	a.sign()
-	order, err := ca.Approve(a.request, a.policy, a.facts)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return order
-}
+func (o *office) order() approval.Order { return newOrder(o.t, 0) }
 
 func (o *office) issue(a *ca.Authority) [][]byte {
 	o.t.Helper()
@@ -306,7 +298,7 @@ func TestMemoryStore(t *testing.T) {
 func TestOrderMustBeApproved(t *testing.T) {
 	o := newOffice(t)
 	a := o.open()
-	if _, err := a.Issue(t.Context(), ca.Order{}); !errors.Is(err, ca.ErrOrder) {
+	if _, err := a.Issue(t.Context(), approval.Order{}); !errors.Is(err, ca.ErrOrder) {
 		t.Errorf("zero order: %v, want ErrOrder", err)
 	}
 	o.cfg.TrustDomain, o.cfg.Store = "other.example", ca.NewMemoryStore()
@@ -428,25 +420,13 @@ func TestCorruptStoreIsNotOverwritten(t *testing.T) {
 }
 
 func BenchmarkIssue(b *testing.B) {
-	order, err := approveDER(opensslCSR(b))
-	if err != nil {
-		b.Fatal(err)
-	}
-	authority, err := ca.Open(b.Context(), ca.Config{TrustDomain: "td", Store: ca.NewMemoryStore(), Clock: keytest.NewClock().Now})
+	order := newOrder(b, 0)
+	authority, err := ca.Open(b.Context(), ca.Config{TrustDomain: keytest.TrustDomain, Store: ca.NewMemoryStore(), Clock: keytest.NewClock().Now})
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
 		if _, err := authority.Issue(b.Context(), order); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkApprove(b *testing.B) {
-	der := opensslCSR(b)
-	for b.Loop() {
-		if _, err := approveDER(der); err != nil {
 			b.Fatal(err)
 		}
 	}

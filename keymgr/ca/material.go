@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 // material holds the certificates and keys that an authority works with. It does not
@@ -108,11 +109,11 @@ func (m *material) loadOwnRoots() (err error) {
 	if err := m.matchRootKey(); err != nil {
 		return err
 	}
-	if m.rotation.Phase != PhaseAnnounced { // a crash left it, or it is the root already
+	if m.rotation.Phase != rootchange.PhaseAnnounced { // a crash left it, or it is the root already
 		delete(m.files, FileNextRootCert)
 		delete(m.files, FileNextRootKey)
 	}
-	if m.rotation.Phase != PhaseSwitched {
+	if m.rotation.Phase != rootchange.PhaseSwitched {
 		delete(m.files, FileOldRootCert)
 	}
 	if m.old, err = m.readRoot(FileOldRootCert); err != nil {

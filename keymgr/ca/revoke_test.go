@@ -210,38 +210,3 @@ func TestKindsOfIssuerKey(t *testing.T) {
 		}
 	}
 }
-
-func TestApproveDeniesTheRevoked(t *testing.T) {
-	for name, tc := range map[string]struct {
-		entry func(a *application) keymgr.RevokedNode
-		want  ca.Reason
-	}{
-		"node": {func(a *application) keymgr.RevokedNode {
-			return keymgr.RevokedNode{Name: "a", UID: keytest.ID("a").UID, Blocked: true, Reason: keymgr.ReasonKeyCompromise}
-		}, ca.ReasonNodeRevoked},
-		"key": {func(a *application) keymgr.RevokedNode {
-			return keymgr.RevokedNode{Name: "a", UID: keytest.ID("a").UID, Keys: []keymgr.Hash{a.hash()}}
-		}, ca.ReasonKeyRevoked},
-		"key of another node": {func(a *application) keymgr.RevokedNode {
-			return keymgr.RevokedNode{Name: "b", UID: "u-b", Blocked: true, Keys: []keymgr.Hash{{1}, a.hash()}}
-		}, ca.ReasonKeyRevoked},
-		"readmitted": {func(a *application) keymgr.RevokedNode {
-			return keymgr.RevokedNode{Name: "a", UID: keytest.ID("a").UID, Keys: []keymgr.Hash{{1}}}
-		}, ""},
-		"earlier life": {func(a *application) keymgr.RevokedNode {
-			return keymgr.RevokedNode{Name: "a", UID: "earlier", Blocked: true}
-		}, ""},
-	} {
-		a := newApplication(t)
-		a.sign()
-		a.facts.Revoked.Nodes = []keymgr.RevokedNode{tc.entry(a)}
-		_, err := ca.Approve(a.request, a.policy, a.facts)
-		var got ca.Reason
-		if denial, ok := errors.AsType[*ca.Denial](err); ok {
-			got = denial.Reason
-		}
-		if got != tc.want || (err == nil) != (tc.want == "") {
-			t.Errorf("%s: %v, want %q", name, err, tc.want)
-		}
-	}
-}

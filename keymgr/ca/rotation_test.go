@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 // fleet is an office with nodes that follow what it publishes.
@@ -44,15 +45,15 @@ func newFleet(t *testing.T, n int) *fleet {
 	return f
 }
 
-func (f *fleet) state() ca.Fleet {
+func (f *fleet) state() rootchange.Fleet {
 	f.t.Helper()
-	out := ca.Fleet{Request: f.request}
+	out := rootchange.Fleet{Request: f.request}
 	for _, n := range f.nodes {
 		hash, err := keymgr.HashBundle(n.bundle)
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		out.Nodes = append(out.Nodes, ca.NodeReport{Name: n.name, Ready: !n.asleep, BundleHash: hash.String(), Chain: n.chain})
+		out.Nodes = append(out.Nodes, rootchange.NodeReport{Name: n.name, Ready: !n.asleep, BundleHash: hash.String(), Chain: n.chain})
 	}
 	return out
 }
@@ -93,7 +94,7 @@ func (f *fleet) check() {
 	}
 }
 
-func (f *fleet) advance(a *ca.Authority) ca.Phase {
+func (f *fleet) advance(a *ca.Authority) rootchange.Phase {
 	f.t.Helper()
 	if _, err := a.Advance(f.t.Context(), f.state()); err != nil {
 		f.t.Fatal(err)
@@ -101,7 +102,7 @@ func (f *fleet) advance(a *ca.Authority) ca.Phase {
 	return f.phase(a)
 }
 
-func (f *fleet) phase(a *ca.Authority) ca.Phase {
+func (f *fleet) phase(a *ca.Authority) rootchange.Phase {
 	f.t.Helper()
 	status, err := a.Status()
 	if err != nil {
@@ -116,7 +117,7 @@ func (f *fleet) untilSteady(a *ca.Authority) {
 	for range 20 {
 		f.clock.Add(10 * time.Second)
 		f.follow(a)
-		if f.advance(a) == ca.PhaseSteady {
+		if f.advance(a) == rootchange.PhaseSteady {
 			return
 		}
 	}
@@ -127,12 +128,12 @@ func TestRootRotation(t *testing.T) {
 	f := newFleet(t, 3)
 	a := f.open()
 	before := rootOf(t, a)
-	if got := f.advance(a); got != ca.PhaseSteady {
+	if got := f.advance(a); got != rootchange.PhaseSteady {
 		t.Fatalf("phase %s without a request", got)
 	}
 	f.clock.Add(time.Hour)
 	f.request = f.clock.Now()
-	if got := f.advance(a); got != ca.PhaseAnnounced {
+	if got := f.advance(a); got != rootchange.PhaseAnnounced {
 		t.Fatalf("phase %s after a request", got)
 	}
 	if roots, err := keymgr.ParseBundle(a.Bundle()); err != nil || len(roots) != 2 || !roots[0].Equal(before) {
@@ -143,12 +144,12 @@ func TestRootRotation(t *testing.T) {
 	}
 	f.follow(a)
 	f.nodes[1].bundle = keymgr.EncodeChain([][]byte{before.Raw}) // one is late
-	if got := f.advance(a); got != ca.PhaseAnnounced {
+	if got := f.advance(a); got != rootchange.PhaseAnnounced {
 		t.Fatalf("phase %s, but a node does not trust the new root", got)
 	}
 	f.follow(a)
 	announced := a.Bundle()
-	if got := f.advance(a); got != ca.PhaseSwitched {
+	if got := f.advance(a); got != rootchange.PhaseSwitched {
 		t.Fatalf("phase %s, every node has both roots", got)
 	}
 	if !bytes.Equal(announced, a.Bundle()) {
@@ -157,26 +158,26 @@ func TestRootRotation(t *testing.T) {
 	if err := f.verify(f.issue(a), keymgr.EncodeChain([][]byte{before.Raw})); !errors.Is(err, keymgr.ErrChain) {
 		t.Errorf("the old root issues still: %v", err)
 	}
-	if got := f.advance(a); got != ca.PhaseSwitched {
+	if got := f.advance(a); got != rootchange.PhaseSwitched {
 		t.Fatalf("phase %s, certificates below the old root are in use", got)
 	}
 	f.clock.Add(5 * time.Second)
 	f.follow(a)
-	if got := f.advance(a); got != ca.PhaseDropped {
+	if got := f.advance(a); got != rootchange.PhaseDropped {
 		t.Fatalf("phase %s, nothing leads to the old root", got)
 	}
 	after := rootOf(t, a)
 	if roots, err := keymgr.ParseBundle(a.Bundle()); err != nil || len(roots) != 1 || after.Equal(before) || bytes.Equal(after.SubjectKeyId, before.SubjectKeyId) {
 		t.Errorf("bundle has %d roots, %v", len(roots), err)
 	}
-	if got := f.advance(a); got != ca.PhaseDropped {
+	if got := f.advance(a); got != rootchange.PhaseDropped {
 		t.Fatalf("phase %s, nodes trust the old root still", got)
 	}
 	f.follow(a)
-	if got := f.advance(a); got != ca.PhaseSteady {
+	if got := f.advance(a); got != rootchange.PhaseSteady {
 		t.Fatalf("phase %s at the end", got)
 	}
-	if got := f.advance(a); got != ca.PhaseSteady {
+	if got := f.advance(a); got != rootchange.PhaseSteady {
 		t.Errorf("one request began a second change: %s", got)
 	}
 	if stored, err := f.roots.Load(t.Context()); err != nil || len(stored.Files) != 2 {
@@ -189,15 +190,15 @@ func TestRootRotationRequests(t *testing.T) {
 	f := newFleet(t, 1)
 	a := f.open()
 	f.request = f.clock.Now().Add(-time.Minute)
-	if got := f.advance(a); got != ca.PhaseSteady {
+	if got := f.advance(a); got != rootchange.PhaseSteady {
 		t.Errorf("phase %s after a request older than the root", got)
 	}
 	f.request = f.clock.Now().Add(time.Hour)
-	if got := f.advance(a); got != ca.PhaseAnnounced {
+	if got := f.advance(a); got != rootchange.PhaseAnnounced {
 		t.Fatalf("phase %s after a request", got)
 	}
 	f.untilSteady(a)
-	if got := f.advance(f.open()); got != ca.PhaseSteady {
+	if got := f.advance(f.open()); got != rootchange.PhaseSteady {
 		t.Errorf("a request from the future was honoured twice: %s", got)
 	}
 }
@@ -212,11 +213,11 @@ func TestOldRootIsReplaced(t *testing.T) {
 		}
 		n.chain = f.issue(a)
 	}
-	if got := f.advance(a); got != ca.PhaseSteady {
+	if got := f.advance(a); got != rootchange.PhaseSteady {
 		t.Errorf("phase %s before the time", got)
 	}
 	f.clock.Add(2 * time.Second)
-	if got := f.advance(a); got != ca.PhaseAnnounced {
+	if got := f.advance(a); got != rootchange.PhaseAnnounced {
 		t.Errorf("phase %s at 80 %% of the root's life", got)
 	}
 	f.untilSteady(a)
@@ -234,7 +235,7 @@ func TestRootRotationWithSleeper(t *testing.T) {
 		f.clock.Add(10 * time.Second)
 		f.follow(a)
 	}
-	if got := f.phase(a); got != ca.PhaseSwitched {
+	if got := f.phase(a); got != rootchange.PhaseSwitched {
 		t.Fatalf("phase %s, the sleeper's certificate is valid", got)
 	}
 	status, err := a.Status()
@@ -261,28 +262,28 @@ func TestStageWaits(t *testing.T) {
 	chain, now := f.nodes[0].chain, f.clock.Now()
 	old := fmt.Sprintf("%x", parseDER(t, chain[1]).AuthorityKeyId)
 	for name, tc := range map[string]struct {
-		phase ca.Phase
-		node  ca.NodeReport
+		phase rootchange.Phase
+		node  rootchange.NodeReport
 		at    time.Time
 		waits bool
 	}{
-		"steady waits for nobody":        {ca.PhaseSteady, ca.NodeReport{Ready: true}, now, false},
-		"announced, other bundle":        {ca.PhaseAnnounced, ca.NodeReport{Ready: true, BundleHash: "y"}, now, true},
-		"announced, no report":           {ca.PhaseAnnounced, ca.NodeReport{Ready: true}, now, true},
-		"announced, not ready":           {ca.PhaseAnnounced, ca.NodeReport{}, now, false},
-		"announced, has it":              {ca.PhaseAnnounced, ca.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now, false},
-		"switched, old chain":            {ca.PhaseSwitched, ca.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now, true},
-		"switched, old chain, expired":   {ca.PhaseSwitched, ca.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now.Add(30 * day), true},
-		"switched, asleep":               {ca.PhaseSwitched, ca.NodeReport{Chain: chain}, now, true},
-		"switched, asleep and expired":   {ca.PhaseSwitched, ca.NodeReport{Chain: chain}, now.Add(30 * day), false},
-		"switched, nonsense for a chain": {ca.PhaseSwitched, ca.NodeReport{Ready: true, BundleHash: "x", Chain: [][]byte{{1}}}, now, false},
-		"switched, no chain":             {ca.PhaseSwitched, ca.NodeReport{Ready: true, BundleHash: "x"}, now, false},
-		"switched, forgot the bundle":    {ca.PhaseSwitched, ca.NodeReport{Ready: true, BundleHash: "y"}, now, true},
-		"dropped, has the old one":       {ca.PhaseDropped, ca.NodeReport{Ready: true, BundleHash: "y"}, now, true},
-		"dropped, has it":                {ca.PhaseDropped, ca.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now, false},
+		"steady waits for nobody":        {rootchange.PhaseSteady, rootchange.NodeReport{Ready: true}, now, false},
+		"announced, other bundle":        {rootchange.PhaseAnnounced, rootchange.NodeReport{Ready: true, BundleHash: "y"}, now, true},
+		"announced, no report":           {rootchange.PhaseAnnounced, rootchange.NodeReport{Ready: true}, now, true},
+		"announced, not ready":           {rootchange.PhaseAnnounced, rootchange.NodeReport{}, now, false},
+		"announced, has it":              {rootchange.PhaseAnnounced, rootchange.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now, false},
+		"switched, old chain":            {rootchange.PhaseSwitched, rootchange.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now, true},
+		"switched, old chain, expired":   {rootchange.PhaseSwitched, rootchange.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now.Add(30 * day), true},
+		"switched, asleep":               {rootchange.PhaseSwitched, rootchange.NodeReport{Chain: chain}, now, true},
+		"switched, asleep and expired":   {rootchange.PhaseSwitched, rootchange.NodeReport{Chain: chain}, now.Add(30 * day), false},
+		"switched, nonsense for a chain": {rootchange.PhaseSwitched, rootchange.NodeReport{Ready: true, BundleHash: "x", Chain: [][]byte{{1}}}, now, false},
+		"switched, no chain":             {rootchange.PhaseSwitched, rootchange.NodeReport{Ready: true, BundleHash: "x"}, now, false},
+		"switched, forgot the bundle":    {rootchange.PhaseSwitched, rootchange.NodeReport{Ready: true, BundleHash: "y"}, now, true},
+		"dropped, has the old one":       {rootchange.PhaseDropped, rootchange.NodeReport{Ready: true, BundleHash: "y"}, now, true},
+		"dropped, has it":                {rootchange.PhaseDropped, rootchange.NodeReport{Ready: true, BundleHash: "x", Chain: chain}, now, false},
 	} {
 		tc.node.Name = "n"
-		got := ca.Stage{Phase: tc.phase, Bundle: "x", OldRoot: old}.Waits([]ca.NodeReport{tc.node}, tc.at)
+		got := rootchange.Stage{Phase: tc.phase, Bundle: "x", OldRoot: old}.Waits([]rootchange.NodeReport{tc.node}, tc.at)
 		if (len(got) == 1) != tc.waits {
 			t.Errorf("%s: waits for %v", name, got)
 		}
@@ -335,12 +336,12 @@ func TestRootRotationSurvivesCrashes(t *testing.T) {
 					a = f.open() // the successor
 				}
 				f.follow(a)
-				if f.clock.Add(5 * time.Second); !moved && err == nil && f.phase(a) == ca.PhaseSteady {
+				if f.clock.Add(5 * time.Second); !moved && err == nil && f.phase(a) == rootchange.PhaseSteady {
 					break
 				}
 			}
 			status, err := a.Status()
-			if err != nil || status.Stage.Phase != ca.PhaseSteady || status.RootOffline {
+			if err != nil || status.Stage.Phase != rootchange.PhaseSteady || status.RootOffline {
 				t.Fatalf("cut at save %d: status %+v, %v", cut, status, err)
 			}
 			if status.Root.NotBefore.Before(f.request.Add(-5 * time.Minute)) {
@@ -380,7 +381,7 @@ func TestRootRotationByTwo(t *testing.T) {
 		f.clock.Add(10 * time.Second)
 		f.follow(a)
 	}
-	if f.phase(a) != ca.PhaseSteady || f.phase(b) != ca.PhaseSteady {
+	if f.phase(a) != rootchange.PhaseSteady || f.phase(b) != rootchange.PhaseSteady {
 		t.Errorf("phases %s and %s", f.phase(a), f.phase(b))
 	}
 }
@@ -391,7 +392,7 @@ func TestHandedInRootIsNotRotated(t *testing.T) {
 	o := given(t, root, true)
 	a := o.open()
 	o.clock.Add(time.Hour)
-	if moved, err := a.Advance(t.Context(), ca.Fleet{Request: o.clock.Now()}); moved || err != nil {
+	if moved, err := a.Advance(t.Context(), rootchange.Fleet{Request: o.clock.Now()}); moved || err != nil {
 		t.Errorf("moved %t, error %v", moved, err)
 	}
 }
@@ -429,17 +430,17 @@ func TestAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := ca.ParseAccount(data)
+	got, err := rootchange.ParseAccount(data)
 	if diff := cmp.Diff(status.Account("self"), got); err != nil || diff != "" {
 		t.Errorf("error %v, difference:\n%s", err, diff)
 	}
-	if got.Stage(status.Stage.Bundle) != status.Stage || len(got.Roots) != 2 || got.Roots[0].State != ca.RootOld || got.Roots[1].State != ca.RootIssuing {
+	if got.Stage(status.Stage.Bundle) != status.Stage || len(got.Roots) != 2 || got.Roots[0].State != rootchange.Old || got.Roots[1].State != rootchange.Issuing {
 		t.Errorf("account %+v, stage %+v", got, status.Stage)
 	}
 	if bytes.Contains(data, []byte("PRIVATE")) {
 		t.Error("the account holds a key")
 	}
-	if _, err := ca.ParseAccount([]byte("x")); err == nil {
+	if _, err := rootchange.ParseAccount([]byte("x")); err == nil {
 		t.Error("nonsense is an account")
 	}
 }
@@ -454,13 +455,7 @@ func TestShortLivesUnderRenewal(t *testing.T) {
 	bundle := a.Bundle()
 	var issuers int
 	last := ""
-	application := newApplication(t)
-	application.request.Expiration = 10 * time.Minute
-	application.sign()
-	order, err := ca.Approve(application.request, application.policy, application.facts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	order := newOrder(t, 10*time.Minute)
 	for range 240 {
 		f.clock.Add(time.Minute)
 		if err := a.Renew(t.Context()); err != nil {

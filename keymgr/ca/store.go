@@ -8,13 +8,15 @@ import (
 	"context"
 	"strconv"
 	"sync"
+
+	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // Issuer issues certificates for the signer name. The Authority of this package is one; a
 // CA elsewhere may be another.
 type Issuer interface {
 	// Issue returns the chain of a new certificate in DER: leaf first, root left out.
-	Issue(ctx context.Context, order Order) (chain [][]byte, err error)
+	Issue(ctx context.Context, order approval.Order) (chain [][]byte, err error)
 	// Bundle returns the roots, in PEM, with which nodes verify each other.
 	Bundle() []byte
 }

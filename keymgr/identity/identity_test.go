@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
@@ -283,7 +284,7 @@ func issueAs(t *testing.T, n *keytest.Node, authority *ca.Authority, id keymgr.N
 	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 	request, policy, facts := keytest.Scene(csr, keymgr.LiveNode{ID: id}, time.Now())
 	policy.TrustDomain = trustDomain
-	order, err := ca.Approve(request, policy, facts)
+	order, err := approval.Approve(request, policy, facts)
 	if err != nil {
 		t.Fatal(err)
 	}

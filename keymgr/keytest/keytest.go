@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/identity"
 )
@@ -145,7 +146,7 @@ func (c *Cluster) Certify(n *Node) {
 func (c *Cluster) Issue(csr []byte, live keymgr.LiveNode) [][]byte {
 	c.tb.Helper()
 	request, policy, facts := Scene(csr, live, c.Clock.Now())
-	order, err := ca.Approve(request, policy, facts)
+	order, err := approval.Approve(request, policy, facts)
 	if err != nil {
 		c.tb.Fatal(err)
 	}
@@ -158,26 +159,26 @@ func (c *Cluster) Issue(csr []byte, live keymgr.LiveNode) [][]byte {
 
 // Scene returns a request of a node's agent, and policy and facts by which it is
 // approved.
-func Scene(csr []byte, live keymgr.LiveNode, now time.Time) (ca.Request, ca.Policy, ca.Facts) {
-	pod := ca.Pod{
+func Scene(csr []byte, live keymgr.LiveNode, now time.Time) (approval.Request, approval.Policy, approval.Facts) {
+	pod := approval.Pod{
 		Name: "agent-" + live.ID.Name, UID: "pod-" + live.ID.UID, NodeName: live.ID.Name,
 		ServiceAccount: "sealane-agent", ControllerKind: "DaemonSet", ControllerUID: "ds-1",
 	}
-	request := ca.Request{
-		SignerName: ca.SignerName,
+	request := approval.Request{
+		SignerName: approval.SignerName,
 		Username:   "system:serviceaccount:sealane-system:sealane-agent",
 		Extra: map[string][]string{
-			ca.ExtraNodeName: {live.ID.Name}, ca.ExtraNodeUID: {live.ID.UID},
-			ca.ExtraPodName: {pod.Name}, ca.ExtraPodUID: {pod.UID},
+			approval.ExtraNodeName: {live.ID.Name}, approval.ExtraNodeUID: {live.ID.UID},
+			approval.ExtraPodName: {pod.Name}, approval.ExtraPodUID: {pod.UID},
 		},
 		CSR:    csr,
 		Usages: []string{"digital signature", "client auth", "server auth"},
 	}
-	policy := ca.Policy{
+	policy := approval.Policy{
 		TrustDomain: TrustDomain, Namespace: "sealane-system",
 		ServiceAccount: "sealane-agent", DaemonSetUID: "ds-1",
 	}
-	facts := ca.Facts{Now: now, Node: &ca.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod}
+	facts := approval.Facts{Now: now, Node: &approval.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod}
 	return request, policy, facts
 }
 

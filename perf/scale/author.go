@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/perf/scale/internal/price"
@@ -59,19 +60,19 @@ type registry struct {
 
 // issue approves and signs a request as the controller does.
 func (r *registry) issue(csr []byte, live keymgr.LiveNode) ([][]byte, error) {
-	pod := ca.Pod{
+	pod := approval.Pod{
 		Name: "agent-" + live.ID.Name, UID: "pod-" + live.ID.UID, NodeName: live.ID.Name,
 		ServiceAccount: "sealane-agent", ControllerKind: "DaemonSet", ControllerUID: "daemonset",
 	}
-	order, err := ca.Approve(ca.Request{
-		SignerName: ca.SignerName, Username: "system:serviceaccount:sealane-system:sealane-agent", CSR: csr,
+	order, err := approval.Approve(approval.Request{
+		SignerName: approval.SignerName, Username: "system:serviceaccount:sealane-system:sealane-agent", CSR: csr,
 		Extra: map[string][]string{
-			ca.ExtraNodeName: {live.ID.Name}, ca.ExtraNodeUID: {live.ID.UID}, ca.ExtraPodName: {pod.Name}, ca.ExtraPodUID: {pod.UID},
+			approval.ExtraNodeName: {live.ID.Name}, approval.ExtraNodeUID: {live.ID.UID}, approval.ExtraPodName: {pod.Name}, approval.ExtraPodUID: {pod.UID},
 		},
 		Usages: []string{"digital signature", "client auth", "server auth"},
-	}, ca.Policy{
+	}, approval.Policy{
 		TrustDomain: trustDomain, Namespace: "sealane-system", ServiceAccount: "sealane-agent", DaemonSetUID: "daemonset",
-	}, ca.Facts{Now: r.clock.Now(), Node: &ca.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod})
+	}, approval.Facts{Now: r.clock.Now(), Node: &approval.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod})
 	if err != nil {
 		return nil, err
 	}

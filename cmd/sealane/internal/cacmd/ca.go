@@ -19,7 +19,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 // New returns the command "ca".
@@ -42,13 +42,13 @@ type authority interface {
 
 // caReport is the answer of ca status.
 type caReport struct {
-	ca.Account
+	rootchange.Account
 	// BundleHash is the hash of the bundle in force. Nodes is the number of nodes that
 	// have published a NodeKey; Informed of them verify with that bundle.
-	BundleHash string      `json:"bundleHash"`
-	Nodes      int         `json:"nodes"`
-	Informed   int         `json:"informed"`
-	Waits      []ca.Holdup `json:"waits"` // nodes that the end of the phase waits for
+	BundleHash string              `json:"bundleHash"`
+	Nodes      int                 `json:"nodes"`
+	Informed   int                 `json:"informed"`
+	Waits      []rootchange.Holdup `json:"waits"` // nodes that the end of the phase waits for
 
 	request string // when a new root was last requested; empty: never
 }
@@ -62,8 +62,8 @@ func readAuthority(ctx context.Context, from authority) (caReport, error) {
 	if len(trust.Authority) == 0 {
 		return caReport{}, errors.New("the controller has not published anything about its authority: is it running, and is it of this version?")
 	}
-	r := caReport{request: trust.Request, Waits: []ca.Holdup{}}
-	if r.Account, err = ca.ParseAccount(trust.Authority); err != nil {
+	r := caReport{request: trust.Request, Waits: []rootchange.Holdup{}}
+	if r.Account, err = rootchange.ParseAccount(trust.Authority); err != nil {
 		return r, err
 	}
 	hash, err := keymgr.HashBundle(trust.Bundle)
@@ -85,7 +85,7 @@ func readAuthority(ctx context.Context, from authority) (caReport, error) {
 	return r, nil
 }
 
-func nodeReports(ctx context.Context, from authority) ([]ca.NodeReport, error) {
+func nodeReports(ctx context.Context, from authority) ([]rootchange.NodeReport, error) {
 	nodes, err := from.Nodes(ctx)
 	if err != nil {
 		return nil, err
@@ -98,13 +98,13 @@ func nodeReports(ctx context.Context, from authority) ([]ca.NodeReport, error) {
 	for _, key := range keys {
 		published[key.Name] = key
 	}
-	var out []ca.NodeReport
+	var out []rootchange.NodeReport
 	for _, n := range nodes {
 		key, ok := published[n.Name]
 		if !ok || key.Spec.NodeUID != n.UID {
 			continue
 		}
-		out = append(out, ca.NodeReport{
+		out = append(out, rootchange.NodeReport{
 			Name: n.Name, Ready: n.Ready, BundleHash: key.Status.BundleHash, Chain: key.Spec.CertificateChain,
 		})
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 // registry is a cluster of one node whose controller takes a step at each look.
@@ -72,7 +73,7 @@ func (r *registry) step(ctx context.Context) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	f := ca.Fleet{Nodes: []ca.NodeReport{{
+	f := rootchange.Fleet{Nodes: []rootchange.NodeReport{{
 		Name: "n1", Ready: true, BundleHash: keys[0].Status.BundleHash, Chain: keys[0].Spec.CertificateChain,
 	}}}
 	if r.request != "" {
@@ -164,7 +165,7 @@ func TestCARotate(t *testing.T) {
 // A request must be younger than root and former request, whatever this clock says.
 func TestRequestTime(t *testing.T) {
 	now := time.Now()
-	root := ca.RootStatus{NotBefore: now.Add(time.Hour)}
+	root := rootchange.Status{NotBefore: now.Add(time.Hour)}
 	if at := requestTime(caReport{}, root); !at.After(root.NotBefore.Add(5 * time.Minute)) {
 		t.Errorf("asked at %v for another root than that of %v", at, root.NotBefore)
 	}
@@ -201,7 +202,7 @@ func TestCAStatus(t *testing.T) {
 		t.Error(err)
 	}
 	var back caReport
-	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Phase != ca.PhaseAnnounced || len(back.Roots) != 2 || len(back.Waits) != 1 || back.Informed != 0 {
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Phase != rootchange.PhaseAnnounced || len(back.Roots) != 2 || len(back.Waits) != 1 || back.Informed != 0 {
 		t.Errorf("JSON says %+v, %v", back, err)
 	}
 	out.Reset()
@@ -218,9 +219,9 @@ func TestCAStatus(t *testing.T) {
 // The report comes from the API: it must not control the terminal.
 func TestCAStatusIsSafeForATerminal(t *testing.T) {
 	const evil = "\x1b[2J\tx\n"
-	r := caReport{Waits: []ca.Holdup{{Node: evil, Reason: evil}}}
+	r := caReport{Waits: []rootchange.Holdup{{Node: evil, Reason: evil}}}
 	r.Mode, r.Phase, r.Issuer.Serial = evil, evil, evil
-	r.Roots = []ca.RootStatus{{Serial: evil, State: evil, KeyID: evil}}
+	r.Roots = []rootchange.Status{{Serial: evil, State: evil, KeyID: evil}}
 	var out bytes.Buffer
 	if err := r.write(&out); err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/status/words"
-	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 const (
@@ -61,7 +61,7 @@ func rotateRoot(ctx context.Context, from authority, t cli.Terminal, o rootRotat
 			words.Printable(before.Mode))
 	}
 	old := issuing(before)
-	if before.Phase == ca.PhaseSteady {
+	if before.Phase == rootchange.PhaseSteady {
 		if err := from.RequestRootRotation(ctx, requestTime(before, old)); err != nil {
 			return err
 		}
@@ -72,20 +72,20 @@ func rotateRoot(ctx context.Context, from authority, t cli.Terminal, o rootRotat
 	if o.noWait {
 		return nil
 	}
-	return awaitRoot(ctx, from, t, rootProgress{old: old.KeyID, begun: before.Phase != ca.PhaseSteady, timeout: o.timeout})
+	return awaitRoot(ctx, from, t, rootProgress{old: old.KeyID, begun: before.Phase != rootchange.PhaseSteady, timeout: o.timeout})
 }
 
-func issuing(r caReport) ca.RootStatus {
-	i := slices.IndexFunc(r.Roots, func(s ca.RootStatus) bool { return s.State == ca.RootIssuing })
+func issuing(r caReport) rootchange.Status {
+	i := slices.IndexFunc(r.Roots, func(s rootchange.Status) bool { return s.State == rootchange.Issuing })
 	if i < 0 {
-		return ca.RootStatus{}
+		return rootchange.Status{}
 	}
 	return r.Roots[i]
 }
 
 // requestTime is now, or as much later as this clock is behind that of the
 // controller or of who asked before.
-func requestTime(r caReport, root ca.RootStatus) time.Time {
+func requestTime(r caReport, root rootchange.Status) time.Time {
 	at := time.Now()
 	if least := root.NotBefore.Add(youngestRoot); at.Before(least) {
 		at = least
@@ -129,7 +129,7 @@ func awaitRoot(ctx context.Context, from authority, t cli.Terminal, p rootProgre
 
 // tell prints what is new, and reports whether the rotation is done.
 func (p *rootProgress) tell(t cli.Terminal, r caReport) bool {
-	if r.Phase != ca.PhaseSteady {
+	if r.Phase != rootchange.PhaseSteady {
 		p.begun = true
 	}
 	text := "phase " + words.Printable(string(r.Phase))
@@ -138,7 +138,7 @@ func (p *rootProgress) tell(t cli.Terminal, r caReport) bool {
 			n, r.Nodes, words.Printable(r.Waits[0].Node), words.Printable(r.Waits[0].Reason))
 	}
 	now := issuing(r)
-	done := r.Phase == ca.PhaseSteady && (now.KeyID != p.old || p.begun)
+	done := r.Phase == rootchange.PhaseSteady && (now.KeyID != p.old || p.begun)
 	if text != p.told && p.begun {
 		fmt.Fprintf(t.Out, "%s %s\n", time.Now().UTC().Format(time.TimeOnly), text)
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package ca
+package approval
 
 import (
 	"crypto/ecdsa"
