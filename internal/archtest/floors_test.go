@@ -28,16 +28,15 @@ var floors = []struct {
 	{"follow", []string{"daemonset/podserver", "daemonset/network"}},
 	{"report", []string{"daemonset/report"}},
 	{"run", []string{"daemonset/agent", "controller", "perf", "perf/scale"}},
-	{"start", []string{
-		"cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",
-		"daemonset/deploy", "internal/archtest", "internal/imagebuild",
-	}},
 	{"ask", []string{"cmd/sealane/internal/agents", "cmd/sealane/internal/cli", "daemonset/status/text"}},
 	{"answer", []string{
 		"cmd/sealane/internal/cacmd", "cmd/sealane/internal/policycmd", "cmd/sealane/internal/revoke",
 		"cmd/sealane/internal/rotate", "cmd/sealane/internal/statuscmd",
 	}},
-	{"offer", []string{"cmd/sealane"}},
+	{"start", []string{
+		"cmd/sealane", "cmd/sealane-cni", "cmd/sealane-controller", "cmd/sealane-wireguard", "cmd/sealaned",
+		"daemonset/deploy", "internal/archtest", "internal/imagebuild",
+	}},
 }
 
 // doors lists the libraries that only a few packages may touch, so that the
@@ -48,10 +47,10 @@ var doors = map[string][]string{
 		"daemonset/kube/internal/conn", "daemonset/kube/internal/conntest", "daemonset/kube/internal/informer",
 	},
 	"github.com/cilium/ebpf":                   {"bpf", "bpf/pinned"},
-	"github.com/vishvananda/":                  {"internal/nl", "internal/signal", "internal/nettest"},
+	"github.com/vishvananda/":                  {"internal/nl", "internal/nettest"},
 	"golang.zx2c4.com/wireguard":               {"overlay/wireguard", "overlay/wireguard/userspace"},
 	"sigs.k8s.io/knftables":                    {"overlay/hostnet"},
-	"github.com/containernetworking/plugins":   {"cni/podnet", "internal/nl", "internal/signal", "internal/nettest"},
+	"github.com/containernetworking/plugins":   {"cni/podnet", "internal/nl", "internal/nettest"},
 	"github.com/spf13/cobra":                   {"cmd/sealane", "cmd/sealane/internal/cli", "cmd/sealane/internal/cacmd", "cmd/sealane/internal/policycmd", "cmd/sealane/internal/revoke", "cmd/sealane/internal/rotate", "cmd/sealane/internal/statuscmd"},
 	"github.com/google/go-containerregistry":   {"internal/imagebuild"},
 	"k8s.io/kubernetes":                        {},
