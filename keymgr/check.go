@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealane/sealane/internal/canonical"
 	"github.com/sealane/sealane/internal/times"
 )
 
@@ -181,7 +182,7 @@ func (v *Verifier) checkEndpoints(c *candidate) error {
 		return fmt.Errorf("%w: there is none", ErrEndpoint)
 	}
 	for _, a := range c.stmt.Endpoints {
-		if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+		if !canonical.Address(a) {
 			return fmt.Errorf("%w: %q is no plain address", ErrEndpoint, a)
 		}
 		in := func(r netip.Prefix) bool { return r.Contains(a) }

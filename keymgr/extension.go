@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/sealane/sealane/internal/canonical"
 )
 
 // maxPrefixes bounds pod CIDRs in certificates and statements: one per family is
@@ -57,11 +59,11 @@ func ParsePodCIDRs(der []byte) ([]netip.Prefix, error) {
 		}
 		prefixes = append(prefixes, p)
 	}
-	canonical, err := PodCIDRExtension(prefixes)
+	want, err := PodCIDRExtension(prefixes)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(canonical.Value, der) {
+	if !bytes.Equal(want.Value, der) {
 		return nil, fmt.Errorf("decode pod CIDRs: not the canonical encoding")
 	}
 	return prefixes, nil
@@ -73,7 +75,7 @@ func checkPrefixes(prefixes []netip.Prefix) error {
 		return fmt.Errorf("%d prefixes, at most %d", len(prefixes), maxPrefixes)
 	}
 	for i, p := range prefixes {
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+		if !canonical.Prefix(p) {
 			return fmt.Errorf("prefix %s is not in canonical form", p)
 		}
 		if slices.ContainsFunc(prefixes[:i], p.Overlaps) {

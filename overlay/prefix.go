@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/sealane/sealane/internal/canonical"
 )
 
 // checkUnicast refuses what cannot be a node's address.
 func checkUnicast(a netip.Addr) error {
 	switch {
-	case !a.IsValid(), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.Is4In6(), a.Zone() != "":
+	case !canonical.Address(a), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast():
 		return fmt.Errorf("%v is not a global unicast address", a)
 	}
 	return nil
@@ -22,7 +24,7 @@ func checkUnicast(a netip.Addr) error {
 // all addresses or more is a mistake that would take the whole node off the net.
 func checkPrefix(p netip.Prefix) error {
 	switch {
-	case !p.IsValid(), p != p.Masked(), p.Addr().Is4In6():
+	case !canonical.Prefix(p):
 		return fmt.Errorf("%v is not a prefix without host bits", p)
 	case p.Bits() < 2, p.Addr().IsMulticast(), p.Addr().IsLoopback(), p.Addr().IsLinkLocalUnicast():
 		return fmt.Errorf("%v cannot be a range of pod addresses", p)

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/sealane/sealane/internal/canonical"
 )
 
 // leaseVersion is the version of the stored form.
@@ -132,7 +134,7 @@ func validAddresses(addrs []netip.Addr) error {
 		return fmt.Errorf("%w: %d addresses, want one per family", ErrLease, len(addrs))
 	}
 	for _, a := range addrs {
-		if !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
+		if !canonical.Address(a) || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
 			return fmt.Errorf("%w: address %q cannot be a pod's", ErrLease, a)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/sealane/sealane/cni/ipam"
+	"github.com/sealane/sealane/internal/canonical"
 	"github.com/sealane/sealane/internal/nl"
 )
 
@@ -119,7 +120,7 @@ func (s Spec) validate() error {
 		return fmt.Errorf("%w: MTU is %d: IPv6 needs at least %d", ErrSpec, s.MTU, minMTU6)
 	}
 	for i, a := range s.Addresses {
-		if !a.IsValid() || a.Is4In6() || a.Zone() != "" {
+		if !canonical.Address(a) {
 			return fmt.Errorf("%w: address %d is %q", ErrSpec, i, a)
 		}
 		if slices.ContainsFunc(s.Addresses[:i], func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sealane/sealane/internal/canonical"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
 )
@@ -98,7 +99,7 @@ func checkNode(n keymgr.LiveNode) error {
 		return err
 	}
 	for _, a := range n.Addresses {
-		if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+		if !canonical.Address(a) {
 			return fmt.Errorf("node %s: address %q", n.ID, a)
 		}
 	}
@@ -110,7 +111,7 @@ func checkNode(n keymgr.LiveNode) error {
 
 func checkPrefixes(all []netip.Prefix) error {
 	for _, p := range all {
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+		if !canonical.Prefix(p) {
 			return fmt.Errorf("address range %q", p)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/sealane/sealane/internal/canonical"
 )
 
 // proxyName marks services and slices that another proxy than the cluster's serves.
@@ -102,6 +104,6 @@ func validPort(p int32) bool { return p > 0 && p < 1<<16 }
 // mean something else on each node, or no node at all; the API server refuses
 // them, and whoever gets past it shall not reach a node's own loopback.
 func usable(a netip.Addr) bool {
-	return a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() &&
+	return canonical.Address(a) && !a.IsUnspecified() && !a.IsLoopback() &&
 		!a.IsMulticast() && !a.IsLinkLocalUnicast()
 }
