@@ -151,25 +151,25 @@ func TestPrivilegedBalancedPolicy(t *testing.T) {
 		offer(t, s.a.d, local, port(s.local.addrs[i], 7))
 		offer(t, s.a.d, remote, port(s.remote.addrs[i], 7))
 		guard(t, s.a, policy.Tables{
-			Identities: map[netip.Addr]policy.ID{s.local.addrs[i]: 31, s.remote.addrs[i]: 32},
-			Guards:     map[netip.Addr]policy.Guard{s.client.addrs[i]: {Egress: 11, TrialEgress: 11}},
-			Sets:       map[policy.ID]policy.Set{11: {}},
-			Rules:      map[policy.Rule]policy.ID{{Set: 11, Peer: 32}: 21},
-			Ports:      map[policy.ID][]policy.Ports{21: {{Protocol: protoTCP, First: 7, Last: 7}, {Protocol: protoUDP, First: 7, Last: 7}}},
+			Identities: map[netip.Addr]policy.PeerID{s.local.addrs[i]: 31, s.remote.addrs[i]: 32},
+			Endpoints:  map[netip.Addr]policy.EndpointPolicy{s.client.addrs[i]: {Egress: 11, DryRunEgress: 11}},
+			Sets:       map[policy.SetID]policy.Set{11: {}},
+			Rules:      map[policy.Rule]policy.PortsID{{Set: 11, Peer: 32}: 21},
+			Ports:      map[policy.PortsID][]policy.Ports{21: {{Protocol: protoTCP, First: 7, Last: 7}, {Protocol: protoUDP, First: 7, Last: 7}}},
 		})
 		echoTCP(t, s.client.NS, remote, 1000)
 		echoUDP(t, s.client.NS, remote, 100, 5000)
 		awaitDrop(t, s.a.d, ReasonPolicyEgress, func() { sendUDP(t, s.client.NS, port(s.client.addrs[i], 0), local, "no") })
 		only := policy.Tables{
-			Identities: map[netip.Addr]policy.ID{s.client.addrs[i]: 33},
-			Guards:     map[netip.Addr]policy.Guard{s.remote.addrs[i]: {Ingress: 12, TrialIngress: 12}},
-			Sets:       map[policy.ID]policy.Set{12: {}},
-			Rules:      map[policy.Rule]policy.ID{{Set: 12, Peer: 33}: policy.AllPorts},
+			Identities: map[netip.Addr]policy.PeerID{s.client.addrs[i]: 33},
+			Endpoints:  map[netip.Addr]policy.EndpointPolicy{s.remote.addrs[i]: {Ingress: 12, DryRunIngress: 12}},
+			Sets:       map[policy.SetID]policy.Set{12: {}},
+			Rules:      map[policy.Rule]policy.PortsID{{Set: 12, Peer: 33}: policy.AllPorts},
 		}
 		guard(t, s.b, only)
 		echoTCP(t, s.client.NS, remote, 1000)
 		echoUDP(t, s.client.NS, remote, 100, 5000)
-		only.Identities = map[netip.Addr]policy.ID{s.client.addrs[i]: 34}
+		only.Identities = map[netip.Addr]policy.PeerID{s.client.addrs[i]: 34}
 		guard(t, s.b, only)
 		awaitDrop(t, s.b.d, ReasonPolicyIngress, func() { sendUDP(t, s.client.NS, port(s.client.addrs[i], 0), remote, "no") })
 		guard(t, s.a, policy.Tables{})
@@ -185,11 +185,11 @@ func guard(t testing.TB, n *node, tables policy.Tables) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guards := map[netip.Addr]policy.Guard{}
+	guards := map[netip.Addr]policy.EndpointPolicy{}
 	for a := range endpoints {
-		guards[a] = tables.Guards[a]
+		guards[a] = tables.Endpoints[a]
 	}
-	tables.Guards = guards
+	tables.Endpoints = guards
 	if err := n.d.SyncPolicy(tables); err != nil {
 		t.Fatal(err)
 	}

@@ -94,20 +94,20 @@ func BenchmarkPrivilegedPolicy(b *testing.B) {
 		d := load(b)
 		o := world(b, d)
 		tables := policy.Tables{
-			Guards: o.open(), Identities: map[netip.Addr]policy.ID{}, Blocks: map[netip.Prefix]policy.ID{},
-			Sets: map[policy.ID]policy.Set{}, Rules: map[policy.Rule]policy.ID{},
-			Ports: map[policy.ID][]policy.Ports{21: {{Protocol: protoUDP, First: 8, Last: 8}}},
+			Endpoints: o.open(), Identities: map[netip.Addr]policy.PeerID{}, Blocks: map[netip.Prefix]policy.PeerID{},
+			Sets: map[policy.SetID]policy.Set{}, Rules: map[policy.Rule]policy.PortsID{},
+			Ports: map[policy.PortsID][]policy.Ports{21: {{Protocol: protoUDP, First: 8, Last: 8}}},
 		}
 		from, to := netip.MustParseAddr("10.1.1.2"), netip.MustParseAddr("10.1.1.3")
 		tables.Identities[from], tables.Identities[to] = 1<<20, 1<<20+1
 		if rules > 0 {
 			tables.Sets[11] = policy.Set{}
-			for i := range policy.ID(rules) {
+			for i := range policy.PeerID(rules) {
 				tables.Rules[policy.Rule{Set: 11, Peer: 100 + i}] = 21
 				tables.Blocks[netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 32)] = 100 + i
 			}
 			tables.Rules[policy.Rule{Set: 11, Peer: tables.Identities[to]}] = 21
-			tables.Guards[from] = policy.Guard{Egress: 11, TrialEgress: 11}
+			tables.Endpoints[from] = policy.EndpointPolicy{Egress: 11, DryRunEgress: 11}
 		}
 		if err := d.SyncPolicy(tables); err != nil {
 			b.Fatal(err)

@@ -31,7 +31,7 @@ func (d *Datapath) closeIPv4() error {
 // that finds no room would give its addresses the class of a shorter one, which
 // may be allowed where they are not: as long as it is missing, the shorter ones
 // are too.
-func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.ID) {
+func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.PeerID) {
 	order := slices.SortedFunc(maps.Keys(blocks), longestFirst)
 	for _, p := range order {
 		k := encodePrefix(p)

@@ -50,14 +50,14 @@ func (e *enforcer) settle(t *testing.T, w *policytest.World, whole bool) {
 		}
 	}
 	for a := range e.pods {
-		if _, still := tables.Guards[a]; !still {
+		if _, still := tables.Endpoints[a]; !still {
 			if err := e.d.DeleteEndpoint(a); err != nil {
 				t.Fatal(err)
 			}
 			delete(e.pods, a)
 		}
 	}
-	for a := range tables.Guards {
+	for a := range tables.Endpoints {
 		if e.pods[a] {
 			continue
 		}
@@ -135,7 +135,7 @@ func agree(t *testing.T, w *policytest.World, nodes []*enforcer, x policy.Traffi
 			}
 		}
 		allowed := (!sends || want.Egress.Now.Allowed) && (!receives || want.Ingress.Now.Allowed)
-		trial := allowed && (sends && !want.Egress.Trial.Allowed || receives && !want.Ingress.Trial.Allowed)
+		trial := allowed && (sends && !want.Egress.DryRun.Allowed || receives && !want.Ingress.DryRun.Allowed)
 		passed, dry := e.passes(t, program, x)
 		if passed != allowed || dry != trial {
 			t.Fatalf("node %s, %s, port %d to %+v: passed %v, and would not by policies in dry run: %v; want %v, %v:\n%v",

@@ -18,10 +18,10 @@ import (
 
 // Numbers in the tables of these tests.
 const (
-	setIn, setOut     policy.ID = 11, 12
-	theClient, theEnd policy.ID = 31, 32
-	someBlock         policy.ID = 41
-	echoPort          policy.ID = 21
+	setIn, setOut     policy.SetID   = 11, 12
+	theClient, theEnd policy.PeerID  = 31, 32
+	someBlock         policy.PeerID  = 41
+	echoPort          policy.PortsID = 21
 )
 
 // allowed are tables in which the client may open connections to the server's
@@ -30,23 +30,23 @@ func allowed(client, server []netip.Addr) policy.Tables {
 	t := isolated(client, server)
 	t.Rules[policy.Rule{Set: setIn, Peer: theClient}] = echoPort
 	t.Rules[policy.Rule{Set: setOut, Peer: theEnd}] = echoPort
-	t.Ports = map[policy.ID][]policy.Ports{echoPort: {{Protocol: protoTCP, First: 7, Last: 7}, {Protocol: protoUDP, First: 7, Last: 7}}}
+	t.Ports = map[policy.PortsID][]policy.Ports{echoPort: {{Protocol: protoTCP, First: 7, Last: 7}, {Protocol: protoUDP, First: 7, Last: 7}}}
 	return t
 }
 
 // isolated isolates both and allows nothing.
 func isolated(client, server []netip.Addr) policy.Tables {
 	t := policy.Tables{
-		Identities: map[netip.Addr]policy.ID{}, Guards: map[netip.Addr]policy.Guard{},
-		Sets: map[policy.ID]policy.Set{setIn: {}, setOut: {}, policy.Closed: {}}, Rules: map[policy.Rule]policy.ID{},
+		Identities: map[netip.Addr]policy.PeerID{}, Endpoints: map[netip.Addr]policy.EndpointPolicy{},
+		Sets: map[policy.SetID]policy.Set{setIn: {}, setOut: {}, policy.Closed: {}}, Rules: map[policy.Rule]policy.PortsID{},
 	}
 	for _, a := range client {
 		t.Identities[a] = theClient
-		t.Guards[a] = policy.Guard{Egress: setOut, TrialEgress: setOut, Ingress: policy.Closed, TrialIngress: policy.Closed}
+		t.Endpoints[a] = policy.EndpointPolicy{Egress: setOut, DryRunEgress: setOut, Ingress: policy.Closed, DryRunIngress: policy.Closed}
 	}
 	for _, a := range server {
 		t.Identities[a] = theEnd
-		t.Guards[a] = policy.Guard{Ingress: setIn, TrialIngress: setIn, Egress: policy.Closed, TrialEgress: policy.Closed}
+		t.Endpoints[a] = policy.EndpointPolicy{Ingress: setIn, DryRunIngress: setIn, Egress: policy.Closed, DryRunEgress: policy.Closed}
 	}
 	return t
 }
@@ -238,8 +238,8 @@ func TestPrivilegedNodesPassPolicy(t *testing.T) {
 		serve(t, a.NS, port(own, 7))
 		serve(t, b.NS, port(other, 7))
 		tables := policy.Tables{
-			Guards: map[netip.Addr]policy.Guard{p.addrs[i]: {Egress: setOut, Ingress: setIn, TrialEgress: setOut, TrialIngress: setIn}},
-			Sets:   map[policy.ID]policy.Set{setIn: {}, setOut: {}},
+			Endpoints: map[netip.Addr]policy.EndpointPolicy{p.addrs[i]: {Egress: setOut, Ingress: setIn, DryRunEgress: setOut, DryRunIngress: setIn}},
+			Sets:      map[policy.SetID]policy.Set{setIn: {}, setOut: {}},
 		}
 		guard(t, a, tables)
 		wantDrops(t, counted(t, a.d, func() {
@@ -250,8 +250,8 @@ func TestPrivilegedNodesPassPolicy(t *testing.T) {
 		}))
 		awaitDrop(t, a.d, ReasonPolicyEgress, func() { sendUDP(t, p.NS, port(p.addrs[i], 0), port(other, 7), "no") })
 		awaitDrop(t, a.d, ReasonPolicyIngress, func() { sendUDP(t, b.NS, port(other, 0), port(p.addrs[i], 7), "no") })
-		tables.Blocks = map[netip.Prefix]policy.ID{single(other): someBlock}
-		tables.Rules = map[policy.Rule]policy.ID{{Set: setIn, Peer: someBlock}: policy.AllPorts, {Set: setOut, Peer: someBlock}: policy.AllPorts}
+		tables.Blocks = map[netip.Prefix]policy.PeerID{single(other): someBlock}
+		tables.Rules = map[policy.Rule]policy.PortsID{{Set: setIn, Peer: someBlock}: policy.AllPorts, {Set: setOut, Peer: someBlock}: policy.AllPorts}
 		guard(t, a, tables)
 		wantDrops(t, counted(t, a.d, func() {
 			echoTCP(t, b.NS, port(p.addrs[i], 7), large)

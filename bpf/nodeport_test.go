@@ -49,7 +49,7 @@ func TestPrivilegedPolicyOfNodePorts(t *testing.T) {
 	each(t, func(t *testing.T, i int, f family) {
 		server := s.local.addrs[i]
 		nodePort, direct := port(f.nodeAddr(1), 30000+uint16(atLocal)), port(server, 7)
-		guard(t, s.a, policy.Tables{Guards: map[netip.Addr]policy.Guard{server: {Ingress: policy.Closed, TrialIngress: policy.Closed}}})
+		guard(t, s.a, policy.Tables{Endpoints: map[netip.Addr]policy.EndpointPolicy{server: {Ingress: policy.Closed, DryRunIngress: policy.Closed}}})
 		for _, network := range []string{"tcp", "udp"} {
 			wantDrops(t, counted(t, s.a.d, func() {
 				if reaches(t, outside, network, nodePort) {

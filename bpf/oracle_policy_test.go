@@ -45,12 +45,12 @@ func (o *oracle) judgeFrom(t *tracked, origin netip.AddrPort) (drop, trial Reaso
 	for _, side := range []struct {
 		subject, peer netip.Addr
 		reason        Reason
-		sets          func(policy.Guard) (now, trial policy.ID)
+		sets          func(policy.EndpointPolicy) (now, trial policy.SetID)
 	}{
-		{from.Addr(), to.Addr(), ReasonPolicyEgress, func(g policy.Guard) (now, trial policy.ID) { return g.Egress, g.TrialEgress }},
-		{to.Addr(), from.Addr(), ReasonPolicyIngress, func(g policy.Guard) (now, trial policy.ID) { return g.Ingress, g.TrialIngress }},
+		{from.Addr(), to.Addr(), ReasonPolicyEgress, func(g policy.EndpointPolicy) (now, trial policy.SetID) { return g.Egress, g.DryRunEgress }},
+		{to.Addr(), from.Addr(), ReasonPolicyIngress, func(g policy.EndpointPolicy) (now, trial policy.SetID) { return g.Ingress, g.DryRunIngress }},
 	} {
-		g, guarded := o.tables.Guards[side.subject]
+		g, guarded := o.tables.Endpoints[side.subject]
 		if _, here := o.endpoints[side.subject]; here && !guarded {
 			return ReasonPolicyUnknown, 0
 		}

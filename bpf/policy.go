@@ -14,14 +14,14 @@ import (
 // encoded is what this daemon must remember of the tables in the kernel, since
 // the kernel cannot be asked for it cheaply.
 type encoded struct {
-	ports   map[policy.ID][]podPortKey
+	ports   map[policy.PortsID][]podPortKey
 	blocks  map[podPrefix]bool
 	missing map[podPrefix]bool // blocks that found no room
 }
 
 // recall reads it from the maps that an earlier daemon has left.
 func (d *Datapath) recall() error {
-	d.policy = encoded{ports: map[policy.ID][]podPortKey{}, blocks: map[podPrefix]bool{}, missing: map[podPrefix]bool{}}
+	d.policy = encoded{ports: map[policy.PortsID][]podPortKey{}, blocks: map[podPrefix]bool{}, missing: map[podPrefix]bool{}}
 	ports, err := entries[podPortKey, uint32](d.maps.SlPorts)
 	if err != nil {
 		return fmt.Errorf("list ports: %w", err)
@@ -67,29 +67,29 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 		return policy.Tables{}, fmt.Errorf("read policy tables: %w", err)
 	}
 	t := policy.Tables{
-		Identities: map[netip.Addr]policy.ID{}, Blocks: map[netip.Prefix]policy.ID{}, Guards: map[netip.Addr]policy.Guard{},
-		Sets: map[policy.ID]policy.Set{}, Rules: map[policy.Rule]policy.ID{}, Ports: map[policy.ID][]policy.Ports{},
+		Identities: map[netip.Addr]policy.PeerID{}, Blocks: map[netip.Prefix]policy.PeerID{}, Endpoints: map[netip.Addr]policy.EndpointPolicy{},
+		Sets: map[policy.SetID]policy.Set{}, Rules: map[policy.Rule]policy.PortsID{}, Ports: map[policy.PortsID][]policy.Ports{},
 	}
 	for k, v := range identities {
-		t.Identities[fromWords(k)] = policy.ID(v)
+		t.Identities[fromWords(k)] = policy.PeerID(v)
 	}
 	for k, v := range guards {
-		t.Guards[fromWords(k)] = policy.Guard{
-			Egress: policy.ID(v.Egress), Ingress: policy.ID(v.Ingress),
-			TrialEgress: policy.ID(v.DryRunEgress), TrialIngress: policy.ID(v.DryRunIngress),
+		t.Endpoints[fromWords(k)] = policy.EndpointPolicy{
+			Egress: policy.SetID(v.Egress), Ingress: policy.SetID(v.Ingress),
+			DryRunEgress: policy.SetID(v.DryRunEgress), DryRunIngress: policy.SetID(v.DryRunIngress),
 		}
 	}
 	for k, v := range sets {
-		t.Sets[policy.ID(k)] = policy.Set{Any: policy.ID(v.Any), Pods: policy.ID(v.Pods)}
+		t.Sets[policy.SetID(k)] = policy.Set{Any: policy.PortsID(v.Any), Pods: policy.PortsID(v.Pods)}
 	}
 	for k, v := range rules {
-		t.Rules[policy.Rule{Set: policy.ID(k.Set), Peer: policy.ID(k.Peer)}] = policy.ID(v)
+		t.Rules[policy.Rule{Set: policy.SetID(k.Set), Peer: policy.PeerID(k.Peer)}] = policy.PortsID(v)
 	}
 	d.tables.Lock()
 	defer d.tables.Unlock()
 	for k, v := range blocks {
 		if k != everyIPv4() || d.policy.blocks[k] { // else it is closeIPv4's
-			t.Blocks[decodePrefix(k)] = policy.ID(v)
+			t.Blocks[decodePrefix(k)] = policy.PeerID(v)
 		}
 	}
 	for id, keys := range d.policy.ports {
@@ -121,9 +121,9 @@ func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 		w.put(d.maps.SlIdentities, toWords(k), uint64(v))
 	}
 	d.addBlocks(w, c.Set.Blocks)
-	for k, v := range c.Set.Guards {
+	for k, v := range c.Set.Endpoints {
 		w.put(d.maps.SlEpPolicies, toWords(k), podEndpointPolicy{
-			Egress: uint64(v.Egress), Ingress: uint64(v.Ingress), DryRunEgress: uint64(v.TrialEgress), DryRunIngress: uint64(v.TrialIngress),
+			Egress: uint64(v.Egress), Ingress: uint64(v.Ingress), DryRunEgress: uint64(v.DryRunEgress), DryRunIngress: uint64(v.DryRunIngress),
 		})
 	}
 	d.removePolicy(w, c.Removed)
@@ -131,7 +131,7 @@ func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 }
 
 func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
-	for _, k := range gone.Guards {
+	for _, k := range gone.Endpoints {
 		w.remove(d.maps.SlEpPolicies, toWords(k))
 	}
 	for _, k := range gone.Identities {

@@ -38,7 +38,7 @@ func TestPortKeysCoverTheRange(t *testing.T) {
 		a, b := uint16(r.Uint32()), uint16(r.Uint32())
 		ranges = append(ranges, policy.Ports{Protocol: 6, First: min(a, b), Last: max(a, b)})
 	}
-	const id = policy.ID(0x0123456789abcdef)
+	const id = policy.PortsID(0x0123456789abcdef)
 	for _, want := range ranges {
 		keys := portKeys(id, want)
 		if len(keys) == 0 || len(keys) > 30 {
@@ -82,7 +82,7 @@ func sameTables(t *testing.T, d *Datapath, want policy.Tables) {
 
 // scattered adds sets of many ranges to the tables: sorted, and not touching.
 func scattered(r *rand.Rand, t policy.Tables) policy.Tables {
-	for id := policy.ID(1 << 60); id < 1<<60+3; id++ {
+	for id := policy.PortsID(1 << 60); id < 1<<60+3; id++ {
 		for _, protocol := range []uint8{protoTCP, protoUDP, protoSCTP} {
 			for at := r.IntN(20000); at < 65536; at += 2 + r.IntN(20000) {
 				last := min(at+r.IntN(10000), 65535)
@@ -104,7 +104,7 @@ func TestPrivilegedPolicyIsReadBack(t *testing.T) {
 	seed := uint64(os.Getpid())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	have, steps := policy.Tables{Guards: o.open()}, 60
+	have, steps := policy.Tables{Endpoints: o.open()}, 60
 	if testing.Short() {
 		steps = 12
 	}
@@ -151,7 +151,7 @@ func TestPrivilegedFullTables(t *testing.T) {
 		}},
 		{"sets", func(d *Datapath) *ebpf.Map { return d.maps.SlRuleSets }, func(i uint64) any { return i + 1<<40 }},
 		{"ports", func(d *Datapath) *ebpf.Map { return d.maps.SlPorts }, func(i uint64) any {
-			return portKeys(policy.ID(i+1<<40), policy.Ports{Protocol: 6, First: 80, Last: 80})[0]
+			return portKeys(policy.PortsID(i+1<<40), policy.Ports{Protocol: 6, First: 80, Last: 80})[0]
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -195,7 +195,7 @@ func TestPrivilegedFullTables(t *testing.T) {
 				if passed == 0 {
 					t.Logf("round %d: nothing passes", round)
 				}
-				if err := d.ApplyPolicy(policy.Difference(tables, policy.Tables{Guards: o.open()})); err != nil && !errors.Is(err, ErrFull) {
+				if err := d.ApplyPolicy(policy.Difference(tables, policy.Tables{Endpoints: o.open()})); err != nil && !errors.Is(err, ErrFull) {
 					t.Fatal(err)
 				}
 				for i := range free {

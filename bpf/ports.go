@@ -12,7 +12,7 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
+func (d *Datapath) addPorts(w *writer, sets map[policy.PortsID][]policy.Ports) {
 	for id, ranges := range sets {
 		var written []podPortKey
 		for _, r := range ranges {
@@ -35,7 +35,7 @@ func (d *Datapath) addPorts(w *writer, sets map[policy.ID][]policy.Ports) {
 const portBits = 64 + 8
 
 // portKeys covers a range of ports with prefixes: at most 30 of them.
-func portKeys(id policy.ID, r policy.Ports) []podPortKey {
+func portKeys(id policy.PortsID, r policy.Ports) []podPortKey {
 	var keys []podPortKey
 	for first, last := uint32(r.First), uint32(r.Last); first <= last; {
 		size := bits.TrailingZeros32(first | 1<<16)
@@ -51,8 +51,8 @@ func portKeys(id policy.ID, r policy.Ports) []podPortKey {
 	return keys
 }
 
-func portSetOf(k podPortKey) policy.ID {
-	return policy.ID(k.Set[0]) | policy.ID(k.Set[1])<<32
+func portSetOf(k podPortKey) policy.PortsID {
+	return policy.PortsID(k.Set[0]) | policy.PortsID(k.Set[1])<<32
 }
 
 // portsOf is what portKeys has made keys of.

@@ -393,5 +393,5 @@ func splice(t testing.TB, a, b *tun) {
 
 // unguarded gives a pod's address a guard that no policy has a say in.
 func unguarded(addr netip.Addr) policy.Changes {
-	return policy.Changes{Set: policy.Tables{Guards: map[netip.Addr]policy.Guard{addr: {}}}}
+	return policy.Changes{Set: policy.Tables{Endpoints: map[netip.Addr]policy.EndpointPolicy{addr: {}}}}
 }

@@ -130,7 +130,7 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	seen, trials := map[verdict]int{}, map[Reason]int{}
-	o.change(t, d, policy.Tables{Guards: o.open()})
+	o.change(t, d, policy.Tables{Endpoints: o.open()})
 	all := everyAddress()
 	podAndNode := addrs("10.1.1.2", "172.30.0.2", "fd00:1:1::2", "fd00:30::2") // a pod and another node
 	began, count := time.Now(), steps

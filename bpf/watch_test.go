@@ -32,11 +32,11 @@ func TestPrivilegedWatchVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	guards := o.open()
-	guards[b] = policy.Guard{Ingress: 11, TrialIngress: 12}
+	guards[b] = policy.EndpointPolicy{Ingress: 11, DryRunIngress: 12}
 	o.change(t, d, policy.Tables{
-		Guards: guards, Identities: map[netip.Addr]policy.ID{a: 31},
-		Sets: map[policy.ID]policy.Set{11: {Any: 21}, 12: {Any: 22}},
-		Ports: map[policy.ID][]policy.Ports{
+		Endpoints: guards, Identities: map[netip.Addr]policy.PeerID{a: 31},
+		Sets: map[policy.SetID]policy.Set{11: {Any: 21}, 12: {Any: 22}},
+		Ports: map[policy.PortsID][]policy.Ports{
 			21: {{Protocol: protoTCP, First: 80, Last: 81}, {Protocol: protoTCP, First: 6443, Last: 6443}, {Protocol: protoUDP, First: 53, Last: 53}},
 			22: {{Protocol: protoTCP, First: 80, Last: 80}, {Protocol: protoTCP, First: 6443, Last: 6443}, {Protocol: protoUDP, First: 53, Last: 53}},
 		},
@@ -104,9 +104,9 @@ func TestPrivilegedWatchVerdicts(t *testing.T) {
 		d.answer(t, podProgPodEgress, testPacket{src: a, dst: b, proto: protoUDP, sport: udp.Port(), dport: 53, ttl: 64})
 	}
 	again()
-	guards[b] = policy.Guard{Ingress: policy.Closed, TrialIngress: policy.Closed}
+	guards[b] = policy.EndpointPolicy{Ingress: policy.Closed, DryRunIngress: policy.Closed}
 	o.change(t, d, policy.Tables{
-		Guards: guards, Identities: map[netip.Addr]policy.ID{a: 31}, Sets: map[policy.ID]policy.Set{policy.Closed: {}},
+		Endpoints: guards, Identities: map[netip.Addr]policy.PeerID{a: 31}, Sets: map[policy.SetID]policy.Set{policy.Closed: {}},
 	})
 	again()
 	if got := next(); got.Kind != VerdictDenied || got.Source != udp || got.Destination != port(b, 53) {
@@ -135,7 +135,7 @@ func TestPrivilegedLostVerdictsAreCounted(t *testing.T) {
 	d := load(t)
 	o := world(t, d)
 	a, b := netip.MustParseAddr("10.1.1.2"), netip.MustParseAddr("10.1.1.3")
-	o.change(t, d, policy.Tables{Guards: o.open()})
+	o.change(t, d, policy.Tables{Endpoints: o.open()})
 	if err := d.setWatched(1); err != nil {
 		t.Fatal(err)
 	}

@@ -71,10 +71,10 @@ func (o *oracle) change(t testing.TB, d *Datapath, tables policy.Tables) {
 }
 
 // open is guards that no policy has a say in.
-func (o *oracle) open() map[netip.Addr]policy.Guard {
-	guards := map[netip.Addr]policy.Guard{}
+func (o *oracle) open() map[netip.Addr]policy.EndpointPolicy {
+	guards := map[netip.Addr]policy.EndpointPolicy{}
 	for a := range o.endpoints {
-		guards[a] = policy.Guard{}
+		guards[a] = policy.EndpointPolicy{}
 	}
 	return guards
 }
@@ -83,25 +83,25 @@ func (o *oracle) open() map[netip.Addr]policy.Guard {
 // about as much as it denies.
 func randomTables(r *rand.Rand, o *oracle) policy.Tables {
 	t := policy.Tables{
-		Identities: map[netip.Addr]policy.ID{}, Blocks: map[netip.Prefix]policy.ID{}, Guards: o.open(),
-		Sets: map[policy.ID]policy.Set{}, Rules: map[policy.Rule]policy.ID{}, Ports: map[policy.ID][]policy.Ports{},
+		Identities: map[netip.Addr]policy.PeerID{}, Blocks: map[netip.Prefix]policy.PeerID{}, Endpoints: o.open(),
+		Sets: map[policy.SetID]policy.Set{}, Rules: map[policy.Rule]policy.PortsID{}, Ports: map[policy.PortsID][]policy.Ports{},
 	}
-	sets := []policy.ID{policy.NotIsolated, policy.NotIsolated, policy.Closed, 11, 12, 13}
-	ports := []policy.ID{policy.NoPorts, policy.NoPorts, policy.AllPorts, 21, 22, 23}
-	for a := range t.Guards {
-		g := policy.Guard{Egress: pick(r, sets), Ingress: pick(r, sets)}
-		g.TrialEgress, g.TrialIngress = g.Egress, g.Ingress
+	sets := []policy.SetID{policy.NotIsolated, policy.NotIsolated, policy.Closed, 11, 12, 13}
+	ports := []policy.PortsID{policy.NoPorts, policy.NoPorts, policy.AllPorts, 21, 22, 23}
+	for a := range t.Endpoints {
+		g := policy.EndpointPolicy{Egress: pick(r, sets), Ingress: pick(r, sets)}
+		g.DryRunEgress, g.DryRunIngress = g.Egress, g.Ingress
 		if r.IntN(3) == 0 {
-			g.TrialEgress, g.TrialIngress = pick(r, sets), pick(r, sets)
+			g.DryRunEgress, g.DryRunIngress = pick(r, sets), pick(r, sets)
 		}
-		t.Guards[a] = g
+		t.Endpoints[a] = g
 		if r.IntN(10) == 0 {
-			delete(t.Guards, a)
+			delete(t.Endpoints, a)
 		}
 	}
 	for _, a := range everyAddress() {
 		if k := o.find(a).Kind; (k == overlay.PodLocal || k == overlay.PodRemote || k == overlay.Cluster) && r.IntN(4) > 0 {
-			t.Identities[a] = policy.ID(31 + r.IntN(3))
+			t.Identities[a] = policy.PeerID(31 + r.IntN(3))
 		}
 	}
 	for _, text := range []string{
@@ -109,7 +109,7 @@ func randomTables(r *rand.Rand, o *oracle) policy.Tables {
 		"::/0", "fd00:1::/32", "fd00:1:2::/64", "fd00:30::/64", "fd00:30::2/128", "2001:db8::/32",
 	} {
 		if r.IntN(2) == 0 {
-			t.Blocks[netip.MustParsePrefix(text)] = pick(r, []policy.ID{policy.NoBlock, 41, 42, 43})
+			t.Blocks[netip.MustParsePrefix(text)] = pick(r, []policy.PeerID{policy.NoBlock, 41, 42, 43})
 		}
 		if all := netip.MustParsePrefix("0.0.0.0/0"); t.Blocks[all] == policy.NoBlock {
 			delete(t.Blocks, all) // in no exception can it be
@@ -117,7 +117,7 @@ func randomTables(r *rand.Rand, o *oracle) policy.Tables {
 	}
 	for _, set := range sets[2:] {
 		t.Sets[set] = policy.Set{Any: pick(r, ports), Pods: pick(r, ports)}
-		for _, peer := range []policy.ID{31, 32, 33, 41, 42, 43} {
+		for _, peer := range []policy.PeerID{31, 32, 33, 41, 42, 43} {
 			t.Rules[policy.Rule{Set: set, Peer: peer}] = pick(r, ports)
 		}
 	}

@@ -10,7 +10,7 @@ func Difference(have, want Tables) Changes {
 	var c Changes
 	c.Set.Identities, c.Removed.Identities = difference(have.Identities, want.Identities)
 	c.Set.Blocks, c.Removed.Blocks = difference(have.Blocks, want.Blocks)
-	c.Set.Guards, c.Removed.Guards = difference(have.Guards, want.Guards)
+	c.Set.Endpoints, c.Removed.Endpoints = difference(have.Endpoints, want.Endpoints)
 	c.Set.Sets, c.Removed.Sets = difference(have.Sets, want.Sets)
 	c.Set.Rules, c.Removed.Rules = difference(have.Rules, want.Rules)
 	c.Set.Ports, c.Removed.Ports = differenceBy(have.Ports, want.Ports, slices.Equal)

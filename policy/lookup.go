@@ -11,39 +11,39 @@ import (
 // Verdict is what a node's tables say of the first packet of a connection: per
 // direction, and as it would be with policies in dry run.
 type Verdict struct {
-	Egress, Ingress           bool
-	TrialEgress, TrialIngress bool
+	Egress, Ingress             bool
+	DryRunEgress, DryRunIngress bool
 }
 
-// Allowed says whether the packet passes.
+// Allowed reports whether the packet passes.
 func (v Verdict) Allowed() bool { return v.Egress && v.Ingress }
 
-// TrialAllowed says whether it would pass with policies in dry run.
-func (v Verdict) TrialAllowed() bool { return v.TrialEgress && v.TrialIngress }
+// DryRunAllowed reports whether it would pass with policies in dry run.
+func (v Verdict) DryRunAllowed() bool { return v.DryRunEgress && v.DryRunIngress }
 
-// Verdict looks up as the data path of one node does. A direction whose guard
-// is on another node, or nowhere, counts as allowed. The node's own addresses
-// are always allowed, and so is a pod to itself.
+// Verdict looks up as the data path of one node does. A direction without an endpoint policy, which
+// may be on another node, counts as allowed. The node's own addresses are always allowed, and so
+// is a pod to itself.
 func (t Tables) Verdict(x Traffic, node ...netip.Addr) Verdict {
 	from, to := x.From.Unmap(), x.To.Unmap()
 	v := Verdict{true, true, true, true}
 	if from == to {
 		return v
 	}
-	if g, guarded := t.Guards[from]; guarded && !slices.Contains(node, to) {
-		v.Egress = t.Permits(g.Egress, to, x.Protocol, x.Port)
-		v.TrialEgress = t.Permits(g.TrialEgress, to, x.Protocol, x.Port)
+	if e, listed := t.Endpoints[from]; listed && !slices.Contains(node, to) {
+		v.Egress = t.Permits(e.Egress, to, x.Protocol, x.Port)
+		v.DryRunEgress = t.Permits(e.DryRunEgress, to, x.Protocol, x.Port)
 	}
-	if g, guarded := t.Guards[to]; guarded && !slices.Contains(node, from) {
-		v.Ingress = t.Permits(g.Ingress, from, x.Protocol, x.Port)
-		v.TrialIngress = t.Permits(g.TrialIngress, from, x.Protocol, x.Port)
+	if e, listed := t.Endpoints[to]; listed && !slices.Contains(node, from) {
+		v.Ingress = t.Permits(e.Ingress, from, x.Protocol, x.Port)
+		v.DryRunIngress = t.Permits(e.DryRunIngress, from, x.Protocol, x.Port)
 	}
 	return v
 }
 
-// Permits says whether a rule set allows a peer. The port is that of the
+// Permits reports whether a rule set allows a peer. The port is that of the
 // destination; for protocols without ports it is 0.
-func (t Tables) Permits(set ID, peer netip.Addr, protocol uint8, port uint16) bool {
+func (t Tables) Permits(set SetID, peer netip.Addr, protocol uint8, port uint16) bool {
 	if set == NotIsolated {
 		return true
 	}
@@ -60,24 +60,24 @@ func (t Tables) Permits(set ID, peer netip.Addr, protocol uint8, port uint16) bo
 			return true
 		}
 	}
-	return t.open(t.Rules[Rule{set, t.class(peer)}], protocol, port)
+	return t.open(t.Rules[Rule{set, t.group(peer)}], protocol, port)
 }
 
-// class returns that of the longest prefix that an address is in.
-func (t Tables) class(addr netip.Addr) ID {
+// group returns that of the longest prefix that an address is in.
+func (t Tables) group(addr netip.Addr) PeerID {
 	for bits := addr.BitLen(); bits >= 0; bits-- {
 		p, err := addr.Prefix(bits)
 		if err != nil {
 			return NoBlock
 		}
-		if class, listed := t.Blocks[p]; listed {
-			return class
+		if group, listed := t.Blocks[p]; listed {
+			return group
 		}
 	}
 	return NoBlock
 }
 
-func (t Tables) open(ports ID, protocol uint8, port uint16) bool {
+func (t Tables) open(ports PortsID, protocol uint8, port uint16) bool {
 	if ports == AllPorts {
 		return true
 	}
@@ -86,11 +86,11 @@ func (t Tables) open(ports ID, protocol uint8, port uint16) bool {
 	})
 }
 
-// Apply makes the tables into what they are after changes.
+// Apply applies changes to the tables.
 func (t *Tables) Apply(ch Changes) {
 	apply(&t.Identities, ch.Set.Identities, ch.Removed.Identities)
 	apply(&t.Blocks, ch.Set.Blocks, ch.Removed.Blocks)
-	apply(&t.Guards, ch.Set.Guards, ch.Removed.Guards)
+	apply(&t.Endpoints, ch.Set.Endpoints, ch.Removed.Endpoints)
 	apply(&t.Sets, ch.Set.Sets, ch.Removed.Sets)
 	apply(&t.Rules, ch.Set.Rules, ch.Removed.Rules)
 	apply(&t.Ports, ch.Set.Ports, ch.Removed.Ports)
@@ -112,6 +112,6 @@ func apply[K comparable, V any](to *map[K]V, set map[K]V, removed []K) {
 // path's maps that the changes cost.
 func (ch Changes) Len() int {
 	s, r := ch.Set, ch.Removed
-	return len(s.Identities) + len(s.Blocks) + len(s.Guards) + len(s.Sets) + len(s.Rules) + len(s.Ports) +
-		len(r.Identities) + len(r.Blocks) + len(r.Guards) + len(r.Sets) + len(r.Rules) + len(r.Ports)
+	return len(s.Identities) + len(s.Blocks) + len(s.Endpoints) + len(s.Sets) + len(s.Rules) + len(s.Ports) +
+		len(r.Identities) + len(r.Blocks) + len(r.Endpoints) + len(r.Sets) + len(r.Rules) + len(r.Ports)
 }

@@ -33,33 +33,33 @@ const (
 // addresses the API does not tell yet, by name. Only what is dirty can have changed.
 func (e *Enforcer) announce() {
 	changed := !e.begun
-	for name := range e.dirty {
-		if e.fresh[name] {
+	for name := range e.dirtyPods {
+		if e.unannounced[name] {
 			changed = true
-			if len(e.book.pods[name]) == 0 || e.isTold(name) {
-				delete(e.fresh, name)
+			if len(e.index.pods[name]) == 0 || e.isPublished(name) {
+				delete(e.unannounced, name)
 			}
 		}
 	}
 	if !changed {
 		return
 	}
-	all := make([]kube.AddressedPod, 0, len(e.fresh))
-	for _, name := range slices.SortedFunc(maps.Keys(e.fresh), comparePods) {
-		addresses := e.book.pods[name]
+	all := make([]kube.AddressedPod, 0, len(e.unannounced))
+	for _, name := range slices.SortedFunc(maps.Keys(e.unannounced), comparePods) {
+		addresses := e.index.pods[name]
 		all = append(all, kube.AddressedPod{
-			Namespace: name.namespace, Name: name.name, UID: e.book.owners[addresses[0]].UID, Addresses: slices.Clone(addresses),
+			Namespace: name.namespace, Name: name.name, UID: e.index.owners[addresses[0]].UID, Addresses: slices.Clone(addresses),
 		})
 	}
 	e.announcer.update(all)
 }
 
-// isTold tells whether the API shows the addresses of a pod of this node, or that
+// isPublished reports whether the API shows the addresses of a pod of this node, or that
 // nobody needs to know them any more.
-func (e *Enforcer) isTold(name podName) bool {
+func (e *Enforcer) isPublished(name podName) bool {
 	o, ok := e.cfg.Objects.Pod(name.namespace, name.name)
 	shown := o.Finished || len(o.Addresses) > 0 && !o.Announced
-	return ok && shown && len(e.book.addresses(o)) > 0
+	return ok && shown && len(e.index.addresses(o)) > 0
 }
 
 func comparePods(a, b podName) int {
@@ -74,16 +74,16 @@ type announcer struct {
 
 	// What follows is run's alone.
 	want, have []kube.AddressedPod
-	unsure     bool      // have may not be what the API server has
+	uncertain  bool      // have may not be what the API server has
 	next       time.Time // not to announce again before
-	retry      backoff
+	retry      retryTimer
 }
 
 func newAnnouncer(cfg Config) *announcer {
 	return &announcer{
 		tell: cfg.Announce, log: cfg.Logger, news: make(chan []kube.AddressedPod, 1),
-		unsure: true, // an earlier daemon may have announced pods that are gone
-		retry:  backoff{first: cfg.RetryAfter},
+		uncertain: true, // an earlier daemon may have announced pods that are gone
+		retry:     newRetryTimer(cfg),
 	}
 }
 
@@ -124,7 +124,7 @@ func (a *announcer) wait() (time.Duration, bool) {
 	switch pause := time.Until(a.next); {
 	case a.retry.due() != nil:
 		return 0, false
-	case a.unsure, len(kube.Beyond(a.want, a.have)) > 0:
+	case a.uncertain, len(kube.Beyond(a.want, a.have)) > 0:
 		return max(0, pause), true
 	default:
 		return tidyAfter, len(a.want) < len(a.have)
@@ -136,7 +136,7 @@ func (a *announcer) speak(ctx context.Context) {
 	err := a.tell(ctx, a.want)
 	now := time.Now()
 	a.next = now.Add(min(max(announcePause, announceShare*now.Sub(began)), announcePauseMax))
-	a.have, a.unsure = a.want, err != nil
+	a.have, a.uncertain = a.want, err != nil
 	if err == nil {
 		a.retry.stop()
 		return

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/cni"
 	"github.com/sealane/sealane/daemonset/kube/objects"
+	"github.com/sealane/sealane/internal/backoff"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -56,12 +57,12 @@ const (
 func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip.Addr) error {
 	r := &request{Attachment: Attachment{pod, slices.Clone(addresses)}, done: make(chan struct{}), missing: "nothing has been seen of the cluster"}
 	var ok bool
-	if r.policies, ok = e.foresight.policies(ctx, pod); !ok {
+	if r.policies, ok = e.prefetch.policies(ctx, pod); !ok {
 		r.policies, _ = e.present(ctx, pod)
 	}
 	e.enqueue(r)
-	pause := e.cfg.AskAfter
-	ask := time.NewTimer(pause)
+	pauses := backoff.Backoff{First: e.cfg.AskAfter}
+	ask := time.NewTimer(pauses.Next())
 	defer ask.Stop()
 	for {
 		select {
@@ -70,8 +71,7 @@ func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip
 		case <-ask.C:
 			e.ask(ctx, pod)
 			e.lookAgain(ctx, r)
-			pause *= 2
-			ask.Reset(pause)
+			ask.Reset(pauses.Next())
 		case <-ctx.Done():
 			return e.giveUp(r)
 		}
@@ -168,46 +168,46 @@ func (e *Enforcer) takeRequests() {
 	e.queue = nil
 	e.mu.Unlock()
 	for _, r := range queue {
-		e.obey(r)
+		e.apply(r)
 	}
 }
 
-func (e *Enforcer) obey(r *request) {
+func (e *Enforcer) apply(r *request) {
 	switch r.what {
 	case inform:
 		e.informed(r)
 	case attach:
 		for _, a := range r.Addresses {
-			e.moved(a, e.book.enter(a, r.Pod))
+			e.moved(a, e.index.enter(a, r.Pod))
 		}
-		e.dirty[nameOf(r.Pod)] = true
+		e.dirtyPods[nameOf(r.Pod)] = true
 		if !r.Pod.IsZero() {
-			e.fresh[nameOf(r.Pod)] = true
+			e.unannounced[nameOf(r.Pod)] = true
 		}
 		if r.done != nil {
 			e.waiting = append(e.waiting, r)
 		}
 	case detach:
 		for _, a := range r.Addresses {
-			e.moved(a, e.book.strike(a))
+			e.moved(a, e.index.strike(a))
 		}
 	}
 }
 
 // moved notes that an address is not any more what it was.
 func (e *Enforcer) moved(address netip.Addr, formerly podName) {
-	e.loose[address] = true
-	e.dirty[formerly] = true
+	e.dirtyAddresses[address] = true
+	e.dirtyPods[formerly] = true
 }
 
 // informed uses what the API server said of a pod, unless the watch shows it now.
 func (e *Enforcer) informed(r *request) {
 	name := nameOf(r.Pod)
-	if now, ok := e.cfg.Objects.Pod(name.namespace, name.name); ok && same(r.Pod, now) || len(e.book.addresses(r.found)) == 0 {
+	if now, ok := e.cfg.Objects.Pod(name.namespace, name.name); ok && same(r.Pod, now) || len(e.index.addresses(r.found)) == 0 {
 		return
 	}
 	e.seen[name] = r.found
-	e.dirty[name] = true
+	e.dirtyPods[name] = true
 }
 
 // look returns those of the waiting whose pod is known, and drops those that
@@ -233,9 +233,9 @@ func (e *Enforcer) look() []*request {
 	return known
 }
 
-// wanted tells whether the pod of a request has its addresses still.
+// wanted reports whether the pod of a request has its addresses still.
 func (e *Enforcer) wanted(r *request) bool {
-	return !slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool { return e.book.owners[a] != r.Pod })
+	return !slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool { return e.index.owners[a] != r.Pod })
 }
 
 // missing says what has to be seen before it is known which policies select a
@@ -270,9 +270,9 @@ func (e *Enforcer) behind(policies []*networkingv1.NetworkPolicy) string {
 // answer ends the waiting of those whose guards the data path has. While it
 // lacks something these are only those whose guards were just written; the others
 // wait until the whole is written.
-func (e *Enforcer) answer(known []*request, written map[netip.Addr]policy.Guard) {
-	waiting := append(e.unsure, known...)
-	e.unsure = nil
+func (e *Enforcer) answer(known []*request, written map[netip.Addr]policy.EndpointPolicy) {
+	waiting := append(e.retrying, known...)
+	e.retrying = nil
 	for _, r := range waiting {
 		switch {
 		case !e.wanted(r):
@@ -282,12 +282,12 @@ func (e *Enforcer) answer(known []*request, written map[netip.Addr]policy.Guard)
 			e.mu.Lock()
 			r.missing = e.policyErr.Error()
 			e.mu.Unlock()
-			e.unsure = append(e.unsure, r)
+			e.retrying = append(e.retrying, r)
 		}
 	}
 }
 
-func guarded(r *request, written map[netip.Addr]policy.Guard) bool {
+func guarded(r *request, written map[netip.Addr]policy.EndpointPolicy) bool {
 	return !slices.ContainsFunc(r.Addresses, func(a netip.Addr) bool {
 		_, ok := written[a]
 		return !ok

@@ -25,7 +25,7 @@ type Feed interface {
 	Changed() <-chan struct{}
 	// Take names each changed object once, and when the first change arrived.
 	Take() ([]kube.Ref, time.Time)
-	// Synced tells whether Take has named all there was at the start.
+	// Synced reports whether Take has named all there was at the start.
 	Synced() bool
 	// Zone is of this node; a change of it is one of the Node that has the name.
 	Zone() string

@@ -17,38 +17,53 @@ import (
 	"github.com/sealane/sealane/policy/compile"
 )
 
-// Enforcer keeps the data path of a node up to the API. See New.
+// Enforcer keeps the data path of a node up to date with the API. See New.
 type Enforcer struct {
-	cfg  Config
-	wake chan struct{} // holds at most one signal
+	cfg       Config
+	wake      chan struct{} // holds at most one signal
+	announcer *announcer
+	prefetch  prefetch // has a lock of its own
 
+	shared
+	known
+	pending
+	outcome
+}
+
+// shared is what Run and its callers share.
+type shared struct {
 	mu    sync.Mutex // guards what follows
 	queue []*request
 	shown status.Enforcement
+}
 
-	// What follows is Run's alone.
-
-	compiler  *compile.Compiler
-	tables    policy.Tables // what the data path should have
-	services  serviceBook
-	book      book
-	announcer *announcer
-	foresight foresight // of its own lock
+// known is what Run, and nothing else, knows of the cluster and of this node.
+type known struct {
+	compiler *compile.Compiler
+	tables   policy.Tables // what the data path should have
+	services serviceIndex
+	index    index
 	// seen is the last state of each pod that has addresses here.
 	seen map[podName]objects.Pod
-	// extras are the addresses here whose guard is not the compiler's: nobody's.
-	extras map[netip.Addr]bool
+	// unowned are the addresses here whose endpoint policy is not the compiler's: they have no pod.
+	unowned map[netip.Addr]bool
+}
 
-	dirty   map[podName]bool    // pods that the compiler has to be told of
-	fresh   map[podName]bool    // pods that were connected and that the API may not tell the addresses of
-	loose   map[netip.Addr]bool // addresses that may have become nobody's, or somebody's
-	waiting []*request          // for a pod to be known
-	unsure  []*request          // for what an error kept out of the data path
+// pending is what Run, and nothing else, has yet to do.
+type pending struct {
+	dirtyPods      map[podName]bool    // pods that the compiler has to be told of
+	unannounced    map[podName]bool    // pods that were connected and whose addresses the API may not show
+	dirtyAddresses map[netip.Addr]bool // addresses whose owner may have changed
+	waiting        []*request          // for a pod to be known
+	retrying       []*request          // for what an error kept out of the data path
+}
 
-	begun                 bool  // the whole was written once, or as much as was possible
+// outcome is what came of Run's writing; nothing else touches it.
+type outcome struct {
+	begun                 bool  // everything was written once, or as much as was possible
 	policyErr, serviceErr error // what the data path lacks
 	lastErr               error // of the last writing of policies
-	retry                 backoff
+	retry                 retryTimer
 	problem               string // as last reported
 }
 
@@ -56,13 +71,15 @@ type Enforcer struct {
 func New(cfg Config) *Enforcer {
 	cfg = cfg.withDefaults()
 	return &Enforcer{
-		cfg: cfg, wake: make(chan struct{}, 1),
-		compiler: compile.NewCompiler(), services: newServiceBook(), book: newBook(),
-		seen: map[podName]objects.Pod{}, extras: map[netip.Addr]bool{},
-		dirty: map[podName]bool{}, fresh: map[podName]bool{}, announcer: newAnnouncer(cfg), loose: map[netip.Addr]bool{},
-		foresight: foresight{ask: cfg.Policies, answers: map[podName]*answer{}},
-		retry:     backoff{first: cfg.RetryAfter},
-		problem:   starting, shown: status.Enforcement{Problem: starting},
+		cfg: cfg, wake: make(chan struct{}, 1), announcer: newAnnouncer(cfg),
+		prefetch: prefetch{ask: cfg.Policies, answers: map[podName]*answer{}},
+		shared:   shared{shown: status.Enforcement{Problem: starting}},
+		known: known{
+			compiler: compile.NewCompiler(), services: newServiceIndex(), index: newIndex(),
+			seen: map[podName]objects.Pod{}, unowned: map[netip.Addr]bool{},
+		},
+		pending: pending{dirtyPods: map[podName]bool{}, unannounced: map[podName]bool{}, dirtyAddresses: map[netip.Addr]bool{}},
+		outcome: outcome{retry: newRetryTimer(cfg), problem: starting},
 	}
 }
 
@@ -84,7 +101,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 		defer announcing.Wait()
 		announcing.Go(func() { e.announcer.run(ctx) })
 	}
-	defer e.foresight.running.Wait()
+	defer e.prefetch.running.Wait()
 	for {
 		e.pass(ctx)
 		select {
@@ -109,14 +126,14 @@ func (e *Enforcer) pass(ctx context.Context) {
 	for _, ref := range refs {
 		e.tell(ref)
 	}
-	for name := range e.dirty {
-		e.settle(name)
-		e.foresee(ctx, name)
+	for name := range e.dirtyPods {
+		e.updatePod(name)
+		e.prefetchPolicies(ctx, name)
 	}
 	e.announce()
-	clear(e.dirty)
+	clear(e.dirtyPods)
 	if !e.begun {
-		e.lament()
+		e.logFailure()
 	}
 	guards, wrote := e.write()
 	e.answer(known, guards)
@@ -134,7 +151,7 @@ func (e *Enforcer) pass(ctx context.Context) {
 func (e *Enforcer) tell(ref kube.Ref) {
 	switch ref.Kind {
 	case kube.KindPod:
-		e.dirty[podName{ref.Namespace, ref.Name}] = true
+		e.dirtyPods[podName{ref.Namespace, ref.Name}] = true
 	case kube.KindNamespace:
 		if labels, ok := e.cfg.Objects.Namespace(ref.Name); ok {
 			e.compiler.SetNamespace(ref.Name, labels)
@@ -171,12 +188,12 @@ func (e *Enforcer) tellService(ref kube.Ref) {
 		e.services.drop(ref)
 		return
 	}
-	e.services.set(ref, service.Compute(service.Place{Node: e.cfg.Node, Zone: e.cfg.Feed.Zone()}, s, slices))
+	e.services.set(ref, service.Compute(service.Topology{Node: e.cfg.Node, Zone: e.cfg.Feed.Zone()}, s, slices))
 }
 
-// settle tells the compiler of a pod. Addresses of pods of this node are those
+// updatePod tells the compiler of a pod. Addresses of pods of this node are those
 // that they were connected with.
-func (e *Enforcer) settle(name podName) {
+func (e *Enforcer) updatePod(name podName) {
 	if name == (podName{}) {
 		return // nobody
 	}
@@ -186,7 +203,7 @@ func (e *Enforcer) settle(name podName) {
 		e.compiler.DeletePod(name.namespace, name.name)
 		return
 	}
-	pod, here := o.Pod, e.book.addresses(o)
+	pod, here := o.Pod, e.index.addresses(o)
 	if len(here) > 0 {
 		e.seen[name] = o
 	} else {
@@ -199,14 +216,14 @@ func (e *Enforcer) settle(name podName) {
 	e.compiler.SetPod(pod)
 }
 
-// foresee asks what a pod of this node will wait for when it is connected.
-func (e *Enforcer) foresee(ctx context.Context, name podName) {
+// prefetchPolicies asks what a pod of this node will wait for when it is connected.
+func (e *Enforcer) prefetchPolicies(ctx context.Context, name podName) {
 	o, ok := e.cfg.Objects.Pod(name.namespace, name.name)
 	switch {
-	case !ok, o.Finished, o.Deleting, len(e.book.addresses(o)) > 0:
-		e.foresight.forget(name)
+	case !ok, o.Finished, o.Deleting, len(e.index.addresses(o)) > 0:
+		e.prefetch.forget(name)
 	case o.Node == e.cfg.Node && !o.HostNetwork && len(o.Addresses) == 0:
-		e.foresight.see(ctx, o)
+		e.prefetch.see(ctx, o)
 	}
 }
 
@@ -217,17 +234,17 @@ func (e *Enforcer) object(name podName) (objects.Pod, bool) {
 	now, ok := e.cfg.Objects.Pod(name.namespace, name.name)
 	last, remembered := e.seen[name]
 	switch {
-	case !remembered || len(e.book.addresses(last)) == 0:
+	case !remembered || len(e.index.addresses(last)) == 0:
 		return now, ok
-	case !ok, len(e.book.addresses(now)) == 0 && now.Created.Before(last.Created):
+	case !ok, len(e.index.addresses(now)) == 0 && now.Created.Before(last.Created):
 		return last, true
 	}
 	return now, true
 }
 
-// lament says, before the first tables are written, which pods will be cut off.
-func (e *Enforcer) lament() {
-	for name, addresses := range e.book.pods {
+// logFailure says, before the first tables are written, which pods will be cut off.
+func (e *Enforcer) logFailure() {
+	for name, addresses := range e.index.pods {
 		if _, known := e.seen[name]; !known {
 			e.cfg.Logger.Warn("pod has an address but is not in the API any more: nothing gets in or out of it",
 				"pod", name.namespace+"/"+name.name, "addresses", addresses)

@@ -79,7 +79,7 @@ func (r *rig) attaching(ctx context.Context, pod cni.PodRef, address netip.Addr)
 	return done
 }
 
-// isDone tells whether an Attach has returned.
+// isDone reports whether an Attach has returned.
 func isDone(done <-chan error) (yes bool, err error) {
 	select {
 	case err := <-done:
@@ -256,7 +256,7 @@ func TestAttachBeforeTheClusterIsSeen(t *testing.T) {
 		r := newRig(t, nil)
 		r.api.change(func() { r.api.synced = false })
 		r.api.setPod(pod("web", "u1", "n1"))
-		r.dp.tables.Guards[addrB] = policy.Guard{Ingress: 7} // of an earlier daemon
+		r.dp.tables.Endpoints[addrB] = policy.EndpointPolicy{Ingress: 7} // of an earlier daemon
 		r.Restore([]Attachment{{ref("old", "u"), []netip.Addr{addrB}}})
 		r.run()
 		done := r.attaching(t.Context(), ref("web", "u1"), addrA)
@@ -280,7 +280,7 @@ func TestAttachBeforeTheClusterIsSeen(t *testing.T) {
 func TestRestoredPodThatTheAPIForgot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		r.dp.tables.Guards[addrA], r.dp.tables.Guards[addrB] = policy.Guard{}, policy.Guard{}
+		r.dp.tables.Endpoints[addrA], r.dp.tables.Endpoints[addrB] = policy.EndpointPolicy{}, policy.EndpointPolicy{}
 		r.Restore([]Attachment{{ref("gone", "u1"), []netip.Addr{addrA}}, {cni.PodRef{}, []netip.Addr{addrB}}})
 		r.run()
 		r.wantNothing(addrA)

@@ -150,12 +150,12 @@ type fakeDatapath struct {
 	failSync error
 	failServ error
 	// guards is every guard that an address was ever given.
-	guards map[netip.Addr][]policy.Guard
+	guards map[netip.Addr][]policy.EndpointPolicy
 	hold   chan struct{} // not nil: each ApplyPolicy waits for a value
 }
 
 func newFakeDatapath(t *testing.T) *fakeDatapath {
-	d := &fakeDatapath{t: t, services: map[service.Frontend]service.Service{}, guards: map[netip.Addr][]policy.Guard{}}
+	d := &fakeDatapath{t: t, services: map[service.Frontend]service.Service{}, guards: map[netip.Addr][]policy.EndpointPolicy{}}
 	d.tables.Apply(policy.Changes{}) // makes empty ones
 	return d
 }
@@ -169,7 +169,7 @@ func (d *fakeDatapath) SyncPolicy(want policy.Tables) error {
 	}
 	d.tables = policy.Tables{}
 	d.tables.Apply(policy.Changes{Set: want})
-	for a, g := range want.Guards {
+	for a, g := range want.Endpoints {
 		d.guards[a] = append(d.guards[a], g)
 	}
 	return nil
@@ -182,8 +182,8 @@ func (d *fakeDatapath) ApplyPolicy(c policy.Changes) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.applies++
-	for _, a := range c.Removed.Guards {
-		if _, both := c.Set.Guards[a]; both {
+	for _, a := range c.Removed.Endpoints {
+		if _, both := c.Set.Endpoints[a]; both {
 			d.t.Errorf("the guard of %v is both set and taken away", a)
 		}
 	}
@@ -193,7 +193,7 @@ func (d *fakeDatapath) ApplyPolicy(c policy.Changes) error {
 		}
 	}
 	d.tables.Apply(c)
-	for a, g := range c.Set.Guards {
+	for a, g := range c.Set.Endpoints {
 		d.guards[a] = append(d.guards[a], g)
 	}
 	return nil
@@ -221,14 +221,14 @@ func (d *fakeDatapath) ApplyServices(set map[service.Frontend]service.Service, r
 	return nil
 }
 
-func (d *fakeDatapath) guard(a netip.Addr) (policy.Guard, bool) {
+func (d *fakeDatapath) guard(a netip.Addr) (policy.EndpointPolicy, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	g, ok := d.tables.Guards[a]
+	g, ok := d.tables.Endpoints[a]
 	return g, ok
 }
 
-func (d *fakeDatapath) identity(a netip.Addr) policy.ID {
+func (d *fakeDatapath) identity(a netip.Addr) policy.PeerID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.tables.Identities[a]

@@ -11,9 +11,9 @@ import (
 	"github.com/sealane/sealane/overlay/service"
 )
 
-// serviceBook knows which service has which frontends, and what of that the
+// serviceIndex knows which service has which frontends, and what of that the
 // data path has not been told yet.
-type serviceBook struct {
+type serviceIndex struct {
 	all     map[service.Frontend]service.Service
 	owners  map[service.Frontend]kube.Ref
 	of      map[kube.Ref][]service.Frontend // each service that was ever seen and still is
@@ -22,8 +22,8 @@ type serviceBook struct {
 	backends int
 }
 
-func newServiceBook() serviceBook {
-	return serviceBook{
+func newServiceIndex() serviceIndex {
+	return serviceIndex{
 		all: map[service.Frontend]service.Service{}, owners: map[service.Frontend]kube.Ref{},
 		of: map[kube.Ref][]service.Frontend{}, changed: map[service.Frontend]bool{},
 	}
@@ -32,7 +32,7 @@ func newServiceBook() serviceBook {
 // set replaces the frontends of a service. An address that a new service got
 // when the old one went may be heard of in either order: a frontend belongs to
 // the one that was set last, and only that one takes it away.
-func (b *serviceBook) set(ref kube.Ref, now map[service.Frontend]service.Service) {
+func (b *serviceIndex) set(ref kube.Ref, now map[service.Frontend]service.Service) {
 	for _, f := range b.of[ref] {
 		if _, stays := now[f]; !stays && b.owners[f] == ref {
 			b.backends -= len(b.all[f].Backends)
@@ -52,13 +52,13 @@ func (b *serviceBook) set(ref kube.Ref, now map[service.Frontend]service.Service
 	b.of[ref] = slices.Collect(maps.Keys(now))
 }
 
-func (b *serviceBook) drop(ref kube.Ref) {
+func (b *serviceIndex) drop(ref kube.Ref) {
 	b.set(ref, nil)
 	delete(b.of, ref)
 }
 
 // take returns what changed since the last call.
-func (b *serviceBook) take() (set map[service.Frontend]service.Service, removed []service.Frontend) {
+func (b *serviceIndex) take() (set map[service.Frontend]service.Service, removed []service.Frontend) {
 	set = map[service.Frontend]service.Service{}
 	for f := range b.changed {
 		if s, ok := b.all[f]; ok {

@@ -38,10 +38,10 @@ func (e *Enforcer) show(since, began time.Time) {
 	defer e.mu.Unlock()
 	s := &e.shown
 	s.Enforcing, s.Problem = true, e.problem
-	s.Identities, s.Blocks, s.EndpointPolicies = len(e.tables.Identities), len(e.tables.Blocks), len(e.tables.Guards)
+	s.Identities, s.Blocks, s.EndpointPolicies = len(e.tables.Identities), len(e.tables.Blocks), len(e.tables.Endpoints)
 	s.Sets, s.Rules, s.PortSets = len(e.tables.Sets), len(e.tables.Rules), len(e.tables.Ports)
 	s.Frontends, s.Backends = len(e.services.all), e.services.backends
-	s.Waiting, s.RefusedPods = len(e.waiting)+len(e.unsure), refused
+	s.Waiting, s.RefusedPods = len(e.waiting)+len(e.retrying), refused
 	if began.IsZero() {
 		return
 	}

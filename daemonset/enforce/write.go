@@ -6,18 +6,18 @@ package enforce
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/sealane/sealane/internal/backoff"
 	"github.com/sealane/sealane/policy"
 )
 
 // write writes what changed, or the whole if that is due: at first, and of the
 // half that lacks something when it is time to make up for it. It returns the
 // guards that it set, and whether it wrote anything.
-func (e *Enforcer) write() (guards map[netip.Addr]policy.Guard, wrote bool) {
+func (e *Enforcer) write() (guards map[netip.Addr]policy.EndpointPolicy, wrote bool) {
 	first, again := !e.begun, e.retry.over
 	e.begun, e.retry.over = true, false
 	steps := e.changes()
@@ -31,7 +31,7 @@ func (e *Enforcer) write() (guards map[netip.Addr]policy.Guard, wrote bool) {
 	} else {
 		e.retry.plan()
 	}
-	return steps[0].Set.Guards, wrotePolicies || wroteServices
+	return steps[0].Set.Endpoints, wrotePolicies || wroteServices
 }
 
 // changes returns what the compiler made of what it was told, with the guards of
@@ -42,24 +42,24 @@ func (e *Enforcer) changes() []policy.Changes {
 		steps = []policy.Changes{{}}
 	}
 	c := &steps[0]
-	if c.Set.Guards == nil {
-		c.Set.Guards = map[netip.Addr]policy.Guard{}
+	if c.Set.Endpoints == nil {
+		c.Set.Endpoints = map[netip.Addr]policy.EndpointPolicy{}
 	}
-	for a := range e.loose {
-		_, given := c.Set.Guards[a]
-		switch nobodys := e.book.nobodys(a); {
-		case nobodys && !e.extras[a]:
-			e.extras[a] = true
-			c.Set.Guards[a] = policy.Guard{}
-			c.Removed.Guards = slices.DeleteFunc(c.Removed.Guards, func(b netip.Addr) bool { return a == b })
-		case !nobodys && e.extras[a]:
-			delete(e.extras, a)
+	for a := range e.dirtyAddresses {
+		_, given := c.Set.Endpoints[a]
+		switch nobodys := e.index.nobodys(a); {
+		case nobodys && !e.unowned[a]:
+			e.unowned[a] = true
+			c.Set.Endpoints[a] = policy.EndpointPolicy{}
+			c.Removed.Endpoints = slices.DeleteFunc(c.Removed.Endpoints, func(b netip.Addr) bool { return a == b })
+		case !nobodys && e.unowned[a]:
+			delete(e.unowned, a)
 			if !given {
-				c.Removed.Guards = append(c.Removed.Guards, a)
+				c.Removed.Endpoints = append(c.Removed.Endpoints, a)
 			}
 		}
 	}
-	clear(e.loose)
+	clear(e.dirtyAddresses)
 	return steps
 }
 
@@ -126,15 +126,19 @@ func (e *Enforcer) report() {
 	e.cfg.Report(err)
 }
 
-// backoff spaces attempts: each pause is double the last one, up to maxRetry.
-type backoff struct {
-	first, pause time.Duration
-	timer        *time.Timer // of the pause that runs; nil if none does
-	over         bool        // a pause has ended
+// retryTimer spaces attempts.
+type retryTimer struct {
+	pauses backoff.Backoff
+	timer  *time.Timer // of the pause that runs; nil if none does
+	over   bool        // a pause has ended
+}
+
+func newRetryTimer(cfg Config) retryTimer {
+	return retryTimer{pauses: backoff.Backoff{First: cfg.RetryAfter, Max: maxRetry}}
 }
 
 // due has a value when the pause ends.
-func (b *backoff) due() <-chan time.Time {
+func (b *retryTimer) due() <-chan time.Time {
 	if b.timer == nil {
 		return nil
 	}
@@ -142,20 +146,19 @@ func (b *backoff) due() <-chan time.Time {
 }
 
 // expired notes that the pause has ended.
-func (b *backoff) expired() { b.timer, b.over = nil, true }
+func (b *retryTimer) expired() { b.timer, b.over = nil, true }
 
-// plan begins a pause unless one runs. Its second half is random, so that the
-// nodes of a cluster do not try in step.
-func (b *backoff) plan() {
+// plan begins a pause unless one runs.
+func (b *retryTimer) plan() {
 	if b.timer == nil {
-		b.pause = min(max(b.first, 2*b.pause), maxRetry)
-		b.timer = time.NewTimer(b.pause/2 + rand.N(b.pause/2+1))
+		b.timer = time.NewTimer(backoff.Jitter(b.pauses.Next()))
 	}
 }
 
-func (b *backoff) stop() {
+func (b *retryTimer) stop() {
 	if b.timer != nil {
 		b.timer.Stop()
 	}
-	b.timer, b.pause = nil, 0
+	b.timer = nil
+	b.pauses.Reset()
 }

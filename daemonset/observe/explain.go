@@ -46,11 +46,11 @@ func Explain(t policy.Tables, x policy.Traffic, here Here) Answer {
 	v := t.Verdict(x, here.Addresses...)
 	a := Answer{Node: here.Node}
 	if here.Pod(x.From) {
-		a.Egress = &Found{Allowed: v.Egress, DryRunAllowed: v.TrialEgress}
+		a.Egress = &Found{Allowed: v.Egress, DryRunAllowed: v.DryRunEgress}
 		a.Egress.check(t, x.From, x.To)
 	}
 	if here.Pod(x.To) {
-		a.Ingress = &Found{Allowed: v.Ingress, DryRunAllowed: v.TrialIngress}
+		a.Ingress = &Found{Allowed: v.Ingress, DryRunAllowed: v.DryRunIngress}
 		a.Ingress.check(t, x.To, x.From)
 	}
 	for _, f := range []*Found{a.Egress, a.Ingress} {
@@ -63,7 +63,7 @@ func Explain(t policy.Tables, x policy.Traffic, here Here) Answer {
 
 // check completes what was found with what the verdict leaves out.
 func (f *Found) check(t policy.Tables, subject, peer netip.Addr) {
-	_, guarded := t.Guards[subject]
+	_, guarded := t.Endpoints[subject]
 	_, known := t.Identities[peer]
 	f.NoPolicy, f.UnknownPeer = !guarded, !known
 	if !guarded {

@@ -43,7 +43,7 @@ func NewExplanation(d oracle.Decision) Explanation {
 	}
 	return Explanation{
 		From: d.Traffic.From, To: d.Traffic.To, Protocol: ProtocolName(d.Traffic.Protocol), Port: d.Traffic.Port,
-		Allowed: d.Allowed(), DryRunAllowed: d.TrialAllowed(), Egress: direction(d.Egress), Ingress: direction(d.Ingress),
+		Allowed: d.Allowed(), DryRunAllowed: d.DryRunAllowed(), Egress: direction(d.Egress), Ingress: direction(d.Ingress),
 	}
 }
 

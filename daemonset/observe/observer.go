@@ -106,7 +106,7 @@ func (o *Observer) cluster(x policy.Traffic) oracle.Cluster {
 func sideOf(s oracle.Side, dryRun bool) *Side {
 	j := s.Now
 	if dryRun {
-		j = s.Trial
+		j = s.DryRun
 	}
 	return &Side{Allowed: j.Allowed, DryRun: dryRun, Always: s.Always, Isolating: j.Isolating, Allowing: j.Allowing}
 }

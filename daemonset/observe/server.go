@@ -96,7 +96,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	answer := Explain(tables, x, Here{
 		Node: o.Node, Addresses: o.Rules.NodeAddresses(o.Node),
 		Pod: func(a netip.Addr) bool {
-			_, guarded := tables.Guards[a]
+			_, guarded := tables.Endpoints[a]
 			pod, known := o.Names.PodAt(a)
 			return guarded || known && pod.Node == o.Node
 		},

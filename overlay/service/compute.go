@@ -17,8 +17,8 @@ import (
 // proxyName marks services and slices that another proxy than the cluster's serves.
 const proxyName = "service.kubernetes.io/service-proxy-name"
 
-// Place is where the clients of services are.
-type Place struct {
+// Topology is where the clients of services are.
+type Topology struct {
 	Node string
 	Zone string // of the Node object's label topology.kubernetes.io/zone; empty if it has none
 }
@@ -28,7 +28,7 @@ type Place struct {
 // from there. A port that nobody answers is not listed. Slices that are not of
 // this service are passed over, and so is what the API server would not have
 // let in.
-func Compute(where Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[Frontend]Service {
+func Compute(where Topology, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[Frontend]Service {
 	if !proxied(s) {
 		return nil
 	}
@@ -50,7 +50,7 @@ func Compute(where Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) ma
 	return out
 }
 
-// proxied tells whether the cluster's proxy serves the service at all.
+// proxied reports whether the cluster's proxy serves the service at all.
 func proxied(s *corev1.Service) bool {
 	_, foreign := s.Labels[proxyName]
 	return !foreign && s.Spec.Type != corev1.ServiceTypeExternalName &&
@@ -100,7 +100,7 @@ func number(p corev1.Protocol) (protocol uint8, known bool) {
 
 func validPort(p int32) bool { return p > 0 && p < 1<<16 }
 
-// usable tells whether an address can be a service's or a backend's. The others
+// usable reports whether an address can be a service's or a backend's. The others
 // mean something else on each node, or no node at all; the API server refuses
 // them, and whoever gets past it shall not reach a node's own loopback.
 func usable(a netip.Addr) bool {

@@ -95,7 +95,7 @@ func local(s *corev1.Service) {
 }
 
 func TestCompute(t *testing.T) {
-	where := Place{Node: "n1", Zone: "east"}
+	where := Topology{Node: "n1", Zone: "east"}
 	for _, tc := range []struct {
 		name    string
 		service func(*corev1.Service)
@@ -169,7 +169,7 @@ func TestComputeOfBothFamiliesAndManyPorts(t *testing.T) {
 	four := altered(sliceOf("a", at("10.0.0.1")), func(e *discoveryv1.EndpointSlice) {
 		e.Ports = append(e.Ports, discoveryv1.EndpointPort{Name: new("dns"), Protocol: new(corev1.ProtocolUDP), Port: new(int32(5353))})
 	})
-	got := Compute(Place{}, s, []*discoveryv1.EndpointSlice{four, sliceOf("b", at("fd00::1"))})
+	got := Compute(Topology{}, s, []*discoveryv1.EndpointSlice{four, sliceOf("b", at("fd00::1"))})
 	one := func(backend string) Service {
 		return Service{Backends: []netip.AddrPort{netip.MustParseAddrPort(backend)}, Affinity: time.Minute}
 	}
@@ -182,7 +182,7 @@ func TestComputeOfBothFamiliesAndManyPorts(t *testing.T) {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
 	s.Spec.SessionAffinityConfig = nil
-	for at, service := range Compute(Place{}, s, []*discoveryv1.EndpointSlice{four}) {
+	for at, service := range Compute(Topology{}, s, []*discoveryv1.EndpointSlice{four}) {
 		if service.Affinity != 3*time.Hour {
 			t.Errorf("%v without a timeout keeps backends for %v, want 3h", at, service.Affinity)
 		}
@@ -211,7 +211,7 @@ func FuzzCompute(f *testing.F) {
 			return
 		}
 		of := []*discoveryv1.EndpointSlice{&e}
-		for at, service := range Compute(Place{"n1", "east"}, &s, of) {
+		for at, service := range Compute(Topology{"n1", "east"}, &s, of) {
 			if len(service.Backends) == 0 || !slices.IsSortedFunc(service.Backends, netip.AddrPort.Compare) || service.Affinity < 0 {
 				t.Errorf("%v leads to %+v", at, service)
 			}

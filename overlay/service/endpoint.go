@@ -22,7 +22,7 @@ type endpoint struct {
 	hints                       *discoveryv1.EndpointHints
 }
 
-// draining tells whether the endpoint ends but answers still.
+// draining reports whether the endpoint ends but answers still.
 func (e endpoint) draining() bool { return e.serving && e.terminating }
 
 // want says which endpoints of slices are asked for.
@@ -51,7 +51,7 @@ func endpoints(s *corev1.Service, of []*discoveryv1.EndpointSlice, w want) map[n
 	return out
 }
 
-// lists tells whether the slice is of the service, and of the family.
+// lists reports whether the slice is of the service, and of the family.
 func (w want) lists(s *corev1.Service, slice *discoveryv1.EndpointSlice) bool {
 	if _, headless := slice.Labels[corev1.IsHeadlessService]; headless {
 		return false
@@ -63,7 +63,7 @@ func (w want) lists(s *corev1.Service, slice *discoveryv1.EndpointSlice) bool {
 	return slice.AddressType == family && slice.Namespace == s.Namespace && slice.Labels[discoveryv1.LabelServiceName] == s.Name
 }
 
-// means tells whether the slice's port is the service's. The API server gives
+// means reports whether the slice's port is the service's. The API server gives
 // a name and a protocol to those without; a port without number means all, and
 // no service has that.
 func (w want) means(p discoveryv1.EndpointPort) bool {
@@ -107,7 +107,7 @@ func unlessFalse(condition *bool) bool { return condition == nil || *condition }
 
 // choose picks the endpoints for new flows: the ready ones, near ones if hints
 // say so, and if there are none those that drain.
-func (where Place) choose(all map[netip.AddrPort]endpoint, s *corev1.Service) map[netip.AddrPort]endpoint {
+func (where Topology) choose(all map[netip.AddrPort]endpoint, s *corev1.Service) map[netip.AddrPort]endpoint {
 	local := s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	if local {
 		all = filter(all, func(e endpoint) bool { return e.node == where.Node && e.node != "" })
@@ -125,7 +125,7 @@ func (where Place) choose(all map[netip.AddrPort]endpoint, s *corev1.Service) ma
 // near follows the hints for nodes, or else for zones, if every endpoint has
 // one and one of them means this place. Hints that leave some endpoint out, or
 // this place, are out of date, and none is followed.
-func (where Place) near(ready map[netip.AddrPort]endpoint) map[netip.AddrPort]endpoint {
+func (where Topology) near(ready map[netip.AddrPort]endpoint) map[netip.AddrPort]endpoint {
 	for _, hint := range []func(endpoint) (given, here bool){where.node, where.zone} {
 		allGiven := true
 		chosen := filter(ready, func(e endpoint) bool {
@@ -140,14 +140,14 @@ func (where Place) near(ready map[netip.AddrPort]endpoint) map[netip.AddrPort]en
 	return ready
 }
 
-func (where Place) node(e endpoint) (given, here bool) {
+func (where Topology) node(e endpoint) (given, here bool) {
 	if e.hints == nil {
 		return false, false
 	}
 	return len(e.hints.ForNodes) > 0, slices.ContainsFunc(e.hints.ForNodes, func(n discoveryv1.ForNode) bool { return n.Name == where.Node })
 }
 
-func (where Place) zone(e endpoint) (given, here bool) {
+func (where Topology) zone(e endpoint) (given, here bool) {
 	if e.hints == nil {
 		return false, false
 	}

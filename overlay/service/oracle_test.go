@@ -21,7 +21,7 @@ import (
 
 // oracle is Compute said again, in the order of the API's text and with loops
 // over everything: each endpoint is a row, and each rule strikes out rows.
-func oracle(where service.Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[service.Frontend]service.Service {
+func oracle(where service.Topology, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[service.Frontend]service.Service {
 	out := map[service.Frontend]service.Service{}
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == "None" {
 		return out
@@ -85,7 +85,7 @@ func rowsOf(of []*discoveryv1.EndpointSlice, p corev1.ServicePort, six bool) []r
 	return rows
 }
 
-func strike(where service.Place, s *corev1.Service, rows []row) []row {
+func strike(where service.Topology, s *corev1.Service, rows []row) []row {
 	keep := func(rows []row, when func(row) bool) []row {
 		return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return !when(r) })
 	}

@@ -27,23 +27,23 @@ type Compiler struct {
 	networkPolicies networkPolicies
 	tiers           []Evaluator // in order; they end with accepting everything
 
-	peers   peerBook
-	classes classBook
-	ports   portBook
+	peers  peerIndex
+	groups groupIndex
+	ports  portIndex
 
-	setNumbers registry
+	setNumbers allocator[policy.SetID]
 	sets       map[string]*ruleSet
 	closed     int        // sets that are Closed in the tables
 	left       []*ruleSet // by guards, in the last call of settle: released in the next
 
-	identities ledger[netip.Addr, policy.ID]
-	blocks     ledger[netip.Prefix, policy.ID]
-	guards     ledger[netip.Addr, policy.Guard]
-	setTable   ledger[policy.ID, policy.Set]
-	rules      ledger[policy.Rule, policy.ID]
+	identities delta[netip.Addr, policy.PeerID]
+	blocks     delta[netip.Prefix, policy.PeerID]
+	endpoints  delta[netip.Addr, policy.EndpointPolicy]
+	setTable   delta[policy.SetID, policy.Set]
+	rules      delta[policy.Rule, policy.PortsID]
 
 	changedPods map[*podState]struct{} // identity, addresses and guard to be settled
-	unguarded   map[*podState]struct{} // guard to be settled
+	changedSets map[*podState]struct{} // guard to be settled
 	readdressed map[netip.Addr]struct{}
 	touched     map[pair]struct{}
 }
@@ -72,18 +72,18 @@ func NewCompiler() *Compiler {
 		pods:            map[podName]*podState{},
 		spaces:          map[string]*namespace{},
 		owners:          map[netip.Addr][]*podState{},
-		peers:           newPeerBook(),
-		classes:         newClassBook(),
-		ports:           newPortBook(),
-		setNumbers:      newRegistry("set"),
+		peers:           newPeerIndex(),
+		groups:          newGroupIndex(),
+		ports:           newPortIndex(),
+		setNumbers:      newAllocator[policy.SetID]("set"),
 		sets:            map[string]*ruleSet{},
-		identities:      newLedger[netip.Addr, policy.ID](netip.Addr.Compare),
-		blocks:          newLedger[netip.Prefix, policy.ID](netip.Prefix.Compare),
-		guards:          newLedger[netip.Addr, policy.Guard](netip.Addr.Compare),
-		setTable:        newLedger[policy.ID, policy.Set](cmp.Compare[policy.ID]),
-		rules:           newLedger[policy.Rule, policy.ID](compareRules),
+		identities:      newDelta[netip.Addr, policy.PeerID](netip.Addr.Compare),
+		blocks:          newDelta[netip.Prefix, policy.PeerID](netip.Prefix.Compare),
+		endpoints:       newDelta[netip.Addr, policy.EndpointPolicy](netip.Addr.Compare),
+		setTable:        newDelta[policy.SetID, policy.Set](cmp.Compare[policy.SetID]),
+		rules:           newDelta[policy.Rule, policy.PortsID](compareRules),
 		changedPods:     map[*podState]struct{}{},
-		unguarded:       map[*podState]struct{}{},
+		changedSets:     map[*podState]struct{}{},
 		readdressed:     map[netip.Addr]struct{}{},
 		touched:         map[pair]struct{}{},
 	}
@@ -143,24 +143,24 @@ func (c *Compiler) forgetEmpty(name string) {
 // force all the same.
 func (c *Compiler) SetPolicy(np *networkingv1.NetworkPolicy) error {
 	parsed, err := policy.Parse(np)
-	c.unguardSelected(np.Namespace, c.networkPolicies.set(np.Namespace, np.Name, parsed))
-	c.unguardSelected(np.Namespace, parsed)
+	c.markSelected(np.Namespace, c.networkPolicies.set(np.Namespace, np.Name, parsed))
+	c.markSelected(np.Namespace, parsed)
 	return err
 }
 
 // DeletePolicy forgets a policy.
 func (c *Compiler) DeletePolicy(namespace, name string) {
-	c.unguardSelected(namespace, c.networkPolicies.remove(namespace, name))
+	c.markSelected(namespace, c.networkPolicies.remove(namespace, name))
 }
 
-func (c *Compiler) unguardSelected(namespace string, p *policy.Policy) {
+func (c *Compiler) markSelected(namespace string, p *policy.Policy) {
 	space := c.spaces[namespace]
 	if p == nil || space == nil {
 		return
 	}
 	for pod := range space.local {
 		if p.Selects.Matches(labels.Set(pod.Labels)) {
-			c.unguarded[pod] = struct{}{}
+			c.changedSets[pod] = struct{}{}
 		}
 	}
 }
@@ -183,7 +183,7 @@ func (c *Compiler) Changes() []policy.Changes {
 func (c *Compiler) take() (ch policy.Changes) {
 	ch.Set.Identities, ch.Removed.Identities = c.identities.take()
 	ch.Set.Blocks, ch.Removed.Blocks = c.blocks.take()
-	ch.Set.Guards, ch.Removed.Guards = c.guards.take()
+	ch.Set.Endpoints, ch.Removed.Endpoints = c.endpoints.take()
 	ch.Set.Sets, ch.Removed.Sets = c.setTable.take()
 	ch.Set.Rules, ch.Removed.Rules = c.rules.take()
 	ch.Set.Ports, ch.Removed.Ports = c.ports.table.take()
@@ -197,7 +197,7 @@ func (c *Compiler) Tables() policy.Tables {
 	return policy.Tables{
 		Identities: c.identities.all(),
 		Blocks:     c.blocks.all(),
-		Guards:     c.guards.all(),
+		Endpoints:  c.endpoints.all(),
 		Sets:       c.setTable.all(),
 		Rules:      c.rules.all(),
 		Ports:      c.ports.table.all(),
@@ -208,9 +208,9 @@ func (c *Compiler) Tables() policy.Tables {
 // Tables, wrapping [ErrCollision]; nil if none, as is to be expected.
 func (c *Compiler) Err() error {
 	var errs []error
-	for _, r := range []*registry{&c.peers.numbers, &c.setNumbers, &c.ports.numbers} {
-		for _, key := range slices.Sorted(maps.Keys(r.refused)) {
-			errs = append(errs, r.refused[key])
+	for _, refused := range []map[string]error{c.peers.numbers.refused, c.setNumbers.refused, c.ports.numbers.refused} {
+		for _, key := range slices.Sorted(maps.Keys(refused)) {
+			errs = append(errs, refused[key])
 		}
 	}
 	return errors.Join(errs...)

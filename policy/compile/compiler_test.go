@@ -87,7 +87,7 @@ func TestTwoPodsWithOneAddress(t *testing.T) {
 		if got := tables.Verdict(x).Allowed(); got != tt.allowed {
 			t.Errorf("%s: allowed is %v", tt.what, got)
 		}
-		if _, got := tables.Guards[x.From]; got != tt.guarded {
+		if _, got := tables.Endpoints[x.From]; got != tt.guarded {
 			t.Errorf("%s: guarded is %v", tt.what, got)
 		}
 	}
@@ -113,14 +113,14 @@ func TestNamespaceAfterItsPods(t *testing.T) {
 func TestPodsOfOneKindShareSets(t *testing.T) {
 	c := settled(t, `{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {}}]}]}`)
 	tables := c.Tables()
-	web, db := tables.Guards[policytest.Address("web")], tables.Guards[policytest.Address("db")]
+	web, db := tables.Endpoints[policytest.Address("web")], tables.Endpoints[policytest.Address("db")]
 	if web != db {
 		t.Errorf("guards are %+v and %+v, want the same", web, db)
 	}
-	if web.Egress != policy.Closed || web.TrialIngress != web.Ingress {
-		t.Errorf("guard is %+v, want egress Closed and trial as in force", web)
+	if web.Egress != policy.Closed || web.DryRunIngress != web.Ingress {
+		t.Errorf("guard is %+v, want egress Closed and dry run as in force", web)
 	}
-	if _, other := tables.Guards[policytest.Address("cart")]; other {
+	if _, other := tables.Endpoints[policytest.Address("cart")]; other {
 		t.Error("a pod of another node has a guard")
 	}
 	if len(tables.Sets) != 2 || len(tables.Identities) != 6 {
@@ -145,7 +145,7 @@ func TestWhatAllMayHaveIsNotListedForSome(t *testing.T) {
 func TestSetsDifferByNamedPortsOnlyIfNeeded(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{ports: [{port: http}]}]}`)
 	tables := c.Tables()
-	if tables.Guards[policytest.Address("web")] == tables.Guards[policytest.Address("db")] {
+	if tables.Endpoints[policytest.Address("web")] == tables.Endpoints[policytest.Address("db")] {
 		t.Error("pods with different ports for a name share a set")
 	}
 }
@@ -163,9 +163,9 @@ func TestPortsMerge(t *testing.T) {
 	}
 }
 
-func TestTrialCountsOnlyThere(t *testing.T) {
+func TestDryRunCountsOnlyThere(t *testing.T) {
 	c := settled(t, `{podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 80}]}]}`,
-		"metadata: {namespace: default, name: trial, annotations: {sealane.io/dry-run: 'true'}}\nspec: {podSelector: {}, ingress: [{ports: [{port: 81}]}]}")
+		"metadata: {namespace: default, name: dry, annotations: {sealane.io/dry-run: 'true'}}\nspec: {podSelector: {}, ingress: [{ports: [{port: 81}]}]}")
 	for line, want := range map[string][4]bool{
 		"cart > web tcp/80": {true, true, true, true},
 		"cart > web tcp/81": {true, false, true, true},
@@ -240,10 +240,10 @@ func TestCollisionsDeny(t *testing.T) {
 	spec := `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: blue}}}, {ipBlock: {cidr: 192.168.0.0/16, except: [192.168.1.0/24]}}], ports: [{port: 80}]}],
 	         egress: [{to: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 81}]}]}`
 	// Which of two things comes first is up to chance, and must not matter.
-	for _, number := range slices.Repeat([]policy.ID{policy.NoPorts, policy.AllPorts, 77}, 10) {
+	for _, number := range slices.Repeat([]uint64{0, 1, 77}, 10) {
 		for _, kind := range []string{"peer", "set", "ports"} {
 			c := compile.NewCompiler()
-			c.SetHash(kind, func(string) policy.ID { return number })
+			c.SetHash(kind, func(string) uint64 { return number })
 			cluster := policytest.Small()
 			for _, p := range cluster.Pods {
 				p.Local = true

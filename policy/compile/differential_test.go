@@ -24,17 +24,17 @@ import (
 func agree(t *testing.T, cluster oracle.Cluster, tables map[string]policy.Tables, x policy.Traffic) {
 	t.Helper()
 	want := oracle.Decide(cluster, x)
-	got := policy.Verdict{Egress: true, Ingress: true, TrialEgress: true, TrialIngress: true}
+	got := policy.Verdict{Egress: true, Ingress: true, DryRunEgress: true, DryRunIngress: true}
 	for node, of := range tables {
 		v := of.Verdict(x, cluster.Nodes[node]...)
 		got.Egress = got.Egress && v.Egress
 		got.Ingress = got.Ingress && v.Ingress
-		got.TrialEgress = got.TrialEgress && v.TrialEgress
-		got.TrialIngress = got.TrialIngress && v.TrialIngress
+		got.DryRunEgress = got.DryRunEgress && v.DryRunEgress
+		got.DryRunIngress = got.DryRunIngress && v.DryRunIngress
 	}
 	expect := policy.Verdict{
 		Egress: want.Egress.Now.Allowed, Ingress: want.Ingress.Now.Allowed,
-		TrialEgress: want.Egress.Trial.Allowed, TrialIngress: want.Ingress.Trial.Allowed,
+		DryRunEgress: want.Egress.DryRun.Allowed, DryRunIngress: want.Ingress.DryRun.Allowed,
 	}
 	if got != expect {
 		t.Fatalf("the tables say %+v, the API says %+v:\n%v", got, expect, want)
@@ -88,7 +88,7 @@ func needed(t *testing.T, before policy.Tables, ch policy.Changes) {
 	t.Helper()
 	idle := idleEntries(before.Identities, ch.Set.Identities, ch.Removed.Identities) +
 		idleEntries(before.Blocks, ch.Set.Blocks, ch.Removed.Blocks) +
-		idleEntries(before.Guards, ch.Set.Guards, ch.Removed.Guards) +
+		idleEntries(before.Endpoints, ch.Set.Endpoints, ch.Removed.Endpoints) +
 		idleEntries(before.Sets, ch.Set.Sets, ch.Removed.Sets) +
 		idleEntries(before.Rules, ch.Set.Rules, ch.Removed.Rules)
 	for id := range ch.Set.Ports {
@@ -119,7 +119,7 @@ func idleEntries[K, V comparable](before, set map[K]V, removed []K) int {
 func same(t *testing.T, what string, a, b policy.Tables) {
 	t.Helper()
 	ports := maps.EqualFunc(a.Ports, b.Ports, slices.Equal[[]policy.Ports])
-	if ports && maps.Equal(a.Identities, b.Identities) && maps.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Guards, b.Guards) &&
+	if ports && maps.Equal(a.Identities, b.Identities) && maps.Equal(a.Blocks, b.Blocks) && maps.Equal(a.Endpoints, b.Endpoints) &&
 		maps.Equal(a.Sets, b.Sets) && maps.Equal(a.Rules, b.Rules) {
 		return // most are, and this is faster than finding out where they differ
 	}

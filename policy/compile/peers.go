@@ -14,11 +14,11 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// peer is what a rule's peer is in the tables: the identity of pods, or a class
+// peer is what a rule's peer is in the tables: the identity of pods, or a group
 // of addresses.
 type peer struct {
 	key  string
-	id   policy.ID // 0: refused, or the class of addresses in no block; no rule is made for it
+	id   policy.PeerID // 0: refused, or the group of addresses in no block; no rule is made for it
 	refs int
 	gone bool
 
@@ -26,44 +26,44 @@ type peer struct {
 	labels    labels.Set
 	ports     []policy.NamedPort
 
-	criteria map[*criterion]struct{} // those in use that it meets
+	selectors map[*selector]struct{} // those in use that it meets
 }
 
-// criterion is a selector or an ipBlock that some rule set in use refers to.
-// Criteria and peers know of each other, so that whichever of them is new or
+// selector is a selector or an ipBlock that some rule set in use refers to.
+// Selectors and peers know of each other, so that whichever of them is new or
 // goes is compared with the other side once.
-type criterion struct {
+type selector struct {
 	spec  policy.Peer
 	peers map[*peer]struct{}
 	sets  map[*ruleSet]struct{}
 }
 
-func link(cr *criterion, p *peer) {
+func link(cr *selector, p *peer) {
 	cr.peers[p] = struct{}{}
-	p.criteria[cr] = struct{}{}
+	p.selectors[cr] = struct{}{}
 }
 
-// spaceIndex is the criteria that have one namespaceSelector.
+// spaceIndex is the selectors that have one namespaceSelector.
 type spaceIndex struct {
-	selector labels.Selector
-	criteria map[*criterion]struct{}
+	selector  labels.Selector
+	selectors map[*selector]struct{}
 }
 
-// peerBook knows the identities of the cluster's pods, and the criteria.
-type peerBook struct {
-	numbers    registry // one for identities and classes: both are peers of rules
+// peerIndex knows the identities of the cluster's pods, and the selectors.
+type peerIndex struct {
+	numbers    allocator[policy.PeerID] // one for identities and groups: both are peers of rules
 	identities map[string]*peer
-	criteria   map[string]*criterion
-	scoped     map[string]map[*criterion]struct{} // with podSelector only, by namespace
-	spaces     map[string]*spaceIndex             // with namespaceSelector, by its canonical form
+	selectors  map[string]*selector
+	scoped     map[string]map[*selector]struct{} // with podSelector only, by namespace
+	spaces     map[string]*spaceIndex            // with namespaceSelector, by its canonical form
 }
 
-func newPeerBook() peerBook {
-	return peerBook{
-		numbers:    newRegistry("peer"),
+func newPeerIndex() peerIndex {
+	return peerIndex{
+		numbers:    newAllocator[policy.PeerID]("peer"),
 		identities: map[string]*peer{},
-		criteria:   map[string]*criterion{},
-		scoped:     map[string]map[*criterion]struct{}{},
+		selectors:  map[string]*selector{},
+		scoped:     map[string]map[*selector]struct{}{},
 		spaces:     map[string]*spaceIndex{},
 	}
 }
@@ -95,7 +95,7 @@ func (c *Compiler) acquireIdentity(pod *policy.Pod, space *namespace) *peer {
 	if p == nil {
 		p = &peer{
 			key: key, id: c.peers.numbers.claim(key), namespace: pod.Namespace,
-			labels: pod.Labels, ports: pod.Ports, criteria: map[*criterion]struct{}{},
+			labels: pod.Labels, ports: pod.Ports, selectors: map[*selector]struct{}{},
 		}
 		c.peers.identities[key] = p
 		space.identities[p] = struct{}{}
@@ -114,18 +114,18 @@ func (c *Compiler) releaseIdentity(p *peer) {
 	c.retire(p)
 }
 
-// matchIdentity compares a new identity with every criterion that may select it.
+// matchIdentity compares a new identity with every selector that may select it.
 func (c *Compiler) matchIdentity(p *peer, space labels.Set) {
 	c.matchAmong(c.peers.scoped[p.namespace], p)
 	for _, index := range c.peers.spaces {
 		if index.selector.Matches(space) {
-			c.matchAmong(index.criteria, p)
+			c.matchAmong(index.selectors, p)
 		}
 	}
 }
 
-func (c *Compiler) matchAmong(criteria map[*criterion]struct{}, p *peer) {
-	for cr := range criteria {
+func (c *Compiler) matchAmong(selectors map[*selector]struct{}, p *peer) {
+	for cr := range selectors {
 		if cr.spec.Pods.Matches(p.labels) {
 			link(cr, p)
 			c.touchSets(cr, p)
@@ -133,7 +133,7 @@ func (c *Compiler) matchAmong(criteria map[*criterion]struct{}, p *peer) {
 	}
 }
 
-func (c *Compiler) touchSets(cr *criterion, p *peer) {
+func (c *Compiler) touchSets(cr *selector, p *peer) {
 	for set := range cr.sets {
 		c.touched[pair{set, p}] = struct{}{}
 	}
@@ -142,7 +142,7 @@ func (c *Compiler) touchSets(cr *criterion, p *peer) {
 // retire takes a peer that nobody has any more out of everything.
 func (c *Compiler) retire(p *peer) {
 	p.gone = true
-	for cr := range p.criteria {
+	for cr := range p.selectors {
 		delete(cr.peers, p)
 		for set := range cr.sets {
 			c.dropRule(set, p)
@@ -151,15 +151,15 @@ func (c *Compiler) retire(p *peer) {
 	c.peers.numbers.release(p.key, p.id)
 }
 
-// acquireCriterion lets a rule set use a criterion, which is made and compared
+// acquireSelector lets a rule set use a selector, which is made and compared
 // with all peers if it is new.
-func (c *Compiler) acquireCriterion(spec policy.Peer, set *ruleSet) *criterion {
-	cr := c.peers.criteria[spec.Key]
+func (c *Compiler) acquireSelector(spec policy.Peer, set *ruleSet) *selector {
+	cr := c.peers.selectors[spec.Key]
 	if cr == nil {
-		cr = &criterion{spec: spec, peers: map[*peer]struct{}{}, sets: map[*ruleSet]struct{}{}}
-		c.peers.criteria[spec.Key] = cr
+		cr = &selector{spec: spec, peers: map[*peer]struct{}{}, sets: map[*ruleSet]struct{}{}}
+		c.peers.selectors[spec.Key] = cr
 		if spec.Kind == policy.Block {
-			c.classes.add(cr)
+			c.groups.add(cr)
 		} else {
 			c.indexSelector(cr)
 			c.matchSelector(cr)
@@ -172,7 +172,7 @@ func (c *Compiler) acquireCriterion(spec policy.Peer, set *ruleSet) *criterion {
 	return cr
 }
 
-func (c *Compiler) releaseCriterion(cr *criterion, set *ruleSet) {
+func (c *Compiler) releaseSelector(cr *selector, set *ruleSet) {
 	delete(cr.sets, set)
 	for p := range cr.peers {
 		c.dropRule(set, p)
@@ -180,22 +180,22 @@ func (c *Compiler) releaseCriterion(cr *criterion, set *ruleSet) {
 	if len(cr.sets) > 0 {
 		return
 	}
-	delete(c.peers.criteria, cr.spec.Key)
+	delete(c.peers.selectors, cr.spec.Key)
 	for p := range cr.peers {
-		delete(p.criteria, cr)
+		delete(p.selectors, cr)
 	}
 	if cr.spec.Kind == policy.Block {
-		c.classes.remove(cr)
+		c.groups.remove(cr)
 	} else {
 		c.unindexSelector(cr)
 	}
 }
 
-func (c *Compiler) indexSelector(cr *criterion) {
+func (c *Compiler) indexSelector(cr *selector) {
 	if cr.spec.Spaces == nil {
 		scoped := c.peers.scoped[cr.spec.Namespace]
 		if scoped == nil {
-			scoped = map[*criterion]struct{}{}
+			scoped = map[*selector]struct{}{}
 			c.peers.scoped[cr.spec.Namespace] = scoped
 		}
 		scoped[cr] = struct{}{}
@@ -203,13 +203,13 @@ func (c *Compiler) indexSelector(cr *criterion) {
 	}
 	index := c.peers.spaces[cr.spec.SpaceKey]
 	if index == nil {
-		index = &spaceIndex{selector: cr.spec.Spaces, criteria: map[*criterion]struct{}{}}
+		index = &spaceIndex{selector: cr.spec.Spaces, selectors: map[*selector]struct{}{}}
 		c.peers.spaces[cr.spec.SpaceKey] = index
 	}
-	index.criteria[cr] = struct{}{}
+	index.selectors[cr] = struct{}{}
 }
 
-func (c *Compiler) unindexSelector(cr *criterion) {
+func (c *Compiler) unindexSelector(cr *selector) {
 	if cr.spec.Spaces == nil {
 		scoped := c.peers.scoped[cr.spec.Namespace]
 		if delete(scoped, cr); len(scoped) == 0 {
@@ -218,12 +218,12 @@ func (c *Compiler) unindexSelector(cr *criterion) {
 		return
 	}
 	index := c.peers.spaces[cr.spec.SpaceKey]
-	if delete(index.criteria, cr); len(index.criteria) == 0 {
+	if delete(index.selectors, cr); len(index.selectors) == 0 {
 		delete(c.peers.spaces, cr.spec.SpaceKey)
 	}
 }
 
-func (c *Compiler) matchSelector(cr *criterion) {
+func (c *Compiler) matchSelector(cr *selector) {
 	if cr.spec.Spaces == nil {
 		if space := c.spaces[cr.spec.Namespace]; space != nil {
 			matchSpace(cr, space)
@@ -239,7 +239,7 @@ func (c *Compiler) matchSelector(cr *criterion) {
 	}
 }
 
-func matchSpace(cr *criterion, space *namespace) {
+func matchSpace(cr *selector, space *namespace) {
 	for p := range space.identities {
 		if cr.spec.Pods.Matches(p.labels) {
 			link(cr, p)

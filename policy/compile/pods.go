@@ -18,7 +18,7 @@ type podState struct {
 	gone      bool
 	identity  *peer
 	addresses []netip.Addr // that it claims in owners
-	guard     [4]*ruleSet  // as in Guard; nil: not isolated
+	ruleSets  [4]*ruleSet  // as in Guard; nil: not isolated
 }
 
 // SetPod tells of a new or changed pod. Its labels must not be changed after.
@@ -71,8 +71,8 @@ func (c *Compiler) settle() {
 	}
 	left := c.left
 	c.left = nil
-	for state := range c.unguarded {
-		c.settleGuard(state)
+	for state := range c.changedSets {
+		c.settleSets(state)
 	}
 	for _, set := range left {
 		c.releaseSet(set)
@@ -80,10 +80,10 @@ func (c *Compiler) settle() {
 	for addr := range c.readdressed {
 		c.settleAddress(addr)
 	}
-	c.settleClasses()
+	c.settleGroups()
 	c.settleRules()
 	// Not clear, which takes as long as a map was ever large.
-	c.changedPods, c.unguarded = map[*podState]struct{}{}, map[*podState]struct{}{}
+	c.changedPods, c.changedSets = map[*podState]struct{}{}, map[*podState]struct{}{}
 	c.readdressed = map[netip.Addr]struct{}{}
 }
 
@@ -97,7 +97,7 @@ func (c *Compiler) settlePod(state *podState) {
 		c.releaseIdentity(old)
 	}
 	c.claim(state)
-	c.unguarded[state] = struct{}{}
+	c.changedSets[state] = struct{}{}
 	if state.gone {
 		delete(c.pods, podName{state.Namespace, state.Name})
 		c.forgetEmpty(state.Namespace)
@@ -128,7 +128,7 @@ func (c *Compiler) settleAddress(addr netip.Addr) {
 	claims := c.owners[addr]
 	if len(claims) == 0 {
 		c.identities.remove(addr)
-		c.guards.remove(addr)
+		c.endpoints.remove(addr)
 		return
 	}
 	owner := slices.MaxFunc(claims, newer)
@@ -138,9 +138,9 @@ func (c *Compiler) settleAddress(addr netip.Addr) {
 		c.identities.remove(addr)
 	}
 	if owner.Local {
-		c.guards.set(addr, owner.guardEntry())
+		c.endpoints.set(addr, owner.endpointPolicy())
 	} else {
-		c.guards.remove(addr)
+		c.endpoints.remove(addr)
 	}
 }
 
@@ -149,41 +149,41 @@ func newer(a, b *podState) int {
 		cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-func (s *podState) guardEntry() policy.Guard {
-	number := func(set *ruleSet) policy.ID {
+func (s *podState) endpointPolicy() policy.EndpointPolicy {
+	number := func(set *ruleSet) policy.SetID {
 		if set == nil {
 			return policy.NotIsolated
 		}
 		return set.id
 	}
-	return policy.Guard{
-		Egress: number(s.guard[0]), Ingress: number(s.guard[1]),
-		TrialEgress: number(s.guard[2]), TrialIngress: number(s.guard[3]),
+	return policy.EndpointPolicy{
+		Egress: number(s.ruleSets[0]), Ingress: number(s.ruleSets[1]),
+		DryRunEgress: number(s.ruleSets[2]), DryRunIngress: number(s.ruleSets[3]),
 	}
 }
 
-// settleGuard gives a pod of this node its rule sets.
-func (c *Compiler) settleGuard(state *podState) {
-	for _, set := range state.guard {
+// settleSets gives a pod of this node its rule sets.
+func (c *Compiler) settleSets(state *podState) {
+	for _, set := range state.ruleSets {
 		if set != nil {
 			c.left = append(c.left, set)
 		}
 	}
-	state.guard = [4]*ruleSet{}
+	state.ruleSets = [4]*ruleSet{}
 	if state.gone || !state.Local || len(state.Addresses) == 0 {
 		return
 	}
-	for i := range state.guard {
-		state.guard[i] = c.guardSet(Subject{Pod: &state.Pod, Direction: policy.Direction(i % 2), DryRun: i >= 2})
+	for i := range state.ruleSets {
+		state.ruleSets[i] = c.ruleSetOf(Subject{Pod: &state.Pod, Direction: policy.Direction(i % 2), DryRun: i >= 2})
 	}
 	for _, addr := range state.addresses {
 		c.readdressed[addr] = struct{}{}
 	}
 }
 
-// guardSet asks the tiers. It returns nil if they accept what no rule allows, for then rules, which
+// ruleSetOf asks the tiers. It returns nil if they accept what no rule allows, for then rules, which
 // can only allow, change nothing.
-func (c *Compiler) guardSet(s Subject) *ruleSet {
+func (c *Compiler) ruleSetOf(s Subject) *ruleSet {
 	var rules policy.RuleSet
 	for _, tier := range c.tiers {
 		switch tier.Evaluate(s, &rules) {

@@ -10,31 +10,31 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// portBook counts who uses which set of ports.
-type portBook struct {
-	numbers registry
-	table   ledger[policy.ID, []policy.Ports]
+// portIndex counts who uses which set of ports.
+type portIndex struct {
+	numbers allocator[policy.PortsID]
+	table   delta[policy.PortsID, []policy.Ports]
 	byKey   map[string]*portSet
-	byID    map[policy.ID]*portSet
+	byID    map[policy.PortsID]*portSet
 }
 
 type portSet struct {
 	key  string
-	id   policy.ID
+	id   policy.PortsID
 	refs int
 }
 
-func newPortBook() portBook {
-	table := ledger[policy.ID, []policy.Ports]{
-		now: map[policy.ID][]policy.Ports{}, before: map[policy.ID]entry[[]policy.Ports]{},
-		same: slices.Equal[[]policy.Ports], order: cmp.Compare[policy.ID],
+func newPortIndex() portIndex {
+	table := delta[policy.PortsID, []policy.Ports]{
+		now: map[policy.PortsID][]policy.Ports{}, before: map[policy.PortsID]entry[[]policy.Ports]{},
+		same: slices.Equal[[]policy.Ports], order: cmp.Compare[policy.PortsID],
 	}
-	return portBook{newRegistry("ports"), table, map[string]*portSet{}, map[policy.ID]*portSet{}}
+	return portIndex{newAllocator[policy.PortsID]("ports"), table, map[string]*portSet{}, map[policy.PortsID]*portSet{}}
 }
 
 // acquire returns the number of a resolved policy.PortSpec, until it is released as
 // often.
-func (b *portBook) acquire(a policy.PortSpec) policy.ID {
+func (b *portIndex) acquire(a policy.PortSpec) policy.PortsID {
 	switch {
 	case a.All:
 		return policy.AllPorts
@@ -55,7 +55,7 @@ func (b *portBook) acquire(a policy.PortSpec) policy.ID {
 	return set.id
 }
 
-func (b *portBook) release(id policy.ID) {
+func (b *portIndex) release(id policy.PortsID) {
 	set := b.byID[id]
 	if set == nil {
 		return // NoPorts, AllPorts

@@ -7,12 +7,12 @@ import "github.com/sealane/sealane/policy"
 
 // ruleSet is a [policy.RuleSet] that is in use.
 type ruleSet struct {
-	key      string
-	id       policy.ID
-	refs     int // guards, each of its four parts for itself
-	any      policy.ID
-	pods     policy.ID
-	criteria map[*criterion]policy.PortSpec
+	key       string
+	id        policy.SetID
+	refs      int // guards, each of its four parts for itself
+	any       policy.PortsID
+	pods      policy.PortsID
+	selectors map[*selector]policy.PortSpec
 }
 
 // pair is a rule that may have changed.
@@ -32,7 +32,7 @@ func (c *Compiler) acquireSet(d *policy.RuleSet) *ruleSet {
 }
 
 func (c *Compiler) makeSet(key string, d *policy.RuleSet) *ruleSet {
-	set := &ruleSet{key: key, id: policy.Closed, criteria: map[*criterion]policy.PortSpec{}}
+	set := &ruleSet{key: key, id: policy.Closed, selectors: map[*selector]policy.PortSpec{}}
 	c.sets[key] = set
 	if !d.Empty() {
 		set.id = c.setNumbers.claim(key)
@@ -48,8 +48,8 @@ func (c *Compiler) makeSet(key string, d *policy.RuleSet) *ruleSet {
 	set.any, set.pods = c.ports.acquire(d.Any), c.ports.acquire(d.Pods)
 	c.setTable.set(set.id, policy.Set{Any: set.any, Pods: set.pods})
 	for _, r := range d.Selected {
-		cr := c.acquireCriterion(r.Peer, set)
-		set.criteria[cr] = r.Ports
+		cr := c.acquireSelector(r.Peer, set)
+		set.selectors[cr] = r.Ports
 	}
 	return set
 }
@@ -66,8 +66,8 @@ func (c *Compiler) releaseSet(set *ruleSet) {
 		}
 		return
 	}
-	for cr := range set.criteria {
-		c.releaseCriterion(cr, set)
+	for cr := range set.selectors {
+		c.releaseSelector(cr, set)
 	}
 	c.ports.release(set.any)
 	c.ports.release(set.pods)
@@ -87,13 +87,13 @@ func (c *Compiler) settleRules() {
 
 func (c *Compiler) settleRule(set *ruleSet, p *peer) {
 	var ports policy.PortSpec
-	if len(p.criteria) < len(set.criteria) {
-		for cr := range p.criteria {
-			ports = ports.Union(set.criteria[cr].Resolve(p.ports))
+	if len(p.selectors) < len(set.selectors) {
+		for cr := range p.selectors {
+			ports = ports.Union(set.selectors[cr].Resolve(p.ports))
 		}
 	} else {
-		for cr, allowed := range set.criteria {
-			if _, met := p.criteria[cr]; met {
+		for cr, allowed := range set.selectors {
+			if _, met := p.selectors[cr]; met {
 				ports = ports.Union(allowed.Resolve(p.ports))
 			}
 		}

@@ -22,22 +22,22 @@ func writes(w *policytest.World, ch policy.Changes) (all []policy.Changes) {
 		w.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
 		all = append(all, of...)
 	}
-	phase(singles(ch.Set.Ports, func(t *policy.Tables) *map[policy.ID][]policy.Ports { return &t.Ports })...)
+	phase(singles(ch.Set.Ports, func(t *policy.Tables) *map[policy.PortsID][]policy.Ports { return &t.Ports })...)
 	phase(slices.Concat(
-		singles(ch.Set.Sets, func(t *policy.Tables) *map[policy.ID]policy.Set { return &t.Sets }),
-		singles(ch.Set.Rules, func(t *policy.Tables) *map[policy.Rule]policy.ID { return &t.Rules }))...)
+		singles(ch.Set.Sets, func(t *policy.Tables) *map[policy.SetID]policy.Set { return &t.Sets }),
+		singles(ch.Set.Rules, func(t *policy.Tables) *map[policy.Rule]policy.PortsID { return &t.Rules }))...)
 	phase(slices.Concat(
-		singles(ch.Set.Identities, func(t *policy.Tables) *map[netip.Addr]policy.ID { return &t.Identities }),
-		singles(ch.Set.Blocks, func(t *policy.Tables) *map[netip.Prefix]policy.ID { return &t.Blocks }))...)
-	phase(singles(ch.Set.Guards, func(t *policy.Tables) *map[netip.Addr]policy.Guard { return &t.Guards })...)
-	phase(goners(ch.Removed.Guards, func(k *policy.Keys) *[]netip.Addr { return &k.Guards })...)
+		singles(ch.Set.Identities, func(t *policy.Tables) *map[netip.Addr]policy.PeerID { return &t.Identities }),
+		singles(ch.Set.Blocks, func(t *policy.Tables) *map[netip.Prefix]policy.PeerID { return &t.Blocks }))...)
+	phase(singles(ch.Set.Endpoints, func(t *policy.Tables) *map[netip.Addr]policy.EndpointPolicy { return &t.Endpoints })...)
+	phase(goners(ch.Removed.Endpoints, func(k *policy.Keys) *[]netip.Addr { return &k.Endpoints })...)
 	phase(slices.Concat(
 		goners(ch.Removed.Identities, func(k *policy.Keys) *[]netip.Addr { return &k.Identities }),
 		goners(ch.Removed.Blocks, func(k *policy.Keys) *[]netip.Prefix { return &k.Blocks }))...)
 	phase(slices.Concat(
 		goners(ch.Removed.Rules, func(k *policy.Keys) *[]policy.Rule { return &k.Rules }),
-		goners(ch.Removed.Sets, func(k *policy.Keys) *[]policy.ID { return &k.Sets }))...)
-	phase(goners(ch.Removed.Ports, func(k *policy.Keys) *[]policy.ID { return &k.Ports })...)
+		goners(ch.Removed.Sets, func(k *policy.Keys) *[]policy.SetID { return &k.Sets }))...)
+	phase(goners(ch.Removed.Ports, func(k *policy.Keys) *[]policy.PortsID { return &k.Ports })...)
 	return all
 }
 
@@ -108,7 +108,7 @@ type steadfast struct {
 func (s steadfast) compare(t *testing.T, now policy.Tables) {
 	t.Helper()
 	v, before, after := quarters(now.Verdict(s.Traffic)), quarters(s.before), quarters(s.after)
-	for i, what := range []string{"egress", "ingress", "trial egress", "trial ingress"} {
+	for i, what := range []string{"egress", "ingress", "dry run egress", "dry run ingress"} {
 		if before[i] == after[i] && v[i] != before[i] {
 			t.Fatalf("%v: %s is %v before and after, and %v in between", s.Traffic, what, before[i], v[i])
 		}
@@ -116,5 +116,5 @@ func (s steadfast) compare(t *testing.T, now policy.Tables) {
 }
 
 func quarters(v policy.Verdict) [4]bool {
-	return [4]bool{v.Egress, v.Ingress, v.TrialEgress, v.TrialIngress}
+	return [4]bool{v.Egress, v.Ingress, v.DryRunEgress, v.DryRunIngress}
 }

@@ -39,7 +39,7 @@ type Question struct {
 	DryRun    bool        // as if policies in dry run were in force
 }
 
-// Decide says whether a connection may begin, by plain reading of the API: for
+// Decide reports whether a connection may begin, by plain reading of the API: for
 // each direction all policies, all rules, all peers and all ports are looked
 // at. It shares nothing with the compiler of tables but types. Slow: work in
 // proportion to pods and policies, at every call.
@@ -74,7 +74,7 @@ func (c Cluster) podAt(addr netip.Addr) *policy.Pod {
 
 func (c Cluster) side(tiers []Evaluator, q Question) Side {
 	if q.Subject == nil {
-		return Side{Always: "not the address of a pod, so that no policy is asked", Now: Judgement{Allowed: true}, Trial: Judgement{Allowed: true}}
+		return Side{Always: "not the address of a pod, so that no policy is asked", Now: Judgement{Allowed: true}, DryRun: Judgement{Allowed: true}}
 	}
 	if q.Peer != nil {
 		if _, known := c.Namespaces[q.Peer.Namespace]; !known {
@@ -83,7 +83,7 @@ func (c Cluster) side(tiers []Evaluator, q Question) Side {
 	}
 	s := Side{Pod: q.Subject.Namespace + "/" + q.Subject.Name, Now: c.judge(tiers, q)}
 	q.DryRun = true
-	s.Trial = c.judge(tiers, q)
+	s.DryRun = c.judge(tiers, q)
 	switch {
 	case q.Traffic.From == q.Traffic.To:
 		s.Always = "a pod may always reach itself"
@@ -91,7 +91,7 @@ func (c Cluster) side(tiers []Evaluator, q Question) Side {
 		s.Always = "a pod and its own node may always reach each other"
 	}
 	if s.Always != "" {
-		s.Now.Allowed, s.Trial.Allowed = true, true
+		s.Now.Allowed, s.DryRun.Allowed = true, true
 	}
 	return s
 }

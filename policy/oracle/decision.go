@@ -22,7 +22,7 @@ type Side struct {
 	Pod    string // namespace/name; empty: no pod has the address
 	Always string // why it is allowed whatever policies say; empty: policies are asked
 	Now    Judgement
-	Trial  Judgement // as if policies in dry run were in force
+	DryRun Judgement // as if policies in dry run were in force
 }
 
 // Judgement is what policies say of one direction.
@@ -37,11 +37,11 @@ type Reasons struct {
 	Allowing  []string // rules that allow, such as "default/web ingress[0] from[1] ports[0]"
 }
 
-// Allowed says whether the connection may begin.
+// Allowed reports whether the connection may begin.
 func (d Decision) Allowed() bool { return d.Egress.Now.Allowed && d.Ingress.Now.Allowed }
 
-// TrialAllowed says whether it might if policies in dry run were in force.
-func (d Decision) TrialAllowed() bool { return d.Egress.Trial.Allowed && d.Ingress.Trial.Allowed }
+// DryRunAllowed reports whether it might if policies in dry run were in force.
+func (d Decision) DryRunAllowed() bool { return d.Egress.DryRun.Allowed && d.Ingress.DryRun.Allowed }
 
 // String explains the decision in three lines, or in more if policies in dry
 // run would decide otherwise.
@@ -85,8 +85,8 @@ func (s Side) explain(b *strings.Builder, direction string) {
 		return
 	}
 	fmt.Fprintf(b, "  %s%s: %s\n", direction, who, s.Now)
-	if s.Trial.Allowed != s.Now.Allowed {
-		fmt.Fprintf(b, "  %s%s with policies in dry run: %s\n", direction, who, s.Trial)
+	if s.DryRun.Allowed != s.Now.Allowed {
+		fmt.Fprintf(b, "  %s%s with policies in dry run: %s\n", direction, who, s.DryRun)
 	}
 }
 

@@ -46,7 +46,7 @@ func (networkPolicies) Evaluate(c Cluster, q Question) (policy.Outcome, Reasons)
 	return policy.Deny, r
 }
 
-// isolates says whether a policy selects the subject, in the direction asked.
+// isolates reports whether a policy selects the subject, in the direction asked.
 func isolates(np *networkingv1.NetworkPolicy, q Question) bool {
 	if !matches(&np.Spec.PodSelector, q.Subject.Labels, true) {
 		return false

@@ -234,7 +234,7 @@ func (n *node) pod() pod {
 			n.t.Fatal(err)
 		}
 		// No policy has a say; a pod that nothing is known of would get nothing.
-		none := policy.Tables{Guards: map[netip.Addr]policy.Guard{a: {}}}
+		none := policy.Tables{Endpoints: map[netip.Addr]policy.EndpointPolicy{a: {}}}
 		if err := n.datapath.ApplyPolicy(policy.Changes{Set: none}); err != nil {
 			n.t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ import (
 
 // kubeProxy is what kube-proxy would do: its trackers turn objects into ports
 // and endpoints, and CategorizeEndpoints chooses.
-func kubeProxy(where service.Place, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[service.Frontend]service.Service {
+func kubeProxy(where service.Topology, s *corev1.Service, of []*discoveryv1.EndpointSlice) map[service.Frontend]service.Service {
 	out := map[service.Frontend]service.Service{}
 	for _, family := range []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol} {
 		ports, endpoints := tracked(family, where.Node, s, of)

@@ -187,11 +187,11 @@ func TestCyclonusAgrees(t *testing.T) {
 			ours := oracle.Decide(cluster, x)
 			got := policy.Verdict{
 				Egress: ours.Egress.Now.Allowed, Ingress: ours.Ingress.Now.Allowed,
-				TrialEgress: ours.Egress.Trial.Allowed, TrialIngress: ours.Ingress.Trial.Allowed,
+				DryRunEgress: ours.Egress.DryRun.Allowed, DryRunIngress: ours.Ingress.DryRun.Allowed,
 			}
 			var theirs policy.Verdict
 			theirs.Egress, theirs.Ingress = now.allows(x)
-			theirs.TrialEgress, theirs.TrialIngress = trial.allows(x)
+			theirs.DryRunEgress, theirs.DryRunIngress = trial.allows(x)
 			if got != theirs {
 				t.Fatalf("cluster %d: cyclonus says %+v, Sealane says %+v:\n%v", seed, theirs, got, ours)
 			}

@@ -26,8 +26,8 @@ func New(number uint64) World { return World{rand.New(rand.NewPCG(number, 4))} }
 func pick[T any](w World, from ...T) T { return from[w.IntN(len(from))] }
 
 // Place is where the clients are.
-func (w World) Place() service.Place {
-	return service.Place{Node: pick(w, "n1", "n2", "n3"), Zone: pick(w, "", "a", "b", "c")}
+func (w World) Place() service.Topology {
+	return service.Topology{Node: pick(w, "n1", "n2", "n3"), Zone: pick(w, "", "a", "b", "c")}
 }
 
 // Service makes shop/web.

@@ -8,10 +8,10 @@ import (
 	"slices"
 )
 
-// ledger is one map of [policy.Tables] and what of it has changed since it was last
+// delta is one map of [policy.Tables] and what of it has changed since it was last
 // asked. It keeps how entries were, not what was done to them, so that what is
 // undone in between is no change.
-type ledger[K comparable, V any] struct {
+type delta[K comparable, V any] struct {
 	now    map[K]V
 	before map[K]entry[V]
 	same   func(a, b V) bool
@@ -23,12 +23,12 @@ type entry[V any] struct {
 	present bool
 }
 
-func newLedger[K, V comparable](order func(a, b K) int) ledger[K, V] {
+func newDelta[K, V comparable](order func(a, b K) int) delta[K, V] {
 	same := func(a, b V) bool { return a == b }
-	return ledger[K, V]{now: map[K]V{}, before: map[K]entry[V]{}, same: same, order: order}
+	return delta[K, V]{now: map[K]V{}, before: map[K]entry[V]{}, same: same, order: order}
 }
 
-func (l *ledger[K, V]) remember(k K) {
+func (l *delta[K, V]) remember(k K) {
 	if _, known := l.before[k]; known {
 		return
 	}
@@ -36,7 +36,7 @@ func (l *ledger[K, V]) remember(k K) {
 	l.before[k] = entry[V]{v, present}
 }
 
-func (l *ledger[K, V]) set(k K, v V) {
+func (l *delta[K, V]) set(k K, v V) {
 	if old, present := l.now[k]; present && l.same(old, v) {
 		return
 	}
@@ -44,7 +44,7 @@ func (l *ledger[K, V]) set(k K, v V) {
 	l.now[k] = v
 }
 
-func (l *ledger[K, V]) remove(k K) {
+func (l *delta[K, V]) remove(k K) {
 	if _, present := l.now[k]; !present {
 		return
 	}
@@ -53,7 +53,7 @@ func (l *ledger[K, V]) remove(k K) {
 }
 
 // take returns what has changed since the last call.
-func (l *ledger[K, V]) take() (map[K]V, []K) {
+func (l *delta[K, V]) take() (map[K]V, []K) {
 	set := map[K]V{}
 	var removed []K
 	for k, old := range l.before {
@@ -70,4 +70,4 @@ func (l *ledger[K, V]) take() (map[K]V, []K) {
 	return set, removed
 }
 
-func (l *ledger[K, V]) all() map[K]V { return maps.Clone(l.now) }
+func (l *delta[K, V]) all() map[K]V { return maps.Clone(l.now) }

@@ -14,15 +14,15 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/objects"
 )
 
-// foresightLife is how old an answer may get before the pod is connected. What has
+// prefetchLife is how old an answer may get before the pod is connected. What has
 // been made since is the watch's to bring, as at any other time.
-const foresightLife = 30 * time.Second
+const prefetchLife = 30 * time.Second
 
-// foresight asks which policies a pod has to wait for as soon as the watch shows the
+// prefetch asks which policies a pod has to wait for as soon as the watch shows the
 // pod, long before its runtime comes to connect it. The API server takes up to 100 ms
 // for an answer in which nothing is older than the question: its watch cache asks
 // etcd ten times a second how far it has got (KEP-2340).
-type foresight struct {
+type prefetch struct {
 	ask func(ctx context.Context, namespace string) ([]*networkingv1.NetworkPolicy, error) // nil: nobody can say
 
 	running sync.WaitGroup
@@ -42,7 +42,7 @@ type answer struct {
 }
 
 // see asks for a pod, once.
-func (f *foresight) see(ctx context.Context, o objects.Pod) {
+func (f *prefetch) see(ctx context.Context, o objects.Pod) {
 	if f.ask == nil {
 		return
 	}
@@ -61,17 +61,17 @@ func (f *foresight) see(ctx context.Context, o objects.Pod) {
 }
 
 // forget drops what was asked for a pod that is not to be connected any more.
-func (f *foresight) forget(name podName) {
+func (f *prefetch) forget(name podName) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.answers, name)
 }
 
-func (f *foresight) take(pod cni.PodRef) *answer {
+func (f *prefetch) take(pod cni.PodRef) *answer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	a := f.answers[nameOf(pod)]
-	if a == nil || a.taken || !same(pod, a.pod) || time.Since(a.asked) > foresightLife {
+	if a == nil || a.taken || !same(pod, a.pod) || time.Since(a.asked) > prefetchLife {
 		return nil
 	}
 	a.taken = true
@@ -80,7 +80,7 @@ func (f *foresight) take(pod cni.PodRef) *answer {
 
 // policies waits for the answer for a pod. Not ok: nobody has asked, or it is not to
 // be relied on; then the caller asks. An answer is good for one question.
-func (f *foresight) policies(ctx context.Context, pod cni.PodRef) (all []*networkingv1.NetworkPolicy, ok bool) {
+func (f *prefetch) policies(ctx context.Context, pod cni.PodRef) (all []*networkingv1.NetworkPolicy, ok bool) {
 	a := f.take(pod)
 	if a == nil {
 		return nil, false

@@ -85,7 +85,7 @@ func TestPodThatWasForeseen(t *testing.T) {
 // TestForesightIsNotReliedOn when it is old, an error or used up.
 func TestForesightIsNotReliedOn(t *testing.T) {
 	for name, change := range map[string]func(r *rig, l *slowLists){
-		"old": func(*rig, *slowLists) { time.Sleep(foresightLife) },
+		"old": func(*rig, *slowLists) { time.Sleep(prefetchLife) },
 		"used up": func(r *rig, _ *slowLists) {
 			ctx, stop := context.WithCancel(context.Background())
 			done := r.attaching(ctx, ref("web", "u2"), addrA)
@@ -134,7 +134,7 @@ func TestForesightIsNotReliedOn(t *testing.T) {
 func TestAnswerIsForOnePod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lists := &slowLists{}
-		f := foresight{ask: lists.list, answers: map[podName]*answer{}}
+		f := prefetch{ask: lists.list, answers: map[podName]*answer{}}
 		f.see(t.Context(), pod("web", "u1", "n1"))
 		f.running.Wait()
 		if _, ok := f.policies(t.Context(), ref("web", "u2")); ok {
@@ -169,9 +169,9 @@ func TestOnlyPodsToConnectAreForeseen(t *testing.T) {
 		lists.want(t, 1)
 		r.api.deletePod("shop", "web")
 		synctest.Wait()
-		r.foresight.mu.Lock()
-		defer r.foresight.mu.Unlock()
-		if n := len(r.foresight.answers); n != 0 {
+		r.prefetch.mu.Lock()
+		defer r.prefetch.mu.Unlock()
+		if n := len(r.prefetch.answers); n != 0 {
 			t.Errorf("%d answers are kept for pods that are gone", n)
 		}
 	})

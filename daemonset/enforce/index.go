@@ -16,18 +16,18 @@ type podName struct{ namespace, name string }
 
 func nameOf(p cni.PodRef) podName { return podName{p.Namespace, p.Name} }
 
-// book knows which addresses of this node belong to which pod.
-type book struct {
+// index knows which addresses of this node belong to which pod.
+type index struct {
 	owners map[netip.Addr]cni.PodRef
 	pods   map[podName][]netip.Addr // in no order; those of nobody are not listed
 }
 
-func newBook() book {
-	return book{owners: map[netip.Addr]cni.PodRef{}, pods: map[podName][]netip.Addr{}}
+func newIndex() index {
+	return index{owners: map[netip.Addr]cni.PodRef{}, pods: map[podName][]netip.Addr{}}
 }
 
 // enter gives an address to a pod, whoever had it. It returns the former owner's name.
-func (b book) enter(address netip.Addr, pod cni.PodRef) podName {
+func (b index) enter(address netip.Addr, pod cni.PodRef) podName {
 	before := b.strike(address)
 	b.owners[address] = pod
 	if !pod.IsZero() {
@@ -37,7 +37,7 @@ func (b book) enter(address netip.Addr, pod cni.PodRef) podName {
 }
 
 // strike takes an address away from its owner and returns that one's name.
-func (b book) strike(address netip.Addr) podName {
+func (b index) strike(address netip.Addr) podName {
 	pod, ok := b.owners[address]
 	if !ok {
 		return podName{}
@@ -51,14 +51,14 @@ func (b book) strike(address netip.Addr) podName {
 	return name
 }
 
-// nobodys tells whether an address was given out without saying to which pod.
-func (b book) nobodys(address netip.Addr) bool {
+// nobodys reports whether an address was given out without saying to which pod.
+func (b index) nobodys(address netip.Addr) bool {
 	pod, ok := b.owners[address]
 	return ok && pod.IsZero()
 }
 
 // addresses returns those that the very pod of an object has.
-func (b book) addresses(o objects.Pod) []netip.Addr {
+func (b index) addresses(o objects.Pod) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range b.pods[podName{o.Namespace, o.Name}] {
 		if same(b.owners[a], o) {
@@ -68,7 +68,7 @@ func (b book) addresses(o objects.Pod) []netip.Addr {
 	return out
 }
 
-// same tells whether an object is of the pod that the runtime means, and not of
+// same reports whether an object is of the pod that the runtime means, and not of
 // another one of that name. Of a static pod the kubelet tells its own UID, not
 // that of its mirror in the API; some runtimes tell none.
 func same(p cni.PodRef, o objects.Pod) bool {

@@ -12,25 +12,25 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// classBook parts the addresses by the ipBlocks in use. Every cidr and every
+// groupIndex parts the addresses by the ipBlocks in use. Every cidr and every
 // except is a prefix; all addresses whose longest prefix is one of them are in
-// the same blocks, which are the prefix's class.
-type classBook struct {
+// the same blocks, which are the prefix's group.
+type groupIndex struct {
 	sorted  []netip.Prefix // so that what lies within a prefix follows it
-	nodes   map[netip.Prefix]*classNode
+	nodes   map[netip.Prefix]*groupNode
 	lengths [2][129]int // how many prefixes there are of each length, by family
 	byKey   map[string]*peer
 	changed map[netip.Prefix]struct{} // cidrs of blocks that came or went
 }
 
-type classNode struct {
+type groupNode struct {
 	refs   int // blocks that have it as cidr or except
-	blocks map[*criterion]struct{}
-	class  *peer // nil: in no block, or not settled yet
+	blocks map[*selector]struct{}
+	group  *peer // nil: in no block, or not settled yet
 }
 
-func newClassBook() classBook {
-	return classBook{nodes: map[netip.Prefix]*classNode{}, byKey: map[string]*peer{}, changed: map[netip.Prefix]struct{}{}}
+func newGroupIndex() groupIndex {
+	return groupIndex{nodes: map[netip.Prefix]*groupNode{}, byKey: map[string]*peer{}, changed: map[netip.Prefix]struct{}{}}
 }
 
 func family(a netip.Addr) int {
@@ -40,7 +40,7 @@ func family(a netip.Addr) int {
 	return 1
 }
 
-func (b *classBook) add(cr *criterion) {
+func (b *groupIndex) add(cr *selector) {
 	b.hold(cr.spec.CIDR).blocks[cr] = struct{}{}
 	for _, except := range cr.spec.Except {
 		b.hold(except)
@@ -48,7 +48,7 @@ func (b *classBook) add(cr *criterion) {
 	b.changed[cr.spec.CIDR] = struct{}{}
 }
 
-func (b *classBook) remove(cr *criterion) {
+func (b *groupIndex) remove(cr *selector) {
 	delete(b.nodes[cr.spec.CIDR].blocks, cr)
 	b.nodes[cr.spec.CIDR].refs--
 	for _, except := range cr.spec.Except {
@@ -57,10 +57,10 @@ func (b *classBook) remove(cr *criterion) {
 	b.changed[cr.spec.CIDR] = struct{}{}
 }
 
-func (b *classBook) hold(p netip.Prefix) *classNode {
+func (b *groupIndex) hold(p netip.Prefix) *groupNode {
 	node := b.nodes[p]
 	if node == nil {
-		node = &classNode{blocks: map[*criterion]struct{}{}}
+		node = &groupNode{blocks: map[*selector]struct{}{}}
 		b.nodes[p] = node
 		b.lengths[family(p.Addr())][p.Bits()]++
 		at, _ := slices.BinarySearchFunc(b.sorted, p, netip.Prefix.Compare)
@@ -70,7 +70,7 @@ func (b *classBook) hold(p netip.Prefix) *classNode {
 	return node
 }
 
-func (b *classBook) drop(p netip.Prefix) {
+func (b *groupIndex) drop(p netip.Prefix) {
 	delete(b.nodes, p)
 	b.lengths[family(p.Addr())][p.Bits()]--
 	at, _ := slices.BinarySearchFunc(b.sorted, p, netip.Prefix.Compare)
@@ -78,7 +78,7 @@ func (b *classBook) drop(p netip.Prefix) {
 }
 
 // within returns the prefixes that lie in one, which may be gone itself.
-func (b *classBook) within(outer netip.Prefix) []netip.Prefix {
+func (b *groupIndex) within(outer netip.Prefix) []netip.Prefix {
 	from, _ := slices.BinarySearchFunc(b.sorted, outer, netip.Prefix.Compare)
 	to := from
 	for to < len(b.sorted) && b.sorted[to].Bits() >= outer.Bits() && outer.Contains(b.sorted[to].Addr()) {
@@ -88,8 +88,8 @@ func (b *classBook) within(outer netip.Prefix) []netip.Prefix {
 }
 
 // blocksOf returns the blocks that hold a prefix, in order.
-func (b *classBook) blocksOf(p netip.Prefix) []*criterion {
-	var blocks []*criterion
+func (b *groupIndex) blocksOf(p netip.Prefix) []*selector {
+	var blocks []*selector
 	for bits := range p.Bits() + 1 {
 		if b.lengths[family(p.Addr())][bits] == 0 {
 			continue
@@ -104,7 +104,7 @@ func (b *classBook) blocksOf(p netip.Prefix) []*criterion {
 			}
 		}
 	}
-	slices.SortFunc(blocks, func(a, b *criterion) int { return cmp.Compare(a.spec.Key, b.spec.Key) })
+	slices.SortFunc(blocks, func(a, b *selector) int { return cmp.Compare(a.spec.Key, b.spec.Key) })
 	return blocks
 }
 
@@ -112,7 +112,7 @@ func excludes(except []netip.Prefix, p netip.Prefix) bool {
 	return slices.ContainsFunc(except, func(e netip.Prefix) bool { return e.Bits() <= p.Bits() && e.Contains(p.Addr()) })
 }
 
-func classKey(blocks []*criterion) string {
+func groupKey(blocks []*selector) string {
 	var b strings.Builder
 	b.WriteString("addresses in")
 	for _, cr := range blocks {
@@ -121,66 +121,66 @@ func classKey(blocks []*criterion) string {
 	return b.String()
 }
 
-// settleClasses gives every prefix that a changed block may hold its class. A
-// prefix between others changes the classes of the longer ones as well: all
+// settleGroups gives every prefix that a changed block may hold its group. A
+// prefix between others changes the groups of the longer ones as well: all
 // within the block's cidr are looked at.
-func (c *Compiler) settleClasses() {
+func (c *Compiler) settleGroups() {
 	todo := map[netip.Prefix]struct{}{}
-	for cidr := range c.classes.changed {
-		for _, p := range c.classes.within(cidr) {
+	for cidr := range c.groups.changed {
+		for _, p := range c.groups.within(cidr) {
 			todo[p] = struct{}{}
 		}
 	}
-	c.classes.changed = map[netip.Prefix]struct{}{}
+	c.groups.changed = map[netip.Prefix]struct{}{}
 	for p := range todo {
-		c.settleClass(p)
+		c.settleGroup(p)
 	}
 }
 
-func (c *Compiler) settleClass(p netip.Prefix) {
-	node := c.classes.nodes[p]
-	old := node.class
+func (c *Compiler) settleGroup(p netip.Prefix) {
+	node := c.groups.nodes[p]
+	old := node.group
 	if node.refs == 0 {
-		c.classes.drop(p)
+		c.groups.drop(p)
 		c.blocks.remove(p)
 	} else {
-		node.class = c.acquireClass(c.classes.blocksOf(p))
-		c.blocks.set(p, node.class.number())
+		node.group = c.acquireGroup(c.groups.blocksOf(p))
+		c.blocks.set(p, node.group.number())
 	}
 	if old != nil {
-		c.releaseClass(old)
+		c.releaseGroup(old)
 	}
 }
 
-func (p *peer) number() policy.ID {
+func (p *peer) number() policy.PeerID {
 	if p == nil {
 		return policy.NoBlock
 	}
 	return p.id
 }
 
-func (c *Compiler) acquireClass(blocks []*criterion) *peer {
+func (c *Compiler) acquireGroup(blocks []*selector) *peer {
 	if len(blocks) == 0 {
 		return nil
 	}
-	key := classKey(blocks)
-	class := c.classes.byKey[key]
-	if class == nil {
-		class = &peer{key: key, id: c.peers.numbers.claim(key), criteria: map[*criterion]struct{}{}}
-		c.classes.byKey[key] = class
+	key := groupKey(blocks)
+	group := c.groups.byKey[key]
+	if group == nil {
+		group = &peer{key: key, id: c.peers.numbers.claim(key), selectors: map[*selector]struct{}{}}
+		c.groups.byKey[key] = group
 		for _, cr := range blocks {
-			link(cr, class)
-			c.touchSets(cr, class)
+			link(cr, group)
+			c.touchSets(cr, group)
 		}
 	}
-	class.refs++
-	return class
+	group.refs++
+	return group
 }
 
-func (c *Compiler) releaseClass(class *peer) {
-	if class.refs--; class.refs > 0 {
+func (c *Compiler) releaseGroup(group *peer) {
+	if group.refs--; group.refs > 0 {
 		return
 	}
-	delete(c.classes.byKey, class.key)
-	c.retire(class)
+	delete(c.groups.byKey, group.key)
+	c.retire(group)
 }
