@@ -31,7 +31,7 @@ type request struct {
 	what verb
 	// found is what the API server said when it was asked.
 	found objects.Pod
-	// done is closed when the guard is in the data path; nil if nobody waits.
+	// done is closed when the endpoint policy is in the data path; nil if nobody waits.
 	done chan struct{}
 	// missing says what keeps it waiting, and policies which ones the pod's namespace
 	// has. The Enforcer's mutex guards both.
@@ -47,12 +47,12 @@ const (
 	inform // of found
 )
 
-// Attach makes the guard and the identity of a pod, and returns when they are
-// in the data path. It waits for the API to show the pod as long as ctx lasts;
+// Attach makes the endpoint policy and the identity of a pod, and returns when they
+// are in the data path. It waits for the API to show the pod as long as ctx lasts;
 // the error then wraps ErrNotKnown, and the addresses are detached. Until it
 // returns nil, and after an error, nothing gets in or out of the pod.
 //
-// A pod that nobody named gets a guard that isolates nothing, and no identity:
+// A pod without a name gets an endpoint policy that isolates nothing, and no identity:
 // policies select by namespace and labels, and it has neither.
 func (e *Enforcer) Attach(ctx context.Context, pod cni.PodRef, addresses []netip.Addr) error {
 	r := &request{Attachment: Attachment{pod, slices.Clone(addresses)}, done: make(chan struct{}), missing: "nothing has been seen of the cluster"}
@@ -132,16 +132,16 @@ func (e *Enforcer) lookAgain(ctx context.Context, r *request) {
 	e.signal()
 }
 
-// Detach takes guard and identity of addresses away, soon. Until then and after
+// Detach removes endpoint policy and identity of addresses, soon. Until then and after
 // it they let nothing through that was not allowed before.
 func (e *Enforcer) Detach(addresses []netip.Addr) {
 	e.enqueue(&request{Attachment: Attachment{Addresses: slices.Clone(addresses)}, what: detach})
 }
 
 // Restore tells of the pods that an earlier daemon connected. It must be called
-// before Run, with all of them: their guards stay as they are until Run has seen
+// before Run, with all of them: their endpoint policies stay as they are until Run has seen
 // the cluster, and those of others go then. A pod that the API does not show by
-// then loses its guard, so that nothing gets in or out of it.
+// then loses its endpoint policy, so that nothing gets in or out of it.
 func (e *Enforcer) Restore(all []Attachment) {
 	for _, a := range all {
 		e.enqueue(&request{Attachment: a})
@@ -267,9 +267,9 @@ func (e *Enforcer) behind(policies []*networkingv1.NetworkPolicy) string {
 	return ""
 }
 
-// answer ends the waiting of those whose guards the data path has. While it
-// lacks something these are only those whose guards were just written; the others
-// wait until the whole is written.
+// answer ends the waiting of those whose endpoint policies the data path has. While it
+// lacks something, these are only those whose endpoint policies were just written; the
+// others wait until everything is written.
 func (e *Enforcer) answer(known []*request, written map[netip.Addr]policy.EndpointPolicy) {
 	waiting := append(e.retrying, known...)
 	e.retrying = nil

@@ -135,8 +135,8 @@ func (e *Enforcer) pass(ctx context.Context) {
 	if !e.begun {
 		e.logFailure()
 	}
-	guards, wrote := e.write()
-	e.answer(known, guards)
+	endpoints, wrote := e.write()
+	e.answer(known, endpoints)
 	e.report()
 	if !wrote {
 		began = time.Time{}

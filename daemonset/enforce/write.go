@@ -14,10 +14,10 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// write writes what changed, or the whole if that is due: at first, and of the
-// half that lacks something when it is time to make up for it. It returns the
-// guards that it set, and whether it wrote anything.
-func (e *Enforcer) write() (guards map[netip.Addr]policy.EndpointPolicy, wrote bool) {
+// write writes what changed. It writes everything the first time, and rewrites in full the half
+// (policies or services) whose last write failed, when its pause has ended. It returns the endpoint
+// policies that it set, and whether it wrote anything.
+func (e *Enforcer) write() (endpoints map[netip.Addr]policy.EndpointPolicy, wrote bool) {
 	first, again := !e.begun, e.retry.over
 	e.begun, e.retry.over = true, false
 	steps := e.changes()
@@ -34,8 +34,9 @@ func (e *Enforcer) write() (guards map[netip.Addr]policy.EndpointPolicy, wrote b
 	return steps[0].Set.Endpoints, wrotePolicies || wroteServices
 }
 
-// changes returns what the compiler made of what it was told, with the guards of
-// addresses that are nobody's. There is at least one step; the first has all guards.
+// changes returns what the compiler made of what it was told, with the endpoint
+// policies of addresses that have no pod. There is at least one step; the first has all endpoint
+// policies.
 func (e *Enforcer) changes() []policy.Changes {
 	steps := e.compiler.Changes()
 	if len(steps) == 0 {

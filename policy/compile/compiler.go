@@ -34,7 +34,7 @@ type Compiler struct {
 	setNumbers allocator[policy.SetID]
 	sets       map[string]*ruleSet
 	closed     int        // sets that are Closed in the tables
-	left       []*ruleSet // by guards, in the last call of settle: released in the next
+	left       []*ruleSet // by endpoint policies, in the last call of settle: released in the next
 
 	identities delta[netip.Addr, policy.PeerID]
 	blocks     delta[netip.Prefix, policy.PeerID]
@@ -42,8 +42,8 @@ type Compiler struct {
 	setTable   delta[policy.SetID, policy.Set]
 	rules      delta[policy.Rule, policy.PortsID]
 
-	changedPods map[*podState]struct{} // identity, addresses and guard to be settled
-	changedSets map[*podState]struct{} // guard to be settled
+	changedPods map[*podState]struct{} // identity, addresses and rule sets to be settled
+	changedSets map[*podState]struct{} // rule sets to be settled
 	readdressed map[netip.Addr]struct{}
 	touched     map[pair]struct{}
 }
@@ -165,10 +165,10 @@ func (c *Compiler) markSelected(namespace string, p *policy.Policy) {
 	}
 }
 
-// Changes returns what has changed since the last call, or since [NewCompiler]:
-// no step, one, or two, to be taken one after the other. What only guards of
-// before need goes in the second, so that a data path on its way from one state to
-// the next never lacks a rule: see [policy.Changes].
+// Changes returns what has changed since the last call, or since [NewCompiler]: no step, one, or
+// two, to be taken one after the other. The second removes what only former endpoint policies
+// need, so that a data path between one state and the next never lacks a rule: see
+// [policy.Changes].
 func (c *Compiler) Changes() []policy.Changes {
 	var steps []policy.Changes
 	for range 2 {

@@ -230,7 +230,7 @@ func TestNewPrefixBetweenOthersChangesLongerOnes(t *testing.T) {
 	for text, changes := range map[string]bool{"10.0.0.0/8": false, "10.1.1.0/24": true, "10.1.0.0/16": true} {
 		p := netip.MustParsePrefix(text)
 		if (before[p] != after[p]) != changes {
-			t.Errorf("class of %s was %#x and is %#x", p, before[p], after[p])
+			t.Errorf("group of %s was %#x and is %#x", p, before[p], after[p])
 		}
 	}
 	check(t, oracle.Cluster{Pods: policytest.Small().Pods, Policies: []*networkingv1.NetworkPolicy{np}}, c.Tables(), []string{"10.1.1.1 > web tcp/2"}, true)

@@ -18,7 +18,7 @@ type podState struct {
 	gone      bool
 	identity  *peer
 	addresses []netip.Addr // that it claims in owners
-	ruleSets  [4]*ruleSet  // as in Guard; nil: not isolated
+	ruleSets  [4]*ruleSet  // as in EndpointPolicy; nil: not isolated
 }
 
 // SetPod tells of a new or changed pod. Its labels must not be changed after.
@@ -61,10 +61,10 @@ func samePod(a, b *policy.Pod) bool {
 		slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Addresses, b.Addresses)
 }
 
-// settle brings the tables up to what was told. New things are made before old
-// ones are let go, so that what both need is never taken away in between. Sets
-// that guards leave are let go by the next call: until the guards in the data path
-// have left them too, they need rules for what addresses become now.
+// settle brings the tables up to date with what the compiler was told. New things are made before
+// old ones are released, so that what both need is never removed in between. Rule sets that
+// endpoint policies leave are released by the next call: until the endpoint policies in the data
+// path have left them too, they need rules for the new peers of addresses.
 func (c *Compiler) settle() {
 	for state := range c.changedPods {
 		c.settlePod(state)

@@ -9,7 +9,7 @@ import "github.com/sealane/sealane/policy"
 type ruleSet struct {
 	key       string
 	id        policy.SetID
-	refs      int // guards, each of its four parts for itself
+	refs      int // endpoint policies, each of their four parts for itself
 	any       policy.PortsID
 	pods      policy.PortsID
 	selectors map[*selector]policy.PortSpec
