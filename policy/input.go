@@ -13,13 +13,6 @@ import (
 // takes it out of force: what it would deny is reported and passes.
 const DryRun = "sealane.io/dry-run"
 
-// Numbers of the protocols that a NetworkPolicy can name, as in the IP header.
-const (
-	TCP  uint8 = 6
-	UDP  uint8 = 17
-	SCTP uint8 = 132
-)
-
 // Pod is what policies ask of a pod.
 type Pod struct {
 	Namespace, Name, UID string

@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/sealane/sealane/internal/ipproto"
 )
 
 // parser collects what is wrong with a policy, and goes on.
@@ -124,8 +126,8 @@ func (p *parser) ports(field string, ports []networkingv1.NetworkPolicyPort) Por
 }
 
 func (p *parser) port(field string, port *networkingv1.NetworkPolicyPort) PortSpec {
-	protocol := protocolNumber(port.Protocol)
-	if protocol == 0 {
+	protocol, known := protocolNumber(port.Protocol)
+	if !known {
 		p.reject(field+".protocol", *port.Protocol, "write TCP, UDP or SCTP")
 		return PortSpec{}
 	}
@@ -158,21 +160,12 @@ func (p *parser) namedPort(field string, protocol uint8, port *networkingv1.Netw
 	return PortSpec{Named: []NamedPort{{Name: name, Protocol: protocol}}}
 }
 
-// protocolNumber returns 0 for a protocol that policies cannot name. Absent is
-// TCP.
-func protocolNumber(protocol *corev1.Protocol) uint8 {
+// protocolNumber reports false for a protocol that policies cannot name. Absent is TCP.
+func protocolNumber(protocol *corev1.Protocol) (uint8, bool) {
 	if protocol == nil {
-		return TCP
+		return ipproto.TCP, true
 	}
-	switch *protocol {
-	case corev1.ProtocolTCP:
-		return TCP
-	case corev1.ProtocolUDP:
-		return UDP
-	case corev1.ProtocolSCTP:
-		return SCTP
-	}
-	return 0
+	return ipproto.Number(*protocol)
 }
 
 // parsePrefix reads a cidr as the API does: bits of the host are ignored.

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 
 	"github.com/sealane/sealane/daemonset/observe"
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -46,7 +47,7 @@ func explain(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("sealaned explain", flag.ContinueOnError)
 	socket := fs.String("socket", defaultSocket, "socket of the daemon")
 	var x policy.Traffic
-	x.Protocol = policy.TCP
+	x.Protocol = ipproto.TCP
 	fs.TextVar(&x.From, "from", netip.Addr{}, "source address of the connection")
 	fs.TextVar(&x.To, "to", netip.Addr{}, "destination address of the connection")
 	port := fs.Uint("port", 0, "destination port of the connection")

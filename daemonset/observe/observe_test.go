@@ -23,6 +23,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/compile"
 	"github.com/sealane/sealane/policy/oracle"
@@ -107,7 +108,7 @@ func observer(node string) *Observer {
 func flow(verdict, from, to string) Flow {
 	return Flow{
 		Time:   time.Date(2026, 11, 22, 9, 30, 1, 5e6, time.UTC),
-		Source: netip.MustParseAddrPort(from), Destination: netip.MustParseAddrPort(to), Protocol: policy.TCP, Verdict: verdict,
+		Source: netip.MustParseAddrPort(from), Destination: netip.MustParseAddrPort(to), Protocol: ipproto.TCP, Verdict: verdict,
 	}
 }
 
@@ -392,7 +393,7 @@ func TestExplainOverSocket(t *testing.T) {
 		"to a service":    {"10.244.2.8", "10.96.0.9", Answer{Node: "n2", Egress: &Found{Allowed: true, DryRunAllowed: true, UnknownPeer: true}, Service: "shop/db"}},
 		"nobody's affair": {"10.244.1.5", "192.0.2.1", Answer{Node: "n2"}},
 	} {
-		got, err := c.Explain(t.Context(), policy.Traffic{From: netip.MustParseAddr(tc.from), To: netip.MustParseAddr(tc.to), Protocol: policy.TCP, Port: 5432})
+		got, err := c.Explain(t.Context(), policy.Traffic{From: netip.MustParseAddr(tc.from), To: netip.MustParseAddr(tc.to), Protocol: ipproto.TCP, Port: 5432})
 		if diff := cmp.Diff(tc.want, got); err != nil || diff != "" {
 			t.Errorf("%s: error %v\n%s", name, err, diff)
 		}
@@ -410,7 +411,7 @@ func TestExplainOverSocket(t *testing.T) {
 
 // TestNoPolicy: a pod that has no guard is cut off, whatever the rest says.
 func TestNoPolicy(t *testing.T) {
-	x := policy.Traffic{From: netip.MustParseAddr("10.244.1.5"), To: netip.MustParseAddr("10.244.2.7"), Protocol: policy.TCP, Port: 80}
+	x := policy.Traffic{From: netip.MustParseAddr("10.244.1.5"), To: netip.MustParseAddr("10.244.2.7"), Protocol: ipproto.TCP, Port: 80}
 	got := Explain(policy.Tables{}, x, Here{Node: "n2", Pod: func(a netip.Addr) bool { return a == x.To }})
 	if diff := cmp.Diff(Answer{Node: "n2", Ingress: &Found{NoPolicy: true, UnknownPeer: true}}, got); diff != "" {
 		t.Error(diff)
@@ -420,7 +421,7 @@ func TestNoPolicy(t *testing.T) {
 func TestExplanation(t *testing.T) {
 	o := observer("n1")
 	explain := func(from, to string) Explanation {
-		x := policy.Traffic{From: netip.MustParseAddr(from), To: netip.MustParseAddr(to), Protocol: policy.TCP, Port: 5432}
+		x := policy.Traffic{From: netip.MustParseAddr(from), To: netip.MustParseAddr(to), Protocol: ipproto.TCP, Port: 5432}
 		return NewExplanation(oracle.Decide(o.cluster(x), x))
 	}
 	agreed := explain("10.244.1.5", "10.244.2.7")

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sealane/sealane/policy"
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy/oracle"
 )
 
@@ -142,11 +142,11 @@ const (
 // ProtocolName returns the name of a protocol of the IP header, or its number.
 func ProtocolName(number uint8) string {
 	switch number {
-	case policy.TCP:
+	case ipproto.TCP:
 		return "TCP"
-	case policy.UDP:
+	case ipproto.UDP:
 		return "UDP"
-	case policy.SCTP:
+	case ipproto.SCTP:
 		return "SCTP"
 	case icmp:
 		return "ICMP"
@@ -158,7 +158,7 @@ func ProtocolName(number uint8) string {
 
 // ParseProtocol returns the number of a protocol, by name in any case or by number.
 func ParseProtocol(name string) (number uint8, ok bool) {
-	for _, n := range []uint8{policy.TCP, policy.UDP, policy.SCTP, icmp, icmpv6} {
+	for _, n := range []uint8{ipproto.TCP, ipproto.UDP, ipproto.SCTP, icmp, icmpv6} {
 		if strings.EqualFold(name, ProtocolName(n)) {
 			return n, true
 		}
@@ -168,5 +168,5 @@ func ParseProtocol(name string) (number uint8, ok bool) {
 }
 
 func hasPorts(protocol uint8) bool {
-	return protocol == policy.TCP || protocol == policy.UDP || protocol == policy.SCTP
+	return protocol == ipproto.TCP || protocol == ipproto.UDP || protocol == ipproto.SCTP
 }

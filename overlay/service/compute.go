@@ -4,6 +4,7 @@
 package service
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/sealane/sealane/internal/canonical"
+	"github.com/sealane/sealane/internal/ipproto"
 )
 
 // proxyName marks services and slices that another proxy than the cluster's serves.
@@ -86,16 +88,9 @@ func affinity(s *corev1.Service) time.Duration {
 	return time.Duration(max(1, seconds)) * time.Second
 }
 
+// number returns the number of a protocol; no name means TCP.
 func number(p corev1.Protocol) (protocol uint8, known bool) {
-	switch p {
-	case corev1.ProtocolTCP, "":
-		return 6, true
-	case corev1.ProtocolUDP:
-		return 17, true
-	case corev1.ProtocolSCTP:
-		return 132, true
-	}
-	return 0, false
+	return ipproto.Number(cmp.Or(p, corev1.ProtocolTCP))
 }
 
 func validPort(p int32) bool { return p > 0 && p < 1<<16 }

@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/compile"
 )
@@ -54,7 +55,7 @@ func citizen(namespace string, n, i int) policy.Pod {
 	}
 	return policy.Pod{
 		Namespace: namespace, Name: fmt.Sprintf("p-%d", i), UID: fmt.Sprintf("%d-%d", n, i), Labels: labels,
-		Ports:     []policy.NamedPort{{Name: "http", Protocol: policy.TCP, Port: 8080}, {Name: "metrics", Protocol: policy.TCP, Port: 9090}},
+		Ports:     []policy.NamedPort{{Name: "http", Protocol: ipproto.TCP, Port: 8080}, {Name: "metrics", Protocol: ipproto.TCP, Port: 9090}},
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), byte(i + 1)}), netip.MustParseAddr(fmt.Sprintf("fd00::%x:%x", n, i+1))},
 		Local:     n%5 == 0 && i == 3,
 	}

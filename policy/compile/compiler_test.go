@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/compile"
 	"github.com/sealane/sealane/policy/oracle"
@@ -152,7 +153,7 @@ func TestSetsDifferByNamedPortsOnlyIfNeeded(t *testing.T) {
 
 func TestPortsMerge(t *testing.T) {
 	c := settled(t, `{podSelector: {}, ingress: [{ports: [{port: 80, endPort: 85}, {port: 86}, {port: 83, endPort: 84}, {port: 80, protocol: UDP}, {port: 88}, {port: 65535}]}]}`)
-	want := []policy.Ports{{Protocol: policy.TCP, First: 80, Last: 86}, {Protocol: policy.TCP, First: 88, Last: 88}, {Protocol: policy.TCP, First: 65535, Last: 65535}, {Protocol: policy.UDP, First: 80, Last: 80}}
+	want := []policy.Ports{{Protocol: ipproto.TCP, First: 80, Last: 86}, {Protocol: ipproto.TCP, First: 88, Last: 88}, {Protocol: ipproto.TCP, First: 65535, Last: 65535}, {Protocol: ipproto.UDP, First: 80, Last: 80}}
 	for _, got := range c.Tables().Ports {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

@@ -6,6 +6,7 @@ package compile_test
 import (
 	"testing"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/compile"
 	"github.com/sealane/sealane/policy/policytest"
@@ -19,7 +20,7 @@ func (t tier) Evaluate(s compile.Subject, rules *policy.RuleSet) policy.Outcome 
 	if s.Direction != policy.Ingress || s.Pod.Name != "web" {
 		return policy.Next
 	}
-	rules.Add(policy.PeerRule{Peer: policy.Peer{Kind: policy.AnyPeer}, Ports: policy.PortSpec{Ranges: []policy.Ports{{Protocol: policy.TCP, First: 7, Last: 7}}}})
+	rules.Add(policy.PeerRule{Peer: policy.Peer{Kind: policy.AnyPeer}, Ports: policy.PortSpec{Ranges: []policy.Ports{{Protocol: ipproto.TCP, First: 7, Last: 7}}}})
 	return policy.Outcome(t)
 }
 

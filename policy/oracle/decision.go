@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -56,11 +57,11 @@ func (d Decision) String() string {
 func target(x policy.Traffic) string {
 	name := fmt.Sprintf("protocol %d", x.Protocol)
 	switch x.Protocol {
-	case policy.TCP:
+	case ipproto.TCP:
 		name = "TCP"
-	case policy.UDP:
+	case ipproto.UDP:
 		name = "UDP"
-	case policy.SCTP:
+	case ipproto.SCTP:
 		name = "SCTP"
 	default:
 		return fmt.Sprintf("%s %s", x.To, name)

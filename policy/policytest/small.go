@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/oracle"
 )
@@ -33,15 +34,15 @@ func Small() oracle.Cluster {
 		Pods: []policy.Pod{
 			{
 				Namespace: "default", Name: "web", UID: "1", Labels: map[string]string{"app": "web"}, Node: "a", Addresses: addrs("10.0.0.1", "fd00::1"),
-				Ports: []policy.NamedPort{{Name: "http", Protocol: policy.TCP, Port: 80}, {Name: "http", Protocol: policy.UDP, Port: 8443}, {Name: "", Protocol: policy.TCP, Port: 99}},
+				Ports: []policy.NamedPort{{Name: "http", Protocol: ipproto.TCP, Port: 80}, {Name: "http", Protocol: ipproto.UDP, Port: 8443}, {Name: "", Protocol: ipproto.TCP, Port: 99}},
 			},
 			{
 				Namespace: "default", Name: "db", UID: "2", Labels: map[string]string{"app": "db"}, Node: "a", Addresses: addrs("10.0.0.2", "fd00::2"),
-				Ports: []policy.NamedPort{{Name: "sql", Protocol: policy.TCP, Port: 5432}},
+				Ports: []policy.NamedPort{{Name: "sql", Protocol: ipproto.TCP, Port: 5432}},
 			},
 			{
 				Namespace: "shop", Name: "cart", UID: "3", Labels: map[string]string{"app": "web"}, Node: "a", Addresses: addrs("10.0.1.1", "fd00::101"),
-				Ports: []policy.NamedPort{{Name: "http", Protocol: policy.TCP, Port: 8080}},
+				Ports: []policy.NamedPort{{Name: "http", Protocol: ipproto.TCP, Port: 8080}},
 			},
 			{Namespace: "shop", Name: "agent", UID: "4", Labels: map[string]string{"app": "db"}, Node: "a"}, // host network
 		},
@@ -72,7 +73,7 @@ func TrafficOf(t *testing.T, text string) policy.Traffic {
 		t.Fatalf("read %q: %v", text, err)
 	}
 	name, number, _ := strings.Cut(port, "/")
-	x := policy.Traffic{From: Address(from), To: Address(to), Protocol: map[string]uint8{"tcp": policy.TCP, "udp": policy.UDP, "sctp": policy.SCTP, "icmp": 1}[name]}
+	x := policy.Traffic{From: Address(from), To: Address(to), Protocol: map[string]uint8{"tcp": ipproto.TCP, "udp": ipproto.UDP, "sctp": ipproto.SCTP, "icmp": 1}[name]}
 	if number != "" {
 		fmt.Sscan(number, &x.Port)
 	}

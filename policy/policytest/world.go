@@ -15,6 +15,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/compile"
 	"github.com/sealane/sealane/policy/oracle"
@@ -124,14 +125,14 @@ func (w *World) addresses() []netip.Addr {
 func (w *World) namedPorts() []policy.NamedPort {
 	var ports []policy.NamedPort
 	for _, p := range []policy.NamedPort{
-		{Name: "web", Protocol: policy.TCP, Port: 80},
-		{Name: "web", Protocol: policy.TCP, Port: 81},
-		{Name: "web", Protocol: policy.UDP, Port: 80},
-		{Name: "dns", Protocol: policy.UDP, Port: 53},
-		{Name: "dns", Protocol: policy.TCP, Port: 53},
-		{Name: "sig", Protocol: policy.SCTP, Port: 90},
-		{Name: "", Protocol: policy.TCP, Port: 80},
-		{Name: "alt", Protocol: policy.TCP, Port: 8080},
+		{Name: "web", Protocol: ipproto.TCP, Port: 80},
+		{Name: "web", Protocol: ipproto.TCP, Port: 81},
+		{Name: "web", Protocol: ipproto.UDP, Port: 80},
+		{Name: "dns", Protocol: ipproto.UDP, Port: 53},
+		{Name: "dns", Protocol: ipproto.TCP, Port: 53},
+		{Name: "sig", Protocol: ipproto.SCTP, Port: 90},
+		{Name: "", Protocol: ipproto.TCP, Port: 80},
+		{Name: "alt", Protocol: ipproto.TCP, Port: 8080},
 	} {
 		if w.one(3) {
 			ports = append(ports, p)
@@ -222,7 +223,7 @@ func (w *World) Addresses() []netip.Addr {
 // Ports returns traffic without addresses: ports in and next to those of policies.
 func Ports() []policy.Traffic {
 	out := []policy.Traffic{{Protocol: 1}, {Protocol: 58}, {Protocol: 47}}
-	for _, protocol := range []uint8{policy.TCP, policy.UDP, policy.SCTP} {
+	for _, protocol := range []uint8{ipproto.TCP, ipproto.UDP, ipproto.SCTP} {
 		for _, port := range []uint16{0, 1, 2, 52, 53, 54, 55, 79, 80, 81, 82, 83, 89, 90, 91, 8079, 8080, 8081, 65534, 65535} {
 			out = append(out, policy.Traffic{Protocol: protocol, Port: port})
 		}

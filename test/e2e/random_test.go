@@ -22,6 +22,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/oracle"
 	"github.com/sealane/sealane/policy/policytest"
@@ -151,9 +152,9 @@ func (r *randomTest) pod(s *station, labels map[string]string) policy.Pod {
 		p.Addresses = append(p.Addresses, netip.MustParseAddr(ip))
 	}
 	for _, c := range s.Ports {
-		protocol := policy.TCP
+		protocol := ipproto.TCP
 		if c.Protocol == "UDP" {
-			protocol = policy.UDP
+			protocol = ipproto.UDP
 		}
 		p.Ports = append(p.Ports, policy.NamedPort{Name: c.Name, Protocol: protocol, Port: uint16(c.Port)})
 	}
@@ -229,9 +230,9 @@ func (r *randomTest) fromPod(t *testing.T, s *station, judge func(policy.Traffic
 	for _, to := range r.pods {
 		for i, ip := range to.ips {
 			for _, port := range randomPorts() {
-				x := policy.Traffic{From: netip.MustParseAddr(s.ips[i]), To: netip.MustParseAddr(ip), Port: uint16(port), Protocol: policy.TCP}
+				x := policy.Traffic{From: netip.MustParseAddr(s.ips[i]), To: netip.MustParseAddr(ip), Port: uint16(port), Protocol: ipproto.TCP}
 				targets, traffic = append(targets, target{"tcp", at(ip, port)}), append(traffic, x)
-				x.Protocol = policy.UDP
+				x.Protocol = ipproto.UDP
 				targets, traffic = append(targets, target{"udp", at(ip, port)}), append(traffic, x)
 			}
 		}
@@ -248,7 +249,7 @@ func (r *randomTest) fromNode(t *testing.T, node string, to *station, judge func
 	defer wg.Wait()
 	for i, ip := range to.ips {
 		for _, port := range randomPorts() {
-			x := policy.Traffic{From: r.nodes[node][i], To: netip.MustParseAddr(ip), Port: uint16(port), Protocol: policy.TCP}
+			x := policy.Traffic{From: r.nodes[node][i], To: netip.MustParseAddr(ip), Port: uint16(port), Protocol: ipproto.TCP}
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/oracle"
 	"github.com/sealane/sealane/policy/policytest"
@@ -152,11 +153,11 @@ func names(to *policy.Pod, x policy.Traffic) []string {
 
 func protocol(number uint8) corev1.Protocol {
 	switch number {
-	case policy.TCP:
+	case ipproto.TCP:
 		return corev1.ProtocolTCP
-	case policy.UDP:
+	case ipproto.UDP:
 		return corev1.ProtocolUDP
-	case policy.SCTP:
+	case ipproto.SCTP:
 		return corev1.ProtocolSCTP
 	}
 	return corev1.Protocol(strconv.Itoa(int(number)))
@@ -234,12 +235,12 @@ func TestKnownDifferences(t *testing.T) {
 		cluster := oracle.Cluster{
 			Pods: []policy.Pod{
 				{Namespace: "n", Name: "from", UID: "1", Addresses: []netip.Addr{from}},
-				{Namespace: "n", Name: "to", UID: "2", Addresses: []netip.Addr{to}, Ports: []policy.NamedPort{{Name: "web", Protocol: policy.TCP, Port: 80}}},
+				{Namespace: "n", Name: "to", UID: "2", Addresses: []netip.Addr{to}, Ports: []policy.NamedPort{{Name: "web", Protocol: ipproto.TCP, Port: 80}}},
 			},
 			Namespaces: map[string]map[string]string{"n": {}},
 			Policies:   []*networkingv1.NetworkPolicy{np},
 		}
-		x := policy.Traffic{From: from, To: to, Protocol: policy.TCP, Port: 80}
+		x := policy.Traffic{From: from, To: to, Protocol: ipproto.TCP, Port: 80}
 		if got := oracle.Decide(cluster, x).Allowed(); got != tt.ours {
 			t.Errorf("%s: Sealane allows: %v, want %v", tt.name, got, tt.ours)
 		}

@@ -4,6 +4,7 @@
 package objects
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"unique"
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -72,7 +74,7 @@ func namedPorts(spec corev1.PodSpec) []policy.NamedPort {
 	var out []policy.NamedPort
 	add := func(c corev1.Container) {
 		for _, p := range c.Ports {
-			protocol, known := ipProtocol(p.Protocol)
+			protocol, known := ipproto.Number(cmp.Or(p.Protocol, corev1.ProtocolTCP))
 			if p.Name != "" && known && p.ContainerPort > 0 && p.ContainerPort <= maxPort {
 				out = append(out, policy.NamedPort{Name: unique.Make(p.Name).Value(), Protocol: protocol, Port: uint16(p.ContainerPort)})
 			}
@@ -90,20 +92,6 @@ func namedPorts(spec corev1.PodSpec) []policy.NamedPort {
 }
 
 const maxPort = 1<<16 - 1
-
-// ipProtocol returns the number of a protocol in the IP header. To the API server, no name
-// means TCP.
-func ipProtocol(p corev1.Protocol) (number uint8, known bool) {
-	switch p {
-	case corev1.ProtocolTCP, "":
-		return policy.TCP, true
-	case corev1.ProtocolUDP:
-		return policy.UDP, true
-	case corev1.ProtocolSCTP:
-		return policy.SCTP, true
-	}
-	return 0, false
-}
 
 // metaOf keeps the name and the given labels of an object. The resource version
 // goes: two states that differ in nothing else are the same.

@@ -24,6 +24,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/observe"
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/oracle"
 )
@@ -156,7 +157,7 @@ func parseTarget(text string) (destination, error) {
 	if i < 0 {
 		return bad("no port")
 	}
-	out := destination{end: text[:i], protocol: policy.TCP}
+	out := destination{end: text[:i], protocol: ipproto.TCP}
 	port, protocol, named := strings.Cut(text[i+1:], "/")
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || number == 0 {
@@ -166,7 +167,7 @@ func parseTarget(text string) (destination, error) {
 	if named {
 		var known bool
 		out.protocol, known = observe.ParseProtocol(protocol)
-		if !known || !slices.Contains([]uint8{policy.TCP, policy.UDP, policy.SCTP}, out.protocol) {
+		if !known || !slices.Contains([]uint8{ipproto.TCP, ipproto.UDP, ipproto.SCTP}, out.protocol) {
 			return bad("the protocol is not tcp, udp or sctp")
 		}
 	}
