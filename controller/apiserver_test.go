@@ -27,6 +27,7 @@ import (
 	"github.com/sealane/sealane/controller/authority"
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
@@ -37,17 +38,17 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = time.Minute
 
-// cluster is a real API server with controllers and agents that are real but
+// realCluster is a real API server with controllers and agents that are real but
 // for their pods.
-type cluster struct {
+type realCluster struct {
 	*kubetest.Server
 	domain string
-	admin  *kube.Client
+	admin  *cluster.Client
 }
 
-func startCluster(t *testing.T) *cluster {
+func startCluster(t *testing.T) *realCluster {
 	t.Helper()
-	c := &cluster{Server: kubetest.Start(t)}
+	c := &realCluster{Server: kubetest.Start(t)}
 	c.Install(t, kubetest.Values{"ca": map[string]any{"mode": "secret", "secretName": "operator-root"}})
 	c.admin = c.client(t, c.AdminKubeconfig)
 	var err error
@@ -57,24 +58,24 @@ func startCluster(t *testing.T) *cluster {
 	return c
 }
 
-func (c *cluster) client(t *testing.T, kubeconfig string) *kube.Client {
+func (c *realCluster) client(t *testing.T, kubeconfig string) *cluster.Client {
 	t.Helper()
 	client, err := kube.NewClient(kube.Config{Kubeconfig: kubeconfig})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	return client
+	return cluster.New(client)
 }
 
 // agent is the part of a node's agent that asks for certificates.
 type agent struct {
 	id       keymgr.NodeID
-	client   *kube.Client
+	client   *cluster.Client
 	identity *identity.Identity
 }
 
-func (c *cluster) addAgent(t *testing.T, node, podCIDR string) *agent {
+func (c *realCluster) addAgent(t *testing.T, node, podCIDR string) *agent {
 	t.Helper()
 	a := &agent{id: keymgr.NodeID{Name: node, UID: c.AddNode(t, node, podCIDR)}}
 	a.client = c.client(t, c.Agent(t, node))
@@ -82,7 +83,7 @@ func (c *cluster) addAgent(t *testing.T, node, podCIDR string) *agent {
 	return a
 }
 
-func (c *cluster) identity(t *testing.T, id keymgr.NodeID) *identity.Identity {
+func (c *realCluster) identity(t *testing.T, id keymgr.NodeID) *identity.Identity {
 	t.Helper()
 	own, err := identity.Open(identity.Config{Dir: t.TempDir(), Node: id, TrustDomain: c.domain})
 	if err != nil {
@@ -104,7 +105,7 @@ func (a *agent) request(ctx context.Context, t *testing.T, id *identity.Identity
 
 // controller runs a controller with the roles of the chart and returns what
 // ends it and waits.
-func (c *cluster) controller(t *testing.T, cfg Config) (stop func()) {
+func (c *realCluster) controller(t *testing.T, cfg Config) (stop func()) {
 	t.Helper()
 	cfg.Kubeconfig = c.Kubeconfig(t, c.Token(t, "sealane-controller", ""))
 	cfg.Namespace, cfg.MetricsAddress = kubetest.Namespace, "127.0.0.1:0"
@@ -141,7 +142,7 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("successor", func(t *testing.T) { testCertificate(t, c, n2) })
 }
 
-func testCertificate(t *testing.T, c *cluster, a *agent) {
+func testCertificate(t *testing.T, c *realCluster, a *agent) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	chain, err := a.request(ctx, t, a.identity)
@@ -165,7 +166,7 @@ func testCertificate(t *testing.T, c *cluster, a *agent) {
 }
 
 // testOtherNode asks for a certificate of n2 with the token of n1.
-func testOtherNode(t *testing.T, c *cluster, n1, n2 *agent) {
+func testOtherNode(t *testing.T, c *realCluster, n1, n2 *agent) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err := n1.request(ctx, t, c.identity(t, n2.id))
@@ -188,7 +189,7 @@ func testOtherNode(t *testing.T, c *cluster, n1, n2 *agent) {
 
 // testOtherUsers asks with every token that is not of an agent's live pod and
 // that the admission policy lets pass, or that it does not apply to.
-func testOtherUsers(t *testing.T, c *cluster, n1 *agent) {
+func testOtherUsers(t *testing.T, c *realCluster, n1 *agent) {
 	c.AddPod(t, kubetest.Pod{Name: "impostor", Node: "n1", Owner: "none"})
 	c.AddPod(t, kubetest.Pod{Name: "gone", Node: "n1"})
 	gone := c.Kubeconfig(t, c.Token(t, "sealane-agent", "Pod/gone"))
@@ -217,7 +218,7 @@ func testOtherUsers(t *testing.T, c *cluster, n1 *agent) {
 }
 
 // testStolenKey sends a request of n1 as n2, and one of n2 for the key of n1.
-func testStolenKey(t *testing.T, c *cluster, n1, n2 *agent) {
+func testStolenKey(t *testing.T, c *realCluster, n1, n2 *agent) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	copied, err := n1.identity.CSR()
@@ -246,7 +247,7 @@ func testStolenKey(t *testing.T, c *cluster, n1, n2 *agent) {
 
 // testExpiresColumn wants kubectl to show the end of a certificate, which lies in
 // the future, as a time.
-func testExpiresColumn(t *testing.T, c *cluster, a *agent) {
+func testExpiresColumn(t *testing.T, c *realCluster, a *agent) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := a.client.PublishNodeKey(ctx, a.id, keymgr.Signed{
@@ -266,7 +267,7 @@ func testExpiresColumn(t *testing.T, c *cluster, a *agent) {
 	}
 }
 
-func testNodeIsGone(t *testing.T, c *cluster) {
+func testNodeIsGone(t *testing.T, c *realCluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a := c.addAgent(t, "n3", "10.244.3.0/24")
@@ -275,7 +276,7 @@ func testNodeIsGone(t *testing.T, c *cluster) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	w, err := c.admin.Watch(ctx, kube.WatchConfig{})
+	w, err := c.admin.Watch(ctx, cluster.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +325,7 @@ func TestRealClusterCA(t *testing.T) {
 }
 
 // login returns the status that the API server answers to a client certificate.
-func (c *cluster) login(t *testing.T, cert tls.Certificate) int {
+func (c *realCluster) login(t *testing.T, cert tls.Certificate) int {
 	t.Helper()
 	cfg := c.TLSConfig(t)
 	// Present it even if the server's hint on acceptable CAs speaks against it.

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 // stuckAfter is how long a leader may show no sign of life before its liveness
@@ -81,7 +81,7 @@ const crlType = "application/pkix-crl"
 
 // pages returns the HTTP handler, which serves the same on every replica, whether
 // it leads or not.
-func pages(h *health, registry prometheus.Gatherer, record func() kube.RevocationRecord) http.Handler {
+func pages(h *health, registry prometheus.Gatherer, record func() cluster.RevocationRecord) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", page(h.alive))

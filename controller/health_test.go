@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/sealane/sealane/controller/controllertest"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 func TestPages(t *testing.T) {
@@ -32,8 +32,8 @@ func TestPages(t *testing.T) {
 	l := newTestLoop(t, w)
 	l.signer.Metrics = m.signer
 	w.Settle(l.pass)
-	var record kube.RevocationRecord
-	handler := pages(h, registry, func() kube.RevocationRecord { return record })
+	var record cluster.RevocationRecord
+	handler := pages(h, registry, func() cluster.RevocationRecord { return record })
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))

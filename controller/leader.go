@@ -13,6 +13,7 @@ import (
 	"github.com/sealane/sealane/controller/revocation"
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
 )
@@ -20,7 +21,7 @@ import (
 // controller stands for election and works while it is the leader.
 type controller struct {
 	cfg     Config
-	client  *kube.Client
+	client  *cluster.Client
 	metrics *metrics
 	health  *health
 	log     *slog.Logger
@@ -47,7 +48,7 @@ type term struct {
 	trustDomain string
 	authority   *ca.Authority
 	requests    *kube.RequestWatcher
-	cluster     *kube.Watcher
+	cluster     *cluster.Watcher
 	revoked     *revocation.State
 }
 
@@ -67,7 +68,7 @@ func (c *controller) lead(ctx context.Context, trustDomain string) error {
 		return err
 	}
 	defer func() { stop(); requests.Wait() }()
-	cluster, err := c.client.Watch(ctx, kube.WatchConfig{Reports: true, Revocations: true})
+	cluster, err := c.client.Watch(ctx, cluster.WatchConfig{Reports: true, Revocations: true})
 	if err != nil {
 		return err
 	}

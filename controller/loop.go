@@ -13,6 +13,7 @@ import (
 	"github.com/sealane/sealane/controller/revocation"
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 const (
@@ -32,7 +33,7 @@ type requestFeed interface {
 // clusterFeed follows nodes, NodeKeys and the published bundle.
 type clusterFeed interface {
 	Changed() <-chan struct{}
-	Snapshot() (s kube.Snapshot, complete bool)
+	Snapshot() (s cluster.Snapshot, complete bool)
 }
 
 // loop is the main loop of the leader. The revoker runs beside it.

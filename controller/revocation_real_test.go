@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 )
 
 // testRevocation revokes and readmits a node at a real API server, and reads the
 // list with the agent's own rights, as an agent does.
-func testRevocation(t *testing.T, c *cluster) {
+func testRevocation(t *testing.T, c *realCluster) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	a := c.addAgent(t, "n8", "10.244.8.0/24")
@@ -40,7 +41,7 @@ func testRevocation(t *testing.T, c *cluster) {
 	if err := v.SetRoots(bundle); err != nil {
 		t.Fatal(err)
 	}
-	w, err := reader.client.Watch(ctx, kube.WatchConfig{Node: "n9"})
+	w, err := reader.client.Watch(ctx, cluster.WatchConfig{Node: "n9"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func testRevocation(t *testing.T, c *cluster) {
 	byKey := func() bool { _, yes := v.Revoked(keymgr.NodeID{}, info); return yes }
 
 	start := time.Now()
-	order, err := c.admin.CreateRevocation(ctx, kube.Revocation{Node: a.id, Reason: keymgr.ReasonKeyCompromise})
+	order, err := c.admin.CreateRevocation(ctx, cluster.Revocation{Node: a.id, Reason: keymgr.ReasonKeyCompromise})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 const (
@@ -38,14 +39,15 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.CA.CheckFiles(); err != nil {
 		return err
 	}
-	client, err := kube.NewClient(kube.Config{
+	connection, err := kube.NewClient(kube.Config{
 		Kubeconfig: cfg.Kubeconfig, APIServer: cfg.APIServer, Namespace: cfg.Namespace,
 		UserAgent: "sealane-controller", Logger: log,
 	})
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer connection.Close()
+	client := cluster.New(connection)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics, err := newMetrics(registry)

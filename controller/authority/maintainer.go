@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
@@ -32,7 +32,7 @@ type CA interface {
 
 // Publisher publishes the trust bundle and what belongs to it.
 type Publisher interface {
-	PublishTrust(ctx context.Context, t kube.Trust) error
+	PublishTrust(ctx context.Context, t cluster.Trust) error
 }
 
 // Maintainer renews the CA, moves a change of roots forward and publishes the
@@ -55,7 +55,7 @@ type Maintainer struct {
 
 // Pass does once what is due. A part that fails does not keep the others from
 // running; Pass returns all errors.
-func (m *Maintainer) Pass(ctx context.Context, s kube.Snapshot) error {
+func (m *Maintainer) Pass(ctx context.Context, s cluster.Snapshot) error {
 	return errors.Join(m.renew(ctx), m.advance(ctx, s), m.publish(ctx, s))
 }
 
@@ -86,7 +86,7 @@ func (m *Maintainer) renew(ctx context.Context) error {
 
 // advance moves a change of roots forward. The same pass publishes the result,
 // or the next leader does.
-func (m *Maintainer) advance(ctx context.Context, s kube.Snapshot) error {
+func (m *Maintainer) advance(ctx context.Context, s cluster.Snapshot) error {
 	f := fleet(s)
 	f.Request = m.requestedAt(s.Trust.Request)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -110,7 +110,7 @@ func (m *Maintainer) advance(ctx context.Context, s kube.Snapshot) error {
 // fleet returns what a change of roots depends on. A NodeKey whose node is gone,
 // or was replaced by a node of the same name, delays nothing: it is about to be
 // removed.
-func fleet(s kube.Snapshot) rootchange.Fleet {
+func fleet(s cluster.Snapshot) rootchange.Fleet {
 	var f rootchange.Fleet
 	for _, node := range s.Nodes {
 		if s.Claims[node.Name] != node.UID {
@@ -131,7 +131,7 @@ func (m *Maintainer) requestedAt(text string) time.Time {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil && text != m.badRequest {
-		m.Log.Warn("ignoring annotation: it is not a time in RFC 3339 format", keyAnnotation, kube.RotateRootAnnotation, keyError, err)
+		m.Log.Warn("ignoring annotation: it is not a time in RFC 3339 format", keyAnnotation, cluster.RotateRootAnnotation, keyError, err)
 	}
 	if m.badRequest = ""; err != nil {
 		m.badRequest = text
@@ -141,7 +141,7 @@ func (m *Maintainer) requestedAt(text string) time.Time {
 
 // publish restores the published trust bundle if it differs from the CA's,
 // whoever changed it.
-func (m *Maintainer) publish(ctx context.Context, s kube.Snapshot) error {
+func (m *Maintainer) publish(ctx context.Context, s cluster.Snapshot) error {
 	want, err := m.trust()
 	if err != nil {
 		return err
@@ -155,8 +155,8 @@ func (m *Maintainer) publish(ctx context.Context, s kube.Snapshot) error {
 	return m.Publisher.PublishTrust(ctx, want)
 }
 
-func (m *Maintainer) trust() (kube.Trust, error) {
-	t := kube.Trust{Bundle: m.CA.Bundle()}
+func (m *Maintainer) trust() (cluster.Trust, error) {
+	t := cluster.Trust{Bundle: m.CA.Bundle()}
 	status, err := m.CA.Status()
 	if err != nil {
 		return t, err

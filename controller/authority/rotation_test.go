@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/sealane/sealane/controller/controllertest"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -115,7 +115,7 @@ func (m *member) report(t *testing.T) {
 }
 
 // certify asks for a certificate if one is needed, and takes what was issued.
-func (m *member) certify(t *testing.T, s kube.Snapshot) {
+func (m *member) certify(t *testing.T, s cluster.Snapshot) {
 	t.Helper()
 	if m.request != "" {
 		if v := m.w.Verdicts[m.request]; m.w.Request(m.request).Denied {

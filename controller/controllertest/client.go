@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -88,7 +89,7 @@ func (w *World) DeleteNodeKey(_ context.Context, name, nodeUID string) error {
 }
 
 // PublishTrust stores the trust bundle.
-func (w *World) PublishTrust(_ context.Context, t kube.Trust) error {
+func (w *World) PublishTrust(_ context.Context, t cluster.Trust) error {
 	if err := w.failing(); err != nil {
 		return err
 	}
@@ -100,12 +101,12 @@ func (w *World) PublishTrust(_ context.Context, t kube.Trust) error {
 }
 
 // PublishRecord stores the revocation record if the version matches.
-func (w *World) PublishRecord(_ context.Context, r kube.RevocationRecord) (kube.RevocationRecord, error) {
+func (w *World) PublishRecord(_ context.Context, r cluster.RevocationRecord) (cluster.RevocationRecord, error) {
 	if err := w.failing(); err != nil {
-		return kube.RevocationRecord{}, err
+		return cluster.RevocationRecord{}, err
 	}
 	if r.Version != w.Record.Version {
-		return kube.RevocationRecord{}, kube.ErrConflict
+		return cluster.RevocationRecord{}, kube.ErrConflict
 	}
 	w.Writes++
 	r.Version = "v" + strconv.Itoa(w.Writes)
@@ -114,11 +115,11 @@ func (w *World) PublishRecord(_ context.Context, r kube.RevocationRecord) (kube.
 }
 
 // ReportRevocation stores the status of an order.
-func (w *World) ReportRevocation(_ context.Context, r kube.Revocation) error {
+func (w *World) ReportRevocation(_ context.Context, r cluster.Revocation) error {
 	if err := w.failing(); err != nil {
 		return err
 	}
-	i := slices.IndexFunc(w.Orders, func(o kube.Revocation) bool { return o.Name == r.Name })
+	i := slices.IndexFunc(w.Orders, func(o cluster.Revocation) bool { return o.Name == r.Name })
 	if i < 0 {
 		return kube.ErrNotFound
 	}
@@ -134,8 +135,8 @@ func (w *World) Changed() <-chan struct{} { return w.News }
 func (w *World) Requests() ([]kube.Request, bool) { return slices.Clone(w.AllRequests), !w.isListing() }
 
 // Snapshot returns everything else.
-func (w *World) Snapshot() (kube.Snapshot, bool) {
-	s := kube.Snapshot{
+func (w *World) Snapshot() (cluster.Snapshot, bool) {
+	s := cluster.Snapshot{
 		NodeKeys: w.NodeKeys, Claims: w.Claims, Reports: w.Reports, Trust: w.Trust, Bundle: bytes.TrimSpace(w.Bundle),
 		Revoked: w.Record, Orders: slices.Clone(w.Orders),
 	}

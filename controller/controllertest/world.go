@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 )
@@ -44,14 +45,14 @@ type World struct {
 	NodeKeys    map[string]keymgr.Signed
 	Claims      map[string]string // by node name, the UID that its NodeKey names
 	Bundle      []byte
-	Trust       kube.Trust // without the bundle
+	Trust       cluster.Trust // without the bundle
 	Reports     map[string]string
 	Events      []kube.EventSpec
 	Verdicts    map[string]kube.Verdict
 	News        chan struct{}
 	Writes      int // calls that changed something
-	Orders      []kube.Revocation
-	Record      kube.RevocationRecord
+	Orders      []cluster.Revocation
+	Record      cluster.RevocationRecord
 
 	mu      sync.Mutex // guards what tests change while a loop runs
 	fail    error      // of every call, if set
@@ -169,7 +170,7 @@ func (w *World) Publish(node string, certificate []byte) {
 // Order adds an order to revoke a node.
 func (w *World) Order(node string, reason keymgr.RevocationReason) {
 	n := w.Nodes[node]
-	w.Orders = append(w.Orders, kube.Revocation{
+	w.Orders = append(w.Orders, cluster.Revocation{
 		Name: n.UID, UID: "order-" + n.UID, Node: keymgr.NodeID{Name: n.Name, UID: n.UID}, Reason: reason, Message: "as ordered",
 	})
 }

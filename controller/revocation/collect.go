@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 // NodeKeyClient looks up nodes and removes their NodeKeys.
@@ -30,7 +31,7 @@ type Collector struct {
 
 // Collect removes NodeKeys without their node. A snapshot may show a NodeKey before
 // its node, so Collect looks up each node at the API server first.
-func (c *Collector) Collect(ctx context.Context, s kube.Snapshot) error {
+func (c *Collector) Collect(ctx context.Context, s cluster.Snapshot) error {
 	live := map[string]string{}
 	for _, node := range s.Nodes {
 		live[node.Name] = node.UID

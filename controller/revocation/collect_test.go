@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/sealane/sealane/controller/controllertest"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -37,7 +37,7 @@ func TestCollectBelievesTheAPIServerNotTheSnapshot(t *testing.T) {
 	w.Claims = map[string]string{"n1": "u1"}
 	c := newLeader(t, w).collector
 	c.State.Publish(keymgr.RevocationList{}, map[string]bool{"u1": true})
-	late := kube.Snapshot{Claims: map[string]string{"n1": "u1"}} // without the node
+	late := cluster.Snapshot{Claims: map[string]string{"n1": "u1"}} // without the node
 	if err := c.Collect(t.Context(), late); err != nil {
 		t.Fatal(err)
 	}

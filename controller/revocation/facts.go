@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/revocation"
@@ -18,7 +19,7 @@ import (
 
 // facts gathers what the next list follows from. It also returns, by UID, the nodes
 // that are gone and need no entry, because they have no certificate that is valid.
-func (r *Revoker) facts(ctx context.Context, old keymgr.RevocationList, s kube.Snapshot, requests []kube.Request) (revocation.Facts, map[string]bool, error) {
+func (r *Revoker) facts(ctx context.Context, old keymgr.RevocationList, s cluster.Snapshot, requests []kube.Request) (revocation.Facts, map[string]bool, error) {
 	f := revocation.Facts{Now: r.Clock(), TrustDomain: r.TrustDomain, Lifetime: r.Lifetime, Live: map[string]bool{}}
 	for _, n := range s.Nodes {
 		f.Live[n.UID] = true
@@ -57,7 +58,7 @@ const lookups = 10
 
 // gone returns the UIDs of nodes that have left a NodeKey behind. A snapshot may
 // show a NodeKey before its node, so gone looks up each node at the API server.
-func (r *Revoker) gone(ctx context.Context, s kube.Snapshot, skip func(uid string) bool) (map[string]bool, error) {
+func (r *Revoker) gone(ctx context.Context, s cluster.Snapshot, skip func(uid string) bool) (map[string]bool, error) {
 	gone := map[string]bool{}
 	left := lookups
 	for _, name := range slices.Sorted(maps.Keys(s.Claims)) {
@@ -86,7 +87,7 @@ func (r *Revoker) gone(ctx context.Context, s kube.Snapshot, skip func(uid strin
 
 // certificates returns the valid node certificates of the given UIDs that are
 // published or were issued recently, those that end first at the beginning.
-func (r *Revoker) certificates(s kube.Snapshot, requests []kube.Request, of map[string]bool) []keymgr.NodeCertificate {
+func (r *Revoker) certificates(s cluster.Snapshot, requests []kube.Request, of map[string]bool) []keymgr.NodeCertificate {
 	var chains [][][]byte
 	for name, signed := range s.NodeKeys {
 		if of[s.Claims[name]] {

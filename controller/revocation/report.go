@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/revocation"
 )
@@ -21,7 +22,7 @@ const (
 )
 
 // report logs what is new and creates an Event for it on the node.
-func (r *Revoker) report(ctx context.Context, news revocation.News, s kube.Snapshot) {
+func (r *Revoker) report(ctx context.Context, news revocation.News, s cluster.Snapshot) {
 	messages := map[string]string{}
 	for _, o := range s.Orders {
 		messages[o.Node.UID] = o.Message
@@ -51,7 +52,7 @@ func (r *Revoker) report(ctx context.Context, news revocation.News, s kube.Snaps
 
 // reportOrders writes into the status of each order that it is carried out, with
 // the number of the first list that did so and the node's known certificates.
-func (r *Revoker) reportOrders(ctx context.Context, orders []kube.Revocation, l keymgr.RevocationList) error {
+func (r *Revoker) reportOrders(ctx context.Context, orders []cluster.Revocation, l keymgr.RevocationList) error {
 	var errs []error
 	for _, o := range orders {
 		entry, listed := l.Node(o.Node.UID)
@@ -76,7 +77,7 @@ func (r *Revoker) reportOrders(ctx context.Context, orders []kube.Revocation, l 
 // removeRevokedNodeKeys removes the NodeKeys of readmitted nodes that a revoked key
 // has signed. No node accepts them, and one whose sequence number a thief has
 // driven up could keep its node from publishing again.
-func (r *Revoker) removeRevokedNodeKeys(ctx context.Context, s kube.Snapshot, l keymgr.RevocationList) error {
+func (r *Revoker) removeRevokedNodeKeys(ctx context.Context, s cluster.Snapshot, l keymgr.RevocationList) error {
 	var errs []error
 	for _, n := range l.Nodes {
 		signed, ok := s.NodeKeys[n.Name]

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/revocation"
 )
@@ -36,7 +37,7 @@ type Requests interface {
 // Cluster shows nodes, NodeKeys, orders to revoke and the published list, as a
 // cache shows them.
 type Cluster interface {
-	Snapshot() (s kube.Snapshot, complete bool)
+	Snapshot() (s cluster.Snapshot, complete bool)
 }
 
 // Signer signs revocation lists with the key of the CA.
@@ -53,8 +54,8 @@ type Signer interface {
 
 // Publisher publishes the list and reports on orders.
 type Publisher interface {
-	PublishRecord(ctx context.Context, r kube.RevocationRecord) (kube.RevocationRecord, error)
-	ReportRevocation(ctx context.Context, r kube.Revocation) error
+	PublishRecord(ctx context.Context, r cluster.RevocationRecord) (cluster.RevocationRecord, error)
+	ReportRevocation(ctx context.Context, r cluster.Revocation) error
 	Node(ctx context.Context, name string) (kube.Node, error)
 	DeleteNodeKey(ctx context.Context, name, nodeUID string) error
 }
@@ -106,7 +107,7 @@ func (r *Revoker) Changes() chan<- struct{} { return r.changed }
 
 // published is a verified record.
 type published struct {
-	record kube.RevocationRecord
+	record cluster.RevocationRecord
 	signed keymgr.Signed
 	list   keymgr.RevocationList
 	// replaced is the version that the record replaced. It is nil once the cache
@@ -189,7 +190,7 @@ func (r *Revoker) pass(ctx context.Context) error {
 
 // inForce returns the newest list that this leader knows to be authentic. Of a
 // record that cannot be verified, only the version to replace counts.
-func (r *Revoker) inForce(record kube.RevocationRecord, now time.Time) published {
+func (r *Revoker) inForce(record cluster.RevocationRecord, now time.Time) published {
 	if record.Version == r.last.record.Version && r.last.list.Number > 0 {
 		r.last.replaced = nil
 		return r.last

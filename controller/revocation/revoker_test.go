@@ -23,6 +23,7 @@ import (
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/controller/signer"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -277,15 +278,17 @@ func TestLiveNodeIsNotTakenForGone(t *testing.T) {
 // back with all that was in it.
 func TestTamperedRecord(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
-		for name, tamper := range map[string]func(w *controllertest.World, before kube.RevocationRecord){
-			"deleted": func(w *controllertest.World, _ kube.RevocationRecord) { w.Record = kube.RevocationRecord{} },
-			"emptied": func(w *controllertest.World, _ kube.RevocationRecord) { w.Record.List, w.Record.CRL = nil, nil },
-			"spoilt":  func(w *controllertest.World, _ kube.RevocationRecord) { w.Record.List = []byte(`{"payload":"e30="}`) },
-			"put back": func(w *controllertest.World, before kube.RevocationRecord) {
+		for name, tamper := range map[string]func(w *controllertest.World, before cluster.RevocationRecord){
+			"deleted": func(w *controllertest.World, _ cluster.RevocationRecord) { w.Record = cluster.RevocationRecord{} },
+			"emptied": func(w *controllertest.World, _ cluster.RevocationRecord) { w.Record.List, w.Record.CRL = nil, nil },
+			"spoilt": func(w *controllertest.World, _ cluster.RevocationRecord) {
+				w.Record.List = []byte(`{"payload":"e30="}`)
+			},
+			"put back": func(w *controllertest.World, before cluster.RevocationRecord) {
 				w.Record.List, w.Record.CRL = before.List, before.CRL
 			},
-			"no CRL":    func(w *controllertest.World, _ kube.RevocationRecord) { w.Record.CRL = nil },
-			"other CRL": func(w *controllertest.World, _ kube.RevocationRecord) { w.Record.CRL = []byte("x") },
+			"no CRL":    func(w *controllertest.World, _ cluster.RevocationRecord) { w.Record.CRL = nil },
+			"other CRL": func(w *controllertest.World, _ cluster.RevocationRecord) { w.Record.CRL = []byte("x") },
 		} {
 			t.Run(name, func(t *testing.T) {
 				w := controllertest.NewWorld(t)
@@ -347,10 +350,10 @@ func TestCacheBehindOwnWrite(t *testing.T) {
 // lagging shows an old record.
 type lagging struct {
 	*controllertest.World
-	record kube.RevocationRecord
+	record cluster.RevocationRecord
 }
 
-func (l *lagging) Snapshot() (kube.Snapshot, bool) {
+func (l *lagging) Snapshot() (cluster.Snapshot, bool) {
 	s, complete := l.World.Snapshot()
 	s.Revoked = l.record
 	return s, complete
@@ -449,7 +452,7 @@ func TestRevokerRetriesAndRests(t *testing.T) {
 func TestMalformedOrderHindersNoOther(t *testing.T) {
 	w := controllertest.NewWorld(t)
 	w.AddNode("n1", "u1", "10.244.1.0/24")
-	w.Orders = []kube.Revocation{{Name: "bad", Node: keymgr.NodeID{Name: "N", UID: ""}}}
+	w.Orders = []cluster.Revocation{{Name: "bad", Node: keymgr.NodeID{Name: "N", UID: ""}}}
 	w.Order("n1", keymgr.ReasonUnspecified)
 	l := newLeader(t, w)
 	l.rest(t, w)

@@ -10,17 +10,17 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/controller/controllertest"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 )
 
 // TestNewLeaderForgetsNoRevokedKey: of a readmitted node no order tells the old
 // keys, and after an hour no request does.
 func TestNewLeaderForgetsNoRevokedKey(t *testing.T) {
-	for name, tamper := range map[string]func(w *controllertest.World, old kube.RevocationRecord){
-		"deleted": func(w *controllertest.World, _ kube.RevocationRecord) { w.Record = kube.RevocationRecord{} },
-		"emptied": func(w *controllertest.World, _ kube.RevocationRecord) { w.Record.List, w.Record.CRL = nil, nil },
-		"put back": func(w *controllertest.World, old kube.RevocationRecord) {
+	for name, tamper := range map[string]func(w *controllertest.World, old cluster.RevocationRecord){
+		"deleted": func(w *controllertest.World, _ cluster.RevocationRecord) { w.Record = cluster.RevocationRecord{} },
+		"emptied": func(w *controllertest.World, _ cluster.RevocationRecord) { w.Record.List, w.Record.CRL = nil, nil },
+		"put back": func(w *controllertest.World, old cluster.RevocationRecord) {
 			w.Record.List, w.Record.CRL = old.List, old.CRL
 		},
 	} {

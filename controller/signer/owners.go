@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 )
@@ -53,7 +54,7 @@ type validity struct {
 // read returns the owner of each key in the certificates that nodes have
 // published or got recently. Nodes that are gone own nothing: a machine that
 // joins again under another UID may keep its key.
-func (c *keyOwnerCache) read(s kube.Snapshot, requests []kube.Request, v validity) keyOwners {
+func (c *keyOwnerCache) read(s cluster.Snapshot, requests []kube.Request, v validity) keyOwners {
 	if c.bundle != string(v.bundle) {
 		c.bundle, c.entries = string(v.bundle), nil
 	}
@@ -77,7 +78,7 @@ func (c *keyOwnerCache) read(s kube.Snapshot, requests []kube.Request, v validit
 	return out
 }
 
-func chains(s kube.Snapshot, requests []kube.Request) [][][]byte {
+func chains(s cluster.Snapshot, requests []kube.Request) [][][]byte {
 	var out [][][]byte
 	for _, signed := range s.NodeKeys {
 		out = append(out, signed.Chain)

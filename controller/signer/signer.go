@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -102,7 +103,7 @@ type pass struct {
 // Pass gives each applicant a turn, as far as the time of one pass allows. An
 // applicant that had no turn comes first in the next pass. Pass returns the time
 // to that pass if nothing changes: zero as long as requests are left.
-func (s *Signer) Pass(ctx context.Context, snapshot kube.Snapshot) (next time.Duration, err error) {
+func (s *Signer) Pass(ctx context.Context, snapshot cluster.Snapshot) (next time.Duration, err error) {
 	all, _ := s.Requests.Requests()
 	all = s.queue.refresh(all)
 	now := s.Clock()

@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/controller/authority"
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -62,7 +63,9 @@ func (noneRevoked) Current() (keymgr.RevocationList, bool) { return keymgr.Revoc
 
 // pass does what the leader does in a pass.
 func (w *worker) pass(ctx context.Context) error {
-	snapshot, _ := w.Requests.(interface{ Snapshot() (kube.Snapshot, bool) }).Snapshot()
+	snapshot, _ := w.Requests.(interface {
+		Snapshot() (cluster.Snapshot, bool)
+	}).Snapshot()
 	maintained := w.maintainer.Pass(ctx, snapshot)
 	var err error
 	w.again, err = w.Pass(ctx, snapshot)

@@ -27,6 +27,7 @@ import (
 	"github.com/sealane/sealane/cni/ipam"
 	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/podserver"
 	"github.com/sealane/sealane/daemonset/readiness"
@@ -69,13 +70,13 @@ type fakeWatch struct {
 	news    chan struct{}   // the same, for Confirm
 	more    chan<- struct{} // the same, for who asks for it
 	mu      sync.Mutex      // guards all below
-	snap    kube.Snapshot
+	snap    cluster.Snapshot
 	synced  bool
 }
 
 func (w *fakeWatch) Changed() <-chan struct{} { return w.changed }
 
-func (w *fakeWatch) Snapshot() (kube.Snapshot, bool) {
+func (w *fakeWatch) Snapshot() (cluster.Snapshot, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.snap, w.synced
@@ -88,7 +89,7 @@ func (w *fakeWatch) Notify(c chan<- struct{}) {
 	w.more = c
 }
 
-func (w *fakeWatch) see(snap kube.Snapshot, synced bool) {
+func (w *fakeWatch) see(snap cluster.Snapshot, synced bool) {
 	w.mu.Lock()
 	w.snap, w.synced = snap, synced
 	all := []chan<- struct{}{w.changed, w.news, w.more}
@@ -345,8 +346,8 @@ func (w *town) answer(out http.ResponseWriter, r *http.Request) {
 }
 
 // snapshot is what the API server has.
-func (w *town) snapshot() kube.Snapshot {
-	s := kube.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]kube.RotationRequest{}, Bundle: w.c.Authority.Bundle()}
+func (w *town) snapshot() cluster.Snapshot {
+	s := cluster.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]cluster.RotationRequest{}, Bundle: w.c.Authority.Bundle()}
 	for _, h := range w.nodes {
 		s.Nodes = append(s.Nodes, kube.Node{Name: h.live.ID.Name, UID: h.live.ID.UID, PodCIDRs: h.live.PodCIDRs, Addresses: h.live.Addresses})
 		s.NodeKeys[h.live.ID.Name] = h.signed
@@ -375,7 +376,7 @@ func (h *dwelling) start() error {
 	}
 	ctx, cancel := context.WithCancel(h.town.t.Context())
 	group, ctx := errgroup.WithContext(ctx)
-	h.d = &daemon{cfg: h.cfg, log: log, links: h.ns.Handle(), client: client}
+	h.d = &daemon{cfg: h.cfg, log: log, links: h.ns.Handle(), client: cluster.New(client)}
 	h.stop = func() {
 		cancel()
 		if err := group.Wait(); err != nil {
@@ -462,7 +463,7 @@ func TestPrivilegedRebootWithoutAPIServer(t *testing.T) {
 	w.apiServer(false)
 	for _, h := range w.nodes {
 		h.boot()
-		h.watch.see(kube.Snapshot{}, false)
+		h.watch.see(cluster.Snapshot{}, false)
 		h.lease()
 	}
 	w.everywhere((*dwelling).start)

@@ -21,6 +21,7 @@ import (
 	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/enforce"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/metrics"
 	"github.com/sealane/sealane/daemonset/network"
@@ -57,7 +58,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer datapath.Close()
-	d := &daemon{cfg: cfg, log: log, links: links, client: client, datapath: datapath}
+	d := &daemon{cfg: cfg, log: log, links: links, client: cluster.New(client), datapath: datapath}
 	return d.run(ctx)
 }
 
@@ -66,7 +67,7 @@ type daemon struct {
 	cfg      Config
 	log      *slog.Logger
 	links    *nl.Handle
-	client   *kube.Client
+	client   *cluster.Client
 	datapath *bpf.Datapath
 
 	state    *readiness.State
@@ -81,11 +82,11 @@ type daemon struct {
 func (d *daemon) run(ctx context.Context) error {
 	d.state = readiness.New(d.parts()...)
 	group, ctx := errgroup.WithContext(ctx)
-	watch, err := d.client.Watch(ctx, kube.WatchConfig{Node: d.cfg.NodeName})
+	watch, err := d.client.Watch(ctx, cluster.WatchConfig{Node: d.cfg.NodeName})
 	if err != nil {
 		return err
 	}
-	watched, err := objects.Watch(ctx, d.client, objects.Config{Node: d.cfg.NodeName, Nodes: watch})
+	watched, err := objects.Watch(ctx, d.client.Client, objects.Config{Node: d.cfg.NodeName, Nodes: watch})
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (d *daemon) serveKeys(ctx context.Context, group *errgroup.Group) {
 }
 
 func (d *daemon) makeEnforcer(ctx context.Context, watched *objects.Objects, p report.Policies) *enforce.Enforcer {
-	ask := objects.Reader{Client: d.client}
+	ask := objects.Reader{Client: d.client.Client}
 	return enforce.New(enforce.Config{
 		Node: d.cfg.NodeName, Feed: watched, Objects: watched, Datapath: d.datapath, Ask: ask.PodObject, Policies: ask.Policies,
 		Announce: func(ctx context.Context, pods []kube.AddressedPod) error {
@@ -180,7 +181,7 @@ func (d *daemon) makeEnforcer(ctx context.Context, watched *objects.Objects, p r
 // soon as ours find all that they need: policies first, without which they let
 // nothing through, then lanes, then pods. After a start from disk, policies are what
 // the earlier daemon has left, and its programs stay on the pods.
-func (d *daemon) takeOver(ctx context.Context, watch *kube.Watcher) error {
+func (d *daemon) takeOver(ctx context.Context, watch *cluster.Watcher) error {
 	group, ctx := errgroup.WithContext(ctx)
 	fromDisk := d.keeper.FromDisk() != nil
 	group.Go(func() error {
@@ -211,9 +212,9 @@ func (d *daemon) takeOver(ctx context.Context, watch *kube.Watcher) error {
 // nothing changes.
 const repairEvery = 30 * time.Second
 
-// snapshots is what repairLeases reads of the API server. *kube.Watcher is one.
+// snapshots is what repairLeases reads of the API server. *cluster.Watcher is one.
 type snapshots interface {
-	Snapshot() (kube.Snapshot, bool)
+	Snapshot() (cluster.Snapshot, bool)
 	Notify(chan<- struct{})
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/internal/atomicfile"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -255,7 +256,7 @@ func (s *Store) FromDisk() error {
 // Current returns what to follow: what the watch has seen or, after a start from disk
 // until the API server is back, the checkpoint together with keymgr's records. It also
 // reports whether that is complete.
-func (s *Store) Current(watch Watch, records Records) (kube.Snapshot, bool) {
+func (s *Store) Current(watch Watch, records Records) (cluster.Snapshot, bool) {
 	snap, synced := watch.Snapshot()
 	switch {
 	case s.loaded == nil:
@@ -272,15 +273,15 @@ func (s *Store) Current(watch Watch, records Records) (kube.Snapshot, bool) {
 // Records returns keymgr's records of other nodes, and this node's last statement.
 type Records func() ([]keymgr.Record, keymgr.Signed)
 
-// Watch is what the API server has. *kube.Watcher is one.
+// Watch is what the API server has. *cluster.Watcher is one.
 type Watch interface {
-	Snapshot() (kube.Snapshot, bool)
+	Snapshot() (cluster.Snapshot, bool)
 	Changed() <-chan struct{}
 }
 
 // snapshot returns what the API server last said, as far as it is known.
-func (p *State) snapshot(records []keymgr.Record, own keymgr.Signed) kube.Snapshot {
-	snap := kube.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]kube.RotationRequest{}}
+func (p *State) snapshot(records []keymgr.Record, own keymgr.Signed) cluster.Snapshot {
+	snap := cluster.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]cluster.RotationRequest{}}
 	uids, listed := map[string]string{p.Self.ID.Name: p.Self.ID.UID}, map[string]bool{}
 	for _, r := range records {
 		uids[r.ID.Name] = r.ID.UID
@@ -308,7 +309,7 @@ func (p *State) snapshot(records []keymgr.Record, own keymgr.Signed) kube.Snapsh
 }
 
 // Save writes a checkpoint of what is followed, if it has changed since the last one.
-func (s *Store) Save(snap kube.Snapshot, records Records) {
+func (s *Store) Save(snap cluster.Snapshot, records Records) {
 	if s.loaded != nil {
 		return // it comes from the disk
 	}
@@ -332,7 +333,7 @@ func (s *Store) Save(snap kube.Snapshot, records Records) {
 }
 
 // newState returns the part of snap that keymgr has no record of.
-func newState(b Basis, snap kube.Snapshot, records []keymgr.Record) State {
+func newState(b Basis, snap cluster.Snapshot, records []keymgr.Record) State {
 	p := State{TrustDomain: b.TrustDomain, Self: b.Self, ClusterCIDRs: b.ClusterCIDRs}
 	recorded := map[string]keymgr.LiveNode{}
 	for _, r := range records {

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -84,12 +85,12 @@ func nodeOf(n keymgr.LiveNode) kube.Node {
 
 // seen is a watch.
 type seen struct {
-	snap   kube.Snapshot
+	snap   cluster.Snapshot
 	synced bool
 }
 
-func (s *seen) Snapshot() (kube.Snapshot, bool) { return s.snap, s.synced }
-func (s *seen) Changed() <-chan struct{}        { return nil }
+func (s *seen) Snapshot() (cluster.Snapshot, bool) { return s.snap, s.synced }
+func (s *seen) Changed() <-chan struct{}           { return nil }
 
 // home is a node with an identity, an accepted peer, and an API server.
 type home struct {
@@ -141,9 +142,9 @@ func (h *home) recall() ([]keymgr.Record, keymgr.Signed) {
 }
 
 // world is what the API server has: the peer with its statement, and a node without.
-func (h *home) world() kube.Snapshot {
+func (h *home) world() cluster.Snapshot {
 	h.t.Helper()
-	snap := kube.Snapshot{
+	snap := cluster.Snapshot{
 		Nodes:    []kube.Node{nodeOf(example().Others[0]), nodeOf(h.peer.Live), nodeOf(h.self.Live)},
 		NodeKeys: map[string]keymgr.Signed{"peer": h.peer.Sign(), "self": h.self.Sign()},
 	}
@@ -155,7 +156,7 @@ func (h *home) world() kube.Snapshot {
 
 func (h *home) leaves() { h.api.set(func(a *api) { a.err = errRefused }) }
 
-func names(snap kube.Snapshot) (all []string) {
+func names(snap cluster.Snapshot) (all []string) {
 	for _, n := range snap.Nodes {
 		all = append(all, n.Name)
 	}

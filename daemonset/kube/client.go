@@ -23,20 +23,10 @@ const (
 	// DefaultNamespace is where Sealane's own objects live unless it was
 	// installed elsewhere.
 	DefaultNamespace = "sealane-system"
-	// TrustConfigMap is the name of the ConfigMap with the trust bundle.
-	TrustConfigMap = "sealane-trust"
-	// TrustBundleKey is the key of the bundle (PEM) in TrustConfigMap.
-	TrustBundleKey = "bundle.pem"
 	// RootSecret is the name of the Secret with the root that the controller made.
 	RootSecret = "sealane-ca-root"
 	// AgentServiceAccount is the ServiceAccount of the node agents.
 	AgentServiceAccount = "sealane-agent"
-	// RevocationConfigMap is the name of the ConfigMap with the revocation list.
-	RevocationConfigMap = "sealane-revocations"
-	// RevocationListKey is the key of the signed list (JSON) in its data.
-	RevocationListKey = "list.json"
-	// CRLKey is the key of the X.509 CRL (DER) in its binaryData.
-	CRLKey = "crl.der"
 	// SignerName is the signer that node certificates are requested from.
 	SignerName = approval.SignerName
 )

@@ -78,7 +78,7 @@ func (c *Client) Node(ctx context.Context, name string) (Node, error) {
 	if err != nil {
 		return Node{}, Wrap("read node "+name, err)
 	}
-	return nodeOf(object)
+	return NodeOf(object)
 }
 
 // Pod returns a pod as the API server has it now, ErrNotFound if it has none.
@@ -87,7 +87,7 @@ func (c *Client) Pod(ctx context.Context, namespace, name string) (Pod, error) {
 	if err != nil {
 		return Pod{}, Wrap("read pod "+namespace+"/"+name, err)
 	}
-	return podOf(object)
+	return PodOf(object)
 }
 
 // DaemonSetUID returns the UID of a DaemonSet in the client's namespace as the
@@ -110,7 +110,7 @@ func (c *Client) AgentPods(ctx context.Context) ([]Pod, error) {
 	}
 	var out []Pod
 	for i := range list.Items {
-		pod, err := podOf(&list.Items[i])
+		pod, err := PodOf(&list.Items[i])
 		if err != nil {
 			return nil, err
 		}

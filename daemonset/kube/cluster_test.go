@@ -25,6 +25,11 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
+var comparePlain = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+}
+
 func TestTrustDomain(t *testing.T) {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "domain"}}
 	if got, err := newFake(t, ns).TrustDomain(testContext(t)); got != "domain" || err != nil {

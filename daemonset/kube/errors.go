@@ -25,11 +25,6 @@ var (
 	ErrDenied = errors.New("certificate request denied")
 	// ErrNotApproved says that a certificate request must not be signed.
 	ErrNotApproved = errors.New("certificate request not approved")
-	// ErrNewer says that a newer statement is published already.
-	ErrNewer = errors.New("a newer statement is published")
-	// ErrFork says that another statement with the same sequence number is
-	// published: two writers hold this node's key.
-	ErrFork = errors.New("another statement with this sequence number is published")
 	// ErrBadConfig says that a configuration, given or found in the cluster,
 	// is not usable.
 	ErrBadConfig = errors.New("bad configuration")

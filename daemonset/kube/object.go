@@ -51,7 +51,9 @@ type Pod struct {
 	ControllerKind, ControllerUID string
 }
 
-func nodeOf(o *corev1.Node) (Node, error) {
+// NodeOf converts a Node object, for the packages below this one. An error is about one
+// field: the rest of the Node is good.
+func NodeOf(o *corev1.Node) (Node, error) {
 	n := Node{Name: o.Name, UID: string(o.UID), Zone: o.Labels[corev1.LabelTopologyZone]}
 	_, n.ControlPlane = o.Labels[controlPlaneLabel]
 	for _, text := range o.Spec.PodCIDRs {
@@ -77,7 +79,9 @@ func nodeOf(o *corev1.Node) (Node, error) {
 	return n, nil
 }
 
-func podOf(o *corev1.Pod) (Pod, error) {
+// PodOf converts a Pod object, for the packages below this one. An error is about one field:
+// the rest of the Pod is good.
+func PodOf(o *corev1.Pod) (Pod, error) {
 	p := Pod{
 		Namespace: o.Namespace, Name: o.Name, UID: string(o.UID), Node: o.Spec.NodeName,
 		ServiceAccount: o.Spec.ServiceAccountName, HostNetwork: o.Spec.HostNetwork,

@@ -11,13 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sealane/sealane/daemonset/kube/internal/conn"
 	"github.com/sealane/sealane/keymgr/ca"
-)
-
-// partOfLabel marks what Sealane makes at run time, so that an uninstall finds it.
-const (
-	partOfLabel = "app.kubernetes.io/part-of"
-	partOf      = "sealane"
 )
 
 // SecretStore is a ca.Store in one Secret of the client's namespace. The
@@ -49,7 +44,7 @@ func (s *SecretStore) Save(ctx context.Context, next ca.Stored) error {
 	api := s.client.conn.Core.CoreV1().Secrets(s.client.conn.Namespace)
 	if next.Version == "" {
 		_, err := api.Create(ctx, &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: s.name, Labels: map[string]string{partOfLabel: partOf}},
+			ObjectMeta: metav1.ObjectMeta{Name: s.name, Labels: conn.Labels()},
 			Type:       corev1.SecretTypeOpaque, Data: next.Files,
 		}, metav1.CreateOptions{})
 		return asStoreError(doing, err)

@@ -9,8 +9,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
-
-	"github.com/sealane/sealane/keymgr"
 )
 
 // NewUserClient makes a Client for a person at a shell: it finds kubeconfig
@@ -42,28 +40,11 @@ func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	}
 	out := make([]Node, 0, len(list.Items))
 	for i := range list.Items {
-		node, err := nodeOf(&list.Items[i])
+		node, err := NodeOf(&list.Items[i])
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, node)
 	}
 	return out, nil
-}
-
-// NodeKey returns the statement that a node has published, unverified;
-// ErrNotFound if it has published none.
-func (c *Client) NodeKey(ctx context.Context, name string) (keymgr.Signed, error) {
-	object, err := c.conn.NodeKeys.Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		return keymgr.Signed{}, Wrap("read nodekey "+name, err)
-	}
-	return signedOf(object.Spec), nil
-}
-
-// TrustBundle returns the published trust bundle (PEM), ErrNotFound if there is
-// none.
-func (c *Client) TrustBundle(ctx context.Context) ([]byte, error) {
-	trust, err := c.Trust(ctx)
-	return trust.Bundle, err
 }

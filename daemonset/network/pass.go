@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
@@ -18,7 +19,7 @@ import (
 
 // pass makes this host follow one snapshot, and returns when to look again. A light
 // pass leaves alone what only others can have changed.
-func (l *Loop) pass(ctx context.Context, snap kube.Snapshot, light bool) (time.Duration, error) {
+func (l *Loop) pass(ctx context.Context, snap cluster.Snapshot, light bool) (time.Duration, error) {
 	self, err := findSelf(snap, l.Node)
 	fromDisk := l.Keeper.FromDisk()
 	l.State.Report(readiness.Node, cmp.Or(err, fromDisk))
@@ -83,7 +84,7 @@ func (l *Loop) follow(ctx context.Context, v *View, host host, light bool) (err 
 	return err
 }
 
-func findSelf(snap kube.Snapshot, name string) (kube.Node, error) {
+func findSelf(snap cluster.Snapshot, name string) (kube.Node, error) {
 	i := slices.IndexFunc(snap.Nodes, func(n kube.Node) bool { return n.Name == name })
 	switch {
 	case i < 0:

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 func TestSameFamily(t *testing.T) {
@@ -43,7 +44,7 @@ func TestFindSelf(t *testing.T) {
 		"no range":   {kube.Node{Name: "a", Addresses: []netip.Addr{addr}}, "--allocate-node-cidrs"},
 		"no address": {kube.Node{Name: "a", PodCIDRs: []netip.Prefix{cidr}}, "InternalIP"},
 	} {
-		_, err := findSelf(kube.Snapshot{Nodes: []kube.Node{tc.node}}, "a")
+		_, err := findSelf(cluster.Snapshot{Nodes: []kube.Node{tc.node}}, "a")
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}

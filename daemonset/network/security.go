@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/trust"
 	"github.com/sealane/sealane/keymgr/rotation"
@@ -20,7 +21,7 @@ type security interface {
 	// feeds returns what is to be waited for because of keys.
 	feeds() feeds
 	// step decides which peers the plan has. It fills in what v says of peers.
-	step(ctx context.Context, snap kube.Snapshot, v *View) (step, error)
+	step(ctx context.Context, snap cluster.Snapshot, v *View) (step, error)
 	// poll reports, between passes, whether lanes have to change, and otherwise how long
 	// they need not.
 	poll(ctx context.Context) (changed bool, next time.Duration)
@@ -47,7 +48,7 @@ func (plaintext) poll(context.Context) (bool, time.Duration) { return true, 0 }
 
 func (plaintext) renew(context.Context, overlay.Plan) (bool, time.Duration) { return true, 0 }
 
-func (p plaintext) step(_ context.Context, snap kube.Snapshot, v *View) (step, error) {
+func (p plaintext) step(_ context.Context, snap cluster.Snapshot, v *View) (step, error) {
 	for _, node := range snap.Nodes {
 		if node.Name != p.self {
 			v.Peers = append(v.Peers, trust.Result{Node: node})
@@ -58,8 +59,8 @@ func (p plaintext) step(_ context.Context, snap kube.Snapshot, v *View) (step, e
 
 // truster is what the encrypted lanes need of a trust.Keeper.
 type truster interface {
-	Learn(self kube.Node, snap kube.Snapshot) error
-	Follow(self kube.Node, snap kube.Snapshot) error
+	Learn(self kube.Node, snap cluster.Snapshot) error
+	Follow(self kube.Node, snap cluster.Snapshot) error
 	SetKeys(publish, revoke []uint64)
 }
 
@@ -99,7 +100,7 @@ func (e *encrypted) renew(ctx context.Context, applied overlay.Plan) (bool, time
 
 // learn takes over a snapshot. One from disk does not have what an operator asked for
 // last, so nothing is signed by it.
-func learn(t truster, snap kube.Snapshot, v *View) error {
+func learn(t truster, snap cluster.Snapshot, v *View) error {
 	if v.FromDisk {
 		return t.Learn(v.Self, snap)
 	}
@@ -113,7 +114,7 @@ func list(t truster, d rotation.Decision, v *View) {
 	}
 }
 
-func (e *encrypted) step(ctx context.Context, snap kube.Snapshot, v *View) (step, error) {
+func (e *encrypted) step(ctx context.Context, snap cluster.Snapshot, v *View) (step, error) {
 	if err := learn(e.trust, snap, v); err != nil {
 		return step{}, err
 	}

@@ -8,18 +8,19 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
 // trusting writes down what it is told.
 type trusting []string
 
-func (r *trusting) Learn(kube.Node, kube.Snapshot) error {
+func (r *trusting) Learn(kube.Node, cluster.Snapshot) error {
 	*r = append(*r, "learn")
 	return nil
 }
 
-func (r *trusting) Follow(kube.Node, kube.Snapshot) error {
+func (r *trusting) Follow(kube.Node, cluster.Snapshot) error {
 	*r = append(*r, "follow")
 	return nil
 }
@@ -32,7 +33,7 @@ func TestNothingIsSignedByASnapshotFromDisk(t *testing.T) {
 	for fromDisk, want := range map[bool][]string{true: {"learn"}, false: {"follow", "keys"}} {
 		var told trusting
 		v := &View{FromDisk: fromDisk}
-		if err := learn(&told, kube.Snapshot{}, v); err != nil {
+		if err := learn(&told, cluster.Snapshot{}, v); err != nil {
 			t.Fatal(err)
 		}
 		list(&told, rotation.Decision{}, v)

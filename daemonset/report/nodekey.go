@@ -35,7 +35,7 @@ const (
 	maxIssuer = 512
 )
 
-// StatusPublisher is where reports go. *kube.Client is one.
+// StatusPublisher is where reports go. *cluster.Client is one.
 type StatusPublisher interface {
 	PublishStatus(ctx context.Context, node string, s v1alpha1.NodeKeyStatus) error
 }

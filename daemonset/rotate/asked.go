@@ -6,12 +6,12 @@ package rotate
 import (
 	"time"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr/identity"
 )
 
 // asked is what a key that is made now answers.
-func asked(r kube.RotationRequest) identity.Asked {
+func asked(r cluster.RotationRequest) identity.Asked {
 	return identity.Asked{Rotation: seconds(r.At), Compromised: seconds(r.Compromised)}
 }
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
@@ -44,7 +45,7 @@ type settings struct {
 // news is what the cluster tells a daemon, as a line of JSON.
 type news struct {
 	Keys    map[string]keymgr.Signed // by node name
-	Request kube.RotationRequest
+	Request cluster.RotationRequest
 	// Die kills the daemon in a state: before it has made a decision true, or after.
 	Die   rotation.State
 	After bool

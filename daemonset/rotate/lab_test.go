@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -272,7 +272,7 @@ func (l *lab) request(nodes ...*labNode) {
 	}
 	<-time.After(time.Until(at))
 	for _, n := range nodes {
-		n.tell(func(s *news) { s.Request = kube.RotationRequest{At: at} })
+		n.tell(func(s *news) { s.Request = cluster.RotationRequest{At: at} })
 	}
 }
 

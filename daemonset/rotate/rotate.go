@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -60,7 +61,7 @@ type Rotator struct {
 // Scene is what a decision is made on besides kernel and disk.
 type Scene struct {
 	Published keymgr.Signed // this node's statement as the API server has it
-	Request   kube.RotationRequest
+	Request   cluster.RotationRequest
 	Peers     []Peer
 }
 

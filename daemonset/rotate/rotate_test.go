@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -29,7 +29,7 @@ type member struct {
 	events   *told
 	peers    []*member
 	lanes    []overlay.TunnelState
-	request  kube.RotationRequest
+	request  cluster.RotationRequest
 	clock    *keytest.Clock
 }
 

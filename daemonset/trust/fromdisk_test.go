@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -95,7 +96,7 @@ func (k *court) spoil(marks *keymgr.FileMarks, change func(*keymgr.Record)) {
 
 // keep saves the checkpoint of a daemon that runs, and returns what the next one follows
 // when it starts without the API server.
-func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
+func (k *court) keep() (look func(*keymgr.Verifier) cluster.Snapshot) {
 	k.t.Helper()
 	there := answers{node: k.snap.Nodes[0]}
 	cfg := checkpoint.Config{
@@ -113,7 +114,7 @@ func (k *court) keep() (look func(*keymgr.Verifier) kube.Snapshot) {
 		return func() ([]keymgr.Record, keymgr.Signed) { return v.Remembered(), keymgr.Signed{} }
 	}
 	begin().Save(k.snap, recall(k.keeper.verifier))
-	return func(v *keymgr.Verifier) kube.Snapshot {
+	return func(v *keymgr.Verifier) cluster.Snapshot {
 		there.away = context.DeadlineExceeded
 		keeper := begin()
 		if keeper.FromDisk() == nil {
@@ -166,5 +167,5 @@ func TestRangeOfANodeThatWentMeanwhile(t *testing.T) {
 // noWatch is an API server that nothing has been heard of.
 type noWatch struct{}
 
-func (noWatch) Changed() <-chan struct{}        { return nil }
-func (noWatch) Snapshot() (kube.Snapshot, bool) { return kube.Snapshot{}, false }
+func (noWatch) Changed() <-chan struct{}           { return nil }
+func (noWatch) Snapshot() (cluster.Snapshot, bool) { return cluster.Snapshot{}, false }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
@@ -30,7 +31,7 @@ const (
 	retryMost     = 30 * time.Second
 )
 
-// Cluster is what a Keeper asks of the API server. *kube.Client is one.
+// Cluster is what a Keeper asks of the API server. *cluster.Client is one.
 type Cluster interface {
 	RequestCertificate(context.Context, kube.CertificateRequest) ([][]byte, error)
 	PublishNodeKey(context.Context, keymgr.NodeID, keymgr.Signed) error
@@ -172,13 +173,13 @@ func (k *Keeper) RevocationNumber() uint64 { return k.revocations.number() }
 
 // Verify decides on every node of the snapshot but the one named self, and forgets
 // the nodes that are gone.
-func (k *Keeper) Verify(ctx context.Context, snap kube.Snapshot, self string) []Result {
+func (k *Keeper) Verify(ctx context.Context, snap cluster.Snapshot, self string) []Result {
 	return k.peers.verify(ctx, snap, self)
 }
 
 // Learn takes over what a snapshot says of other nodes: roots and revocations. It
 // leaves this node's identity as it is.
-func (k *Keeper) Learn(self kube.Node, snap kube.Snapshot) error {
+func (k *Keeper) Learn(self kube.Node, snap cluster.Snapshot) error {
 	k.verifier.SetSelf(k.identity.WGKeys().Publics(), self.PodCIDRs)
 	if bundle := snap.Bundle; len(bundle) > 0 {
 		if err := k.identity.SaveBundle(bundle); err != nil {
@@ -194,7 +195,7 @@ func (k *Keeper) Learn(self kube.Node, snap kube.Snapshot) error {
 
 // Follow is Learn, and has Run bring this node's own identity in line with the
 // snapshot.
-func (k *Keeper) Follow(self kube.Node, snap kube.Snapshot) error {
+func (k *Keeper) Follow(self kube.Node, snap cluster.Snapshot) error {
 	if err := k.Learn(self, snap); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
 )
@@ -80,7 +81,7 @@ func newPeerVerifier(v verifier, events Events, log *slog.Logger, restored []key
 }
 
 // verify decides on every other node of a snapshot, and forgets those that are gone.
-func (p *peerVerifier) verify(ctx context.Context, snap kube.Snapshot, self string) []Result {
+func (p *peerVerifier) verify(ctx context.Context, snap cluster.Snapshot, self string) []Result {
 	present := map[string]keymgr.NodeID{}
 	for _, n := range snap.Nodes {
 		if n.Name != self {
@@ -112,7 +113,7 @@ func (p *peerVerifier) forgetAllBut(present map[string]keymgr.NodeID) {
 	p.known = present
 }
 
-func (p *peerVerifier) node(ctx context.Context, n kube.Node, snap kube.Snapshot) Result {
+func (p *peerVerifier) node(ctx context.Context, n kube.Node, snap cluster.Snapshot) Result {
 	if err := p.revoked(ctx, n); err != nil {
 		return Result{Node: n, Err: err}
 	}

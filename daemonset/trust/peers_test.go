@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -43,7 +44,7 @@ func (e *events) Event(_ context.Context, s kube.EventSpec) { *e = append(*e, s)
 func TestVerifierKeepsWhatWasAccepted(t *testing.T) {
 	v, told := &fakeVerifier{}, &events{}
 	j := newPeerVerifier(v, told, slog.New(slog.DiscardHandler), nil)
-	snap := kube.Snapshot{
+	snap := cluster.Snapshot{
 		Nodes:    []kube.Node{{Name: "a", UID: "1"}, {Name: "b", UID: "2"}},
 		NodeKeys: map[string]keymgr.Signed{"b": {Payload: []byte("good")}},
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
 )
@@ -132,7 +133,7 @@ func (k *Keeper) publish(ctx context.Context, w *wanted, in identity.StatementIn
 		return nil
 	}
 	err := k.cfg.Cluster.PublishNodeKey(ctx, k.identity.Node(), last)
-	if !errors.Is(err, kube.ErrNewer) && !errors.Is(err, kube.ErrFork) {
+	if !errors.Is(err, cluster.ErrNewer) && !errors.Is(err, cluster.ErrFork) {
 		return err
 	}
 	k.warn(ctx, "NodeKeyOverwritten", err)

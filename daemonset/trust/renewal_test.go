@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -62,7 +63,7 @@ func TestWarningOfBrokenContinuity(t *testing.T) {
 	told := &events{}
 	j := newPeerVerifier(c.Verifier("self"), told, slog.New(slog.DiscardHandler), nil)
 	j.clock = c.Clock.Now
-	snap := kube.Snapshot{
+	snap := cluster.Snapshot{
 		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
 		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
 	}
@@ -95,7 +96,7 @@ func TestStatementOvertakenByRoots(t *testing.T) {
 	told, v := &events{}, c.Verifier("self")
 	j := newPeerVerifier(v, told, slog.New(slog.DiscardHandler), nil)
 	j.clock = c.Clock.Now
-	snap := kube.Snapshot{
+	snap := cluster.Snapshot{
 		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
 		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
 	}

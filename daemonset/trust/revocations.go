@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -24,7 +24,7 @@ type revocationWatcher struct {
 
 // follow puts the published list into force. If it is missing or not acceptable,
 // the list before stays in force.
-func (r *revocationWatcher) follow(record kube.RevocationRecord) {
+func (r *revocationWatcher) follow(record cluster.RevocationRecord) {
 	if len(record.List) == 0 {
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -24,7 +25,7 @@ type court struct {
 	t      *testing.T
 	c      *keytest.Cluster
 	b      *keytest.Node
-	snap   kube.Snapshot
+	snap   cluster.Snapshot
 	told   events
 	keeper *Keeper
 	list   keymgr.RevocationList
@@ -131,7 +132,7 @@ func TestRevokedPeerLosesItsLaneAtOnce(t *testing.T) {
 				t.Errorf("refusals %+v, want one", r)
 			}
 			// The list is put back by somebody who can only write: nothing comes back.
-			k.snap.Revoked = kube.RevocationRecord{}
+			k.snap.Revoked = cluster.RevocationRecord{}
 			if j := k.pass(); k.laneOf(j) {
 				t.Error("a list that is gone readmits")
 			}

@@ -22,7 +22,8 @@ var floors = []struct {
 	{"judge", []string{"policy/compile", "policy/oracle"}},
 	{"approve", []string{"keymgr/approval", "keymgr/rootchange", "keymgr/ca/internal/template"}},
 	{"vouch", []string{"daemonset/kube/internal/informer", "keymgr/ca", "keymgr/identity", "keymgr/pairing", "keymgr/revocation"}},
-	{"plan", []string{"daemonset/kube", "overlay", "overlay/wireguard/process", "bpf/pinned", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/netnsexec", "perf/scale/internal/price", "perf/scale/internal/wire"}},
+	{"reach", []string{"daemonset/kube"}},
+	{"plan", []string{"daemonset/kube/cluster", "overlay", "overlay/wireguard/process", "bpf/pinned", "cni/conflist", "cni/podnet", "internal/nettest", "daemonset/status", "daemonset/readiness", "perf/netnsexec", "perf/scale/internal/price", "perf/scale/internal/wire"}},
 	{"do", []string{"bpf", "daemonset/kube/objects", "overlay/wireguard", "overlay/wireguard/userspace", "overlay/vxlan", "overlay/hostnet", "daemonset/metrics", "perf/limit"}},
 	{"drive", []string{"daemonset/rotate", "daemonset/enforce", "daemonset/observe", "daemonset/checkpoint", "daemonset/trust", "controller/authority", "controller/signer", "controller/revocation"}},
 	{"follow", []string{"daemonset/podserver", "daemonset/network"}},
@@ -43,7 +44,7 @@ var floors = []struct {
 // rest of the code neither depends on their types nor repeats their traps.
 var doors = map[string][]string{
 	"k8s.io/client-go": {
-		"daemonset/kube", "daemonset/kube/objects",
+		"daemonset/kube", "daemonset/kube/cluster", "daemonset/kube/objects",
 		"daemonset/kube/internal/conn", "daemonset/kube/internal/conntest", "daemonset/kube/internal/informer",
 	},
 	"github.com/cilium/ebpf":                   {"bpf", "bpf/pinned"},

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 )
 
@@ -67,7 +68,7 @@ func TestRealObjects(t *testing.T) {
 	r.Kubectl(t, "", "-n", "shop", "create", "serviceaccount", "default")
 	r.Apply(t, realObjects)
 	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := agent.Watch(ctx, kube.WatchConfig{})
+	w, err := cluster.New(client).Watch(ctx, cluster.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +82,10 @@ func TestRealObjects(t *testing.T) {
 	}
 	refs, _ := o.Take()
 	for _, want := range []kube.Ref{
-		podRef("web"), podRef("job"), {Kind: kube.KindNamespace, Name: "shop"},
-		{Kind: kube.KindPolicy, Namespace: "shop", Name: "deny"}, {Kind: kube.KindService, Namespace: "shop", Name: "web"},
+		podRef("web"), podRef("job"),
+		{Kind: kube.KindNamespace, Name: "shop"},
+		{Kind: kube.KindPolicy, Namespace: "shop", Name: "deny"},
+		{Kind: kube.KindService, Namespace: "shop", Name: "web"},
 	} {
 		if !slices.Contains(refs, want) {
 			t.Errorf("%v is not named; named are %v", want, refs)

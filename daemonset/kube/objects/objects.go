@@ -19,6 +19,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 )
 
@@ -27,7 +28,7 @@ type Config struct {
 	// Node is the name of this node, of which Objects.Zone is the zone.
 	Node string
 	// Nodes is the running watch of the nodes, which say what addresses a pod can have.
-	Nodes *kube.Watcher
+	Nodes *cluster.Watcher
 }
 
 // Objects follows what policies and services are made of, in the whole

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -59,7 +60,7 @@ func following(t *testing.T, objects ...runtime.Object) (context.Context, *fakeA
 func (f *fakeAPI) follow(t *testing.T) (context.Context, *Objects) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := f.Watch(ctx, kube.WatchConfig{})
+	w, err := cluster.New(f.Client).Watch(ctx, cluster.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +359,7 @@ func TestObjectsLeaveNoGoroutine(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	api := newFake(t, makePod("web", "n1"))
 	ctx, cancel := context.WithCancel(testContext(t))
-	w, err := api.Watch(ctx, kube.WatchConfig{})
+	w, err := cluster.New(api.Client).Watch(ctx, cluster.WatchConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 const (
 	byNode      = "node"
 	byService   = "service"
-	byAddress   = kube.ByAddress
+	byAddress   = informer.ByAddress
 	byNamespace = "namespace"
 )
 

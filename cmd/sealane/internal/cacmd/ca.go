@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rootchange"
@@ -34,7 +35,7 @@ func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 
 // authority is what is published about the certificate authority, and who has it.
 type authority interface {
-	Trust(ctx context.Context) (kube.Trust, error)
+	Trust(ctx context.Context) (cluster.Trust, error)
 	Nodes(ctx context.Context) ([]kube.Node, error)
 	NodeKeys(ctx context.Context) ([]v1alpha1.NodeKey, error)
 	RequestRootRotation(ctx context.Context, at time.Time) error
@@ -119,7 +120,7 @@ func newCAStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 		Long: "Shows what the controller has published about its authority, and which nodes a root rotation is\n" +
 			"waiting for. The exit status is 1 if the controller needs a root that is offline.",
 		Args: cobra.NoArgs,
-		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, _ []string) error {
 			r, err := readAuthority(ctx, client)
 			if err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/api/v1alpha1"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
@@ -56,16 +57,16 @@ func (r *registry) bundleHash() string {
 	return hash.String()
 }
 
-func (r *registry) Trust(ctx context.Context) (kube.Trust, error) {
+func (r *registry) Trust(ctx context.Context) (cluster.Trust, error) {
 	if !r.idle {
 		r.step(ctx)
 	}
 	status, err := r.cluster.Authority.Status()
 	if err != nil {
-		return kube.Trust{}, err
+		return cluster.Trust{}, err
 	}
 	account, err := status.Account(r.mode).Encode()
-	return kube.Trust{Bundle: r.cluster.Authority.Bundle(), Authority: account, Request: r.request}, err
+	return cluster.Trust{Bundle: r.cluster.Authority.Bundle(), Authority: account, Request: r.request}, err
 }
 
 func (r *registry) step(ctx context.Context) {

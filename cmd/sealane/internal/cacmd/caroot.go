@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr/ca"
 )
 
@@ -35,7 +36,7 @@ func newCAExport(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			"file with mode 0600, reads it back, and then removes the key from the Secret " + kube.RootSecret + ". The\n" +
 			"intermediate continues to issue; \"sealane ca status\" asks for the root when the intermediate is due.",
 		Args: cobra.NoArgs,
-		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, _ []string) error {
 			return exportRoot(ctx, client.SecretStore(kube.RootSecret), t, o)
 		}),
 	}
@@ -100,7 +101,7 @@ func newCAImport(t cli.Terminal, c *cli.Connection) *cobra.Command {
 		Use:   "import-root FILE",
 		Short: "Bring the key of an exported root back, so that the controller can renew the intermediate",
 		Args:  cobra.ExactArgs(1),
-		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, args []string) error {
 			return importRoot(ctx, client.SecretStore(kube.RootSecret), t, args[0])
 		}),
 	}

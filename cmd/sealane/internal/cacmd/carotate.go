@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
@@ -42,7 +42,7 @@ func newCARotate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			"down meanwhile. The command waits until the old root is gone, unless --no-wait is given; if you\n" +
 			"interrupt it, the rotation continues.",
 		Args: cobra.NoArgs,
-		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, _ []string) error {
 			return rotateRoot(ctx, client, t, o)
 		}),
 	}

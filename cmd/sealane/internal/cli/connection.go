@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 )
 
 // Connection says how to reach the cluster.
@@ -18,13 +19,13 @@ type Connection struct {
 }
 
 // With returns the body of a command that talks to the cluster.
-func (c *Connection) With(do func(ctx context.Context, client *kube.Client, args []string) error) func(*cobra.Command, []string) error {
+func (c *Connection) With(do func(ctx context.Context, client *cluster.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		client, err := kube.NewUserClient(c.Config, c.Context)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		return do(cmd.Context(), client, args)
+		return do(cmd.Context(), cluster.New(client), args)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/internal/ipproto"
@@ -60,8 +61,8 @@ func newPolicyExplain(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			"The exit status is 0 if both agree, whatever the answer; 2 if they differ; 1 if a node could not\n" +
 			"be asked. Needs the right to run commands in the agents' pods (pods/exec).",
 		Args: cobra.ExactArgs(2),
-		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
-			return explain(ctx, objects.Reader{Client: client}, t, asked{explainOptions: o, from: args[0], to: args[1]})
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, args []string) error {
+			return explain(ctx, objects.Reader{Client: client.Client}, t, asked{explainOptions: o, from: args[0], to: args[1]})
 		}),
 	}
 	cmd.Flags().StringVarP(&o.output, "output", "o", "text", "output format: text or json")

@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/observe"
 )
 
@@ -55,7 +56,7 @@ func NewMonitor(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			"that right controls the nodes.",
 		Args: cobra.NoArgs,
 	}
-	cmd.RunE = c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+	cmd.RunE = c.With(func(ctx context.Context, client *cluster.Client, _ []string) error {
 		return monitor(ctx, client, screen{out: t.Out, warnings: cmd.ErrOrStderr()}, o)
 	})
 	filters := flag.NewFlagSet("", flag.ContinueOnError)

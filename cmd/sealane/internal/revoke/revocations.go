@@ -15,6 +15,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/daemonset/status/text"
 	"github.com/sealane/sealane/keymgr"
@@ -22,7 +23,7 @@ import (
 
 // pardons is what readmit needs of the cluster.
 type pardons interface {
-	Revocations(ctx context.Context) ([]kube.Revocation, error)
+	Revocations(ctx context.Context) ([]cluster.Revocation, error)
 	DeleteRevocation(ctx context.Context, name string) error
 }
 
@@ -34,7 +35,7 @@ func NewReadmit(t cli.Terminal, c *cli.Connection) *cobra.Command {
 		Long: "Deletes the revocation. The node's agent makes a new key, requests a certificate and\n" +
 			"publishes a new statement. The keys that the node had before stay revoked.",
 		Args: cobra.ExactArgs(1),
-		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, args []string) error {
 			return readmit(ctx, client, t, args[0])
 		}),
 	}
@@ -45,7 +46,7 @@ func readmit(ctx context.Context, c pardons, t cli.Terminal, name string) error 
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(r kube.Revocation) bool { return r.Node.Name != name })
+	all = slices.DeleteFunc(all, func(r cluster.Revocation) bool { return r.Node.Name != name })
 	if len(all) == 0 {
 		return fmt.Errorf("node %s is not revoked; sealane revocations lists the nodes that are", name)
 	}
@@ -62,8 +63,8 @@ func readmit(ctx context.Context, c pardons, t cli.Terminal, name string) error 
 
 // published is what revocations needs of the cluster.
 type published interface {
-	Revocations(ctx context.Context) ([]kube.Revocation, error)
-	Record(ctx context.Context) (kube.RevocationRecord, error)
+	Revocations(ctx context.Context) ([]cluster.Revocation, error)
+	Record(ctx context.Context) (cluster.RevocationRecord, error)
 	TrustBundle(ctx context.Context) ([]byte, error)
 	TrustDomain(ctx context.Context) (string, error)
 }
@@ -77,7 +78,7 @@ func NewRevocations(t cli.Terminal, c *cli.Connection) *cobra.Command {
 		Long: "Reads and verifies the signed list that every node follows, and adds the revocations that\n" +
 			"the list does not carry yet.",
 		Args: cobra.NoArgs,
-		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, _ []string) error {
 			return showRevocations(ctx, client, t, output)
 		}),
 	}
@@ -140,9 +141,9 @@ func readList(ctx context.Context, from published, now time.Time) (keymgr.Revoca
 	return list, nil
 }
 
-func revocationReport(list keymgr.RevocationList, given []kube.Revocation) status.RevocationReport {
+func revocationReport(list keymgr.RevocationList, given []cluster.Revocation) status.RevocationReport {
 	out := status.RevocationReport{Number: list.Number, IssuedAt: list.IssuedAt, Revocations: []status.Revocation{}}
-	pending := map[string]kube.Revocation{}
+	pending := map[string]cluster.Revocation{}
 	for _, r := range given {
 		pending[r.Node.UID] = r
 	}

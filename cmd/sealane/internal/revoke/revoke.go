@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
 )
@@ -31,8 +32,8 @@ const (
 // orders is what revoke needs of the cluster, besides its agents.
 type orders interface {
 	Node(ctx context.Context, name string) (kube.Node, error)
-	CreateRevocation(ctx context.Context, r kube.Revocation) (kube.Revocation, error)
-	AwaitListed(ctx context.Context, name string) (kube.Revocation, error)
+	CreateRevocation(ctx context.Context, r cluster.Revocation) (cluster.Revocation, error)
+	AwaitListed(ctx context.Context, name string) (cluster.Revocation, error)
 }
 
 // revokeOptions are the flags of sealane revoke node.
@@ -65,7 +66,7 @@ func newRevokeNode(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			"the node to move them. \"sealane readmit\" lifts the revocation.",
 		Args:    cobra.ExactArgs(1),
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, args []string) error {
 			return revokeNode(ctx, client, t, target{name: args[0], options: o})
 		}),
 	}
@@ -102,13 +103,13 @@ type target struct {
 	options revokeOptions
 }
 
-// cluster is all that revoke needs.
-type cluster interface {
+// revocable is all that revoke needs.
+type revocable interface {
 	orders
 	agents.Cluster
 }
 
-func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error {
+func revokeNode(ctx context.Context, c revocable, t cli.Terminal, v target) error {
 	node, err := c.Node(ctx, v.name)
 	if errors.Is(err, kube.ErrNotFound) {
 		return fmt.Errorf("node %s: no such node; deleting a node has already revoked it", v.name)
@@ -116,7 +117,7 @@ func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error 
 	if err != nil {
 		return err
 	}
-	order := kube.Revocation{
+	order := cluster.Revocation{
 		Name: node.UID, Node: node.ID(),
 		Reason: keymgr.RevocationReason(v.options.reason), Message: v.options.message,
 	}
@@ -145,7 +146,7 @@ func revokeNode(ctx context.Context, c cluster, t cli.Terminal, v target) error 
 
 // awaitCut asks the agents of all other ready nodes until each has cut its lanes,
 // and counts them.
-func awaitCut(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents.Question) (int, error) {
+func awaitCut(ctx context.Context, c agents.Cluster, r cluster.Revocation, q agents.Question) (int, error) {
 	var last error
 	for {
 		count, open, err := lanesLeft(ctx, c, r, q)
@@ -168,7 +169,7 @@ func awaitCut(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents
 
 // lanesLeft counts the other ready nodes. open says, for each node that may still have
 // a lane, why.
-func lanesLeft(ctx context.Context, c agents.Cluster, r kube.Revocation, q agents.Question) (count int, open []string, err error) {
+func lanesLeft(ctx context.Context, c agents.Cluster, r cluster.Revocation, q agents.Question) (count int, open []string, err error) {
 	all, err := c.Nodes(ctx)
 	if err != nil {
 		return 0, nil, err
@@ -190,7 +191,7 @@ func lanesLeft(ctx context.Context, c agents.Cluster, r kube.Revocation, q agent
 }
 
 // uncut says why a node may still have a lane to the revoked one; empty if it has none.
-func uncut(a status.Answer, r kube.Revocation) string {
+func uncut(a status.Answer, r cluster.Revocation) string {
 	switch {
 	case a.Err != nil:
 		return a.Err.Error()

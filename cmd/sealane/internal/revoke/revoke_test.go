@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
@@ -27,7 +28,7 @@ import (
 // they are told.
 type fakeCluster struct {
 	nodes   []kube.Node
-	given   []kube.Revocation
+	given   []cluster.Revocation
 	number  uint64                 // of the list, 0: there is no controller
 	reports map[string]status.Node // by node
 	list    keymgr.RevocationList
@@ -68,47 +69,47 @@ func (c *fakeCluster) ProxyGet(_ context.Context, t kube.Target, _ string) ([]by
 	return json.Marshal(c.reports[t.Pod])
 }
 
-func (c *fakeCluster) CreateRevocation(_ context.Context, r kube.Revocation) (kube.Revocation, error) {
+func (c *fakeCluster) CreateRevocation(_ context.Context, r cluster.Revocation) (cluster.Revocation, error) {
 	for _, have := range c.given {
 		if have.Name == r.Name {
-			return kube.Revocation{}, kube.ErrConflict
+			return cluster.Revocation{}, kube.ErrConflict
 		}
 	}
 	c.given = append(c.given, r)
 	return r, nil
 }
 
-func (c *fakeCluster) AwaitListed(ctx context.Context, name string) (kube.Revocation, error) {
+func (c *fakeCluster) AwaitListed(ctx context.Context, name string) (cluster.Revocation, error) {
 	if c.number == 0 {
 		<-ctx.Done()
-		return kube.Revocation{}, ctx.Err()
+		return cluster.Revocation{}, ctx.Err()
 	}
 	r := c.given[0]
 	r.Status.Number = c.number
 	return r, nil
 }
 
-func (c *fakeCluster) Revocations(context.Context) ([]kube.Revocation, error) { return c.given, nil }
+func (c *fakeCluster) Revocations(context.Context) ([]cluster.Revocation, error) { return c.given, nil }
 
 func (c *fakeCluster) DeleteRevocation(_ context.Context, name string) error {
 	before := len(c.given)
-	c.given = slices.DeleteFunc(slices.Clone(c.given), func(r kube.Revocation) bool { return r.Name == name })
+	c.given = slices.DeleteFunc(slices.Clone(c.given), func(r cluster.Revocation) bool { return r.Name == name })
 	if len(c.given) == before {
 		return kube.ErrNotFound
 	}
 	return nil
 }
 
-func (c *fakeCluster) Record(context.Context) (kube.RevocationRecord, error) {
+func (c *fakeCluster) Record(context.Context) (cluster.RevocationRecord, error) {
 	if c.keys == nil {
-		return kube.RevocationRecord{}, nil
+		return cluster.RevocationRecord{}, nil
 	}
 	signed, err := c.keys.Authority.SignRevocations(c.list)
 	if err != nil {
-		return kube.RevocationRecord{}, err
+		return cluster.RevocationRecord{}, err
 	}
 	data, err := keymgr.EncodeSigned(signed)
-	return kube.RevocationRecord{List: data, Version: "1"}, err
+	return cluster.RevocationRecord{List: data, Version: "1"}, err
 }
 
 func (c *fakeCluster) TrustBundle(context.Context) ([]byte, error) {
@@ -132,7 +133,7 @@ func TestRevokeNode(t *testing.T) {
 	if err != nil || out != "node n3 (UID u-n3) is revoked\n" {
 		t.Errorf("%q, %v", out, err)
 	}
-	want := []kube.Revocation{{
+	want := []cluster.Revocation{{
 		Name: "u-n3", Node: keymgr.NodeID{Name: "n3", UID: "u-n3"}, Reason: keymgr.ReasonKeyCompromise, Message: "stolen",
 	}}
 	if diff := cmp.Diff(want, c.given); diff != "" {
@@ -195,7 +196,7 @@ func TestReadmit(t *testing.T) {
 	if err := readmit(t.Context(), c, cli.Terminal{Out: &out}, "n3"); err == nil || !strings.Contains(err.Error(), "node n3 is not revoked") {
 		t.Errorf("not revoked: %v", err)
 	}
-	c.given = []kube.Revocation{
+	c.given = []cluster.Revocation{
 		{Name: "u-n3", Node: keymgr.NodeID{Name: "n3", UID: "u-n3"}},
 		{Name: "old", Node: keymgr.NodeID{Name: "n3", UID: "old"}},
 		{Name: "u-n2", Node: keymgr.NodeID{Name: "n2", UID: "u-n2"}},
@@ -228,7 +229,7 @@ func TestRevocations(t *testing.T) {
 		Nodes: []keymgr.RevokedNode{entry("n1", true), entry("n2", false), entry("n3", true), entry("n4", false)},
 	}
 	for _, name := range []string{"n1", "n4", "n5"} {
-		c.given = append(c.given, kube.Revocation{Name: "u-" + name, Node: keymgr.NodeID{Name: name, UID: "u-" + name}, Reason: keymgr.ReasonSuperseded, Message: "of " + name})
+		c.given = append(c.given, cluster.Revocation{Name: "u-" + name, Node: keymgr.NodeID{Name: name, UID: "u-" + name}, Reason: keymgr.ReasonSuperseded, Message: "of " + name})
 	}
 	out, err := show("json")
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 )
 
@@ -46,7 +47,7 @@ func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, args []string) error {
 			return rotate(ctx, client, t, o, args)
 		}),
 	}
@@ -61,7 +62,7 @@ func New(t cli.Terminal, c *cli.Connection) *cobra.Command {
 // rotating is what rotate needs of the cluster.
 type rotating interface {
 	agents.Cluster
-	RequestRotation(ctx context.Context, node string, r kube.RotationRequest) error
+	RequestRotation(ctx context.Context, node string, r cluster.RotationRequest) error
 }
 
 func rotate(ctx context.Context, client rotating, t cli.Terminal, o rotateOptions, names []string) error {
@@ -73,7 +74,7 @@ func rotate(ctx context.Context, client rotating, t cli.Terminal, o rotateOption
 		return err
 	}
 	// In whole seconds, as keys are dated: one made in this second is new enough.
-	request := kube.RotationRequest{At: time.Now().Truncate(time.Second)}
+	request := cluster.RotationRequest{At: time.Now().Truncate(time.Second)}
 	if o.compromised {
 		request.Compromised = request.At
 	}

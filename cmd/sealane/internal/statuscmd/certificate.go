@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/daemonset/status/text"
 	"github.com/sealane/sealane/keymgr"
@@ -35,7 +36,7 @@ func NewCertificate(t cli.Terminal, c *cli.Connection) *cobra.Command {
 		Long: "Reads what the node has published and verifies it against the trust bundle, as every\n" +
 			"other node does. The exit status is 0 if the key is vouched for and 1 if it is not.",
 		Args: cobra.ExactArgs(1),
-		RunE: c.With(func(ctx context.Context, client *kube.Client, args []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, args []string) error {
 			e, err := evidence(ctx, client, args[0])
 			if err != nil {
 				return err

@@ -13,7 +13,7 @@ import (
 
 	"github.com/sealane/sealane/cmd/sealane/internal/agents"
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
-	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/daemonset/status/text"
 )
@@ -33,7 +33,7 @@ func NewStatus(t cli.Terminal, c *cli.Connection) *cobra.Command {
 		Long: "Asks the agent of every node. The first line is the verdict; whatever keeps it from being\n" +
 			"\"encrypted\" follows. The exit status is 0 for \"encrypted\" and 1 for everything else.",
 		Args: cobra.NoArgs,
-		RunE: c.With(func(ctx context.Context, client *kube.Client, _ []string) error {
+		RunE: c.With(func(ctx context.Context, client *cluster.Client, _ []string) error {
 			return showStatus(ctx, client, t, o)
 		}),
 	}

@@ -197,6 +197,9 @@ func (f *Feed[T]) Values() []T {
 	return out
 }
 
+// ByAddress is the name of an index by every address of a value.
+const ByAddress = "address"
+
 // ByEach makes an index by every address of a value.
 func ByEach[T any](addresses func(T) []netip.Addr) cache.IndexFunc {
 	return func(object any) ([]string, error) {

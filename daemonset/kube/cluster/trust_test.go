@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"testing"
@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sealane/sealane/daemonset/kube"
 )
 
 func TestPublishTrust(t *testing.T) {
@@ -44,7 +46,7 @@ func TestRequestRootRotation(t *testing.T) {
 	if err := api.RequestRootRotation(ctx, at); err != nil {
 		t.Fatal(err)
 	}
-	maps := api.core.CoreV1().ConfigMaps(DefaultNamespace)
+	maps := api.core.CoreV1().ConfigMaps(kube.DefaultNamespace)
 	object, err := maps.Get(ctx, TrustConfigMap, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

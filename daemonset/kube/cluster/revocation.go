@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"cmp"
@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
@@ -63,12 +64,12 @@ func revocationOf(o *v1alpha1.Revocation) (Revocation, error) {
 	for _, text := range o.Status.KeyHashes {
 		var hash keymgr.Hash
 		if err := hash.UnmarshalText([]byte(text)); err != nil {
-			return r, fmt.Errorf("%w: revocation %s: status.keyHashes: %w", ErrBadConfig, o.Name, err)
+			return r, fmt.Errorf("%w: revocation %s: status.keyHashes: %w", kube.ErrBadConfig, o.Name, err)
 		}
 		r.Status.Keys = append(r.Status.Keys, hash)
 	}
 	if err := r.Node.Validate(); err != nil {
-		return r, fmt.Errorf("%w: revocation %s: spec: %w", ErrBadConfig, o.Name, err)
+		return r, fmt.Errorf("%w: revocation %s: spec: %w", kube.ErrBadConfig, o.Name, err)
 	}
 	return r, nil
 }
@@ -113,7 +114,7 @@ func (c *Client) revocationSource() informer.Source[*v1alpha1.Revocation, Revoca
 func (c *Client) Revocations(ctx context.Context) ([]Revocation, error) {
 	list, err := c.conn.Revocations.List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, Wrap("list revocations", err)
+		return nil, kube.Wrap("list revocations", err)
 	}
 	out := make([]Revocation, 0, len(list.Items))
 	for i := range list.Items {
@@ -130,7 +131,7 @@ func (c *Client) Revocations(ctx context.Context) ([]Revocation, error) {
 func (c *Client) Revocation(ctx context.Context, name string) (Revocation, error) {
 	object, err := c.conn.Revocations.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return Revocation{}, Wrap("read revocation "+name, err)
+		return Revocation{}, kube.Wrap("read revocation "+name, err)
 	}
 	return revocationOf(object)
 }
@@ -145,7 +146,7 @@ func (c *Client) CreateRevocation(ctx context.Context, r Revocation) (Revocation
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return Revocation{}, Wrap("revoke node "+r.Node.Name, err)
+		return Revocation{}, kube.Wrap("revoke node "+r.Node.Name, err)
 	}
 	return revocationOf(object)
 }
@@ -153,14 +154,14 @@ func (c *Client) CreateRevocation(ctx context.Context, r Revocation) (Revocation
 // DeleteRevocation takes an order back, which readmits the node. ErrNotFound says
 // that it was gone already.
 func (c *Client) DeleteRevocation(ctx context.Context, name string) error {
-	return Wrap("delete revocation "+name, c.conn.Revocations.Delete(ctx, name, metav1.DeleteOptions{}))
+	return kube.Wrap("delete revocation "+name, c.conn.Revocations.Delete(ctx, name, metav1.DeleteOptions{}))
 }
 
 // ReportRevocation writes into an order how far it was carried out. An order that
 // is gone, or that was given anew under the same name, needs no report.
 func (c *Client) ReportRevocation(ctx context.Context, r Revocation) error {
 	want := r.Status.object()
-	return Wrap("report on revocation "+r.Name, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	return kube.Wrap("report on revocation "+r.Name, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		have, err := c.conn.Revocations.Get(ctx, r.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -198,7 +199,7 @@ func (c *Client) AwaitListed(ctx context.Context, name string) (Revocation, erro
 			return false, nil
 		}
 		if e.Type == watch.Deleted {
-			return false, fmt.Errorf("revocation %s was deleted: %w", name, ErrNotFound)
+			return false, fmt.Errorf("revocation %s was deleted: %w", name, kube.ErrNotFound)
 		}
 		var err error
 		found, err = revocationOf(object)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"errors"
@@ -16,6 +16,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -123,7 +124,7 @@ func TestPublishNodeKeyRetriesConflicts(t *testing.T) {
 
 func TestPublishStatus(t *testing.T) {
 	ctx, api := testContext(t), newFake(t)
-	if err := api.PublishStatus(ctx, "n1", v1alpha1.NodeKeyStatus{}); !errors.Is(err, ErrNotFound) {
+	if err := api.PublishStatus(ctx, "n1", v1alpha1.NodeKeyStatus{}); !errors.Is(err, kube.ErrNotFound) {
 		t.Fatalf("status before a statement: got %v, want ErrNotFound", err)
 	}
 	if err := api.PublishNodeKey(ctx, keymgr.NodeID{Name: "n1", UID: "u1"}, statement(1, "")); err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"cmp"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
@@ -34,14 +35,14 @@ type WatchConfig struct {
 // Snapshot is all that is known at one moment. It belongs to the caller,
 // except for the bytes inside NodeKeys and Bundle, which must not be changed.
 type Snapshot struct {
-	Nodes     []Node                     // by name
+	Nodes     []kube.Node                // by name
 	NodeKeys  map[string]keymgr.Signed   // by the object's name, unverified
 	Claims    map[string]string          // node UID that each NodeKey object claims, by its name
 	Reports   map[string]string          // with WatchConfig.Reports: hash of the bundle in use, by the NodeKey's name
 	Rotations map[string]RotationRequest // by node name; not one for each
 	Bundle    []byte                     // trust bundle, PEM; empty if there is none
 	Trust     Trust                      // what else is published beside the bundle
-	LocalPods []Pod                      // of WatchConfig.Node, by namespace and name
+	LocalPods []kube.Pod                 // of WatchConfig.Node, by namespace and name
 	Revoked   RevocationRecord           // what is published of revocations, unverified
 	Orders    []Revocation               // oldest first, if WatchConfig asks for them
 }
@@ -49,11 +50,11 @@ type Snapshot struct {
 // Watcher follows what the API server has. See Client.Watch.
 type Watcher struct {
 	*informer.Notifier
-	nodes    *informer.Feed[Node]
+	nodes    *informer.Feed[kube.Node]
 	nodeKeys *informer.Feed[publishedKey]
 	trust    *informer.Feed[Trust]
 	records  *informer.Feed[RevocationRecord]
-	pods     *informer.Feed[Pod]        // nil if not watched
+	pods     *informer.Feed[kube.Pod]   // nil if not watched
 	orders   *informer.Feed[Revocation] // nil if not watched
 }
 
@@ -102,7 +103,7 @@ func (w *Watcher) Snapshot() (Snapshot, bool) {
 		Nodes: w.nodes.Values(), NodeKeys: map[string]keymgr.Signed{}, Claims: map[string]string{},
 		Reports: map[string]string{}, Rotations: map[string]RotationRequest{},
 	}
-	slices.SortFunc(s.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Nodes, func(a, b kube.Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, key := range w.nodeKeys.Values() {
 		s.NodeKeys[key.name] = key.signed
 		s.Claims[key.name], s.Reports[key.name] = key.nodeUID, key.bundleHash
@@ -121,27 +122,25 @@ func (w *Watcher) Snapshot() (Snapshot, bool) {
 	}
 	if w.pods != nil {
 		s.LocalPods = w.pods.Values()
-		slices.SortFunc(s.LocalPods, func(a, b Pod) int {
+		slices.SortFunc(s.LocalPods, func(a, b kube.Pod) int {
 			return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 		})
 	}
 	return s, complete
 }
 
-// ByAddress is the index of NodeFeed by a node's addresses.
-const ByAddress = "address"
+// NodeFeed returns the nodes, for watches that depend on them; it has the index
+// informer.ByAddress.
+func (w *Watcher) NodeFeed() *informer.Feed[kube.Node] { return w.nodes }
 
-// NodeFeed returns the nodes, for watches that depend on them.
-func (w *Watcher) NodeFeed() *informer.Feed[Node] { return w.nodes }
-
-func (c *Client) nodeSource() informer.Source[*corev1.Node, Node] {
+func (c *Client) nodeSource() informer.Source[*corev1.Node, kube.Node] {
 	api := c.conn.Core.CoreV1().Nodes()
-	return informer.Source[*corev1.Node, Node]{
+	return informer.Source[*corev1.Node, kube.Node]{
 		Example:  &corev1.Node{},
 		List:     informer.AsObject(api.List),
 		Watch:    api.Watch,
-		Convert:  nodeOf,
-		Indexers: cache.Indexers{ByAddress: informer.ByEach(func(n Node) []netip.Addr { return n.Addresses })},
+		Convert:  kube.NodeOf,
+		Indexers: cache.Indexers{informer.ByAddress: informer.ByEach(func(n kube.Node) []netip.Addr { return n.Addresses })},
 	}
 }
 
@@ -171,13 +170,13 @@ func (c *Client) trustSource() informer.Source[*corev1.ConfigMap, Trust] {
 	}
 }
 
-func (c *Client) podSource(node string) informer.Source[*corev1.Pod, Pod] {
+func (c *Client) podSource(node string) informer.Source[*corev1.Pod, kube.Pod] {
 	api := c.conn.Core.CoreV1().Pods(metav1.NamespaceAll)
-	return informer.Source[*corev1.Pod, Pod]{
+	return informer.Source[*corev1.Pod, kube.Pod]{
 		Example:  &corev1.Pod{},
 		Selector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
 		List:     informer.AsObject(api.List),
 		Watch:    api.Watch,
-		Convert:  podOf,
+		Convert:  kube.PodOf,
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"errors"
@@ -15,6 +15,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -34,7 +35,7 @@ func TestRevocationIsGivenSeenAndTakenBack(t *testing.T) {
 	if diff := cmp.Diff(want, given); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
-	if _, err := api.CreateRevocation(ctx, n3); !errors.Is(err, ErrConflict) {
+	if _, err := api.CreateRevocation(ctx, n3); !errors.Is(err, kube.ErrConflict) {
 		t.Errorf("given twice: %v", err)
 	}
 	s := await(ctx, t, w, func(s Snapshot) bool { return len(s.Orders) == 1 })
@@ -71,11 +72,11 @@ func TestRevocationIsGivenSeenAndTakenBack(t *testing.T) {
 	if err := api.DeleteRevocation(ctx, "u3"); err != nil {
 		t.Fatal(err)
 	}
-	if err := api.DeleteRevocation(ctx, "u3"); !errors.Is(err, ErrNotFound) {
+	if err := api.DeleteRevocation(ctx, "u3"); !errors.Is(err, kube.ErrNotFound) {
 		t.Errorf("taken back twice: %v", err)
 	}
 	await(ctx, t, w, func(s Snapshot) bool { return len(s.Orders) == 0 })
-	if err := api.ReportRevocation(ctx, given); !errors.Is(err, ErrNotFound) {
+	if err := api.ReportRevocation(ctx, given); !errors.Is(err, kube.ErrNotFound) {
 		t.Errorf("reported on an order that is gone: %v", err)
 	}
 }
@@ -103,7 +104,7 @@ func TestMalformedRevocation(t *testing.T) {
 			Status: v1alpha1.RevocationStatus{KeyHashes: []string{"xy"}},
 		},
 	} {
-		if _, err := revocationOf(&o); !errors.Is(err, ErrBadConfig) {
+		if _, err := revocationOf(&o); !errors.Is(err, kube.ErrBadConfig) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -115,7 +116,7 @@ func TestMalformedRevocation(t *testing.T) {
 
 func TestPublishRecord(t *testing.T) {
 	trust := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: TrustConfigMap},
+		ObjectMeta: metav1.ObjectMeta{Namespace: kube.DefaultNamespace, Name: TrustConfigMap},
 		Data:       map[string]string{TrustBundleKey: "bundle"},
 	}
 	api := newFake(t, trust)
@@ -146,7 +147,7 @@ func TestPublishRecord(t *testing.T) {
 	if len(s.Revoked.CRL) != 0 || string(s.Bundle) != "bundle" {
 		t.Errorf("got record %+v and bundle %q", s.Revoked, s.Bundle)
 	}
-	if _, err := api.PublishRecord(ctx, RevocationRecord{List: []byte("three")}); !errors.Is(err, ErrConflict) {
+	if _, err := api.PublishRecord(ctx, RevocationRecord{List: []byte("three")}); !errors.Is(err, kube.ErrConflict) {
 		t.Errorf("a writer that knew of no record: %v", err)
 	}
 }

@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
 	certv1 "k8s.io/api/certificates/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/kubetest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
@@ -51,12 +56,12 @@ type realCluster struct {
 
 func (r *realCluster) client(t *testing.T, kubeconfig string) *Client {
 	t.Helper()
-	c, err := NewClient(Config{Kubeconfig: kubeconfig, UserAgent: "sealane-agent"})
+	c, err := kube.NewClient(kube.Config{Kubeconfig: kubeconfig, UserAgent: "sealane-agent"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return c
+	return New(c)
 }
 
 func startReal(t *testing.T) *realCluster {
@@ -81,6 +86,31 @@ func csrPEM(t *testing.T, id keymgr.NodeID) []byte {
 		t.Fatal(err)
 	}
 	return csr
+}
+
+// requestObject returns the certificate request that an agent makes for a node.
+func requestObject(t *testing.T, id keymgr.NodeID) (made *certv1.CertificateSigningRequest) {
+	t.Helper()
+	api := newFake(t)
+	refused := apierrors.NewBadRequest("only the object is wanted")
+	api.core.PrependReactor("create", "certificatesigningrequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		made = a.(clienttesting.CreateAction).GetObject().(*certv1.CertificateSigningRequest)
+		return true, nil, refused
+	})
+	_, err := api.RequestCertificate(t.Context(), kube.CertificateRequest{Node: id, CSR: csrPEM(t, id)})
+	if made == nil {
+		t.Fatalf("no request was made: %v", err)
+	}
+	return made
+}
+
+// newcomer is a pod that its node has just given addresses.
+func newcomer(name, uid string, addresses ...string) kube.AddressedPod {
+	p := kube.AddressedPod{Namespace: "shop", Name: name, UID: uid}
+	for _, a := range addresses {
+		p.Addresses = append(p.Addresses, netip.MustParseAddr(a))
+	}
+	return p
 }
 
 // TestRealAPIServer runs against a real API server, because the fake one knows
@@ -167,7 +197,7 @@ func testLeastPrivilege(t *testing.T, r *realCluster, agent *Client) {
 		t.Error(err)
 	}
 	for range 2 { // made, and changed
-		if err := agent.PublishAddresses(ctx, "n1", []AddressedPod{newcomer("web", "u-1", "10.244.1.5", "fd00:1::5")}); err != nil {
+		if err := agent.PublishAddresses(ctx, "n1", []kube.AddressedPod{newcomer("web", "u-1", "10.244.1.5", "fd00:1::5")}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -178,7 +208,7 @@ func testLeastPrivilege(t *testing.T, r *realCluster, agent *Client) {
 	for what, err := range map[string]error{
 		"read the CA": errSecret, "list configmaps": errConfig, "publish a bundle": errBundle, "delete its nodekey": errDelete,
 	} {
-		if !errors.Is(Wrap("", err), ErrForbidden) {
+		if !errors.Is(kube.Wrap("", err), kube.ErrForbidden) {
 			t.Errorf("%s: got error %v, want ErrForbidden", what, err)
 		}
 	}
@@ -219,7 +249,7 @@ func testNodeKeyPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 	if err := agent2.PublishStatus(ctx, "n2", v1alpha1.NodeKeyStatus{AcceptedPeers: 1}); err != nil {
 		t.Fatalf("own status: %v", err)
 	}
-	if err := agent2.PublishAddresses(ctx, "n2", []AddressedPod{newcomer("web", "u-1", "10.244.2.5")}); err != nil {
+	if err := agent2.PublishAddresses(ctx, "n2", []kube.AddressedPod{newcomer("web", "u-1", "10.244.2.5")}); err != nil {
 		t.Fatalf("own addresses: %v", err)
 	}
 	wrongUID := keymgr.NodeID{Name: "n1", UID: r.n2.UID}
@@ -232,14 +262,14 @@ func testNodeKeyPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) {
 		"delete":    agent1.DeleteNodeKey(ctx, "n2", r.n2.UID),
 		"false uid": agent1.PublishNodeKey(ctx, wrongUID, statement(9, "")),
 		"patch":     patchNodeKey(ctx, agent1, "n2"),
-		"addresses": agent1.PublishAddresses(ctx, "n2", []AddressedPod{newcomer("mine", "u-1", "10.244.2.5")}),
-		"others":    agent1.PublishAddresses(ctx, "n3", []AddressedPod{newcomer("mine", "u-1", "10.244.2.5")}),
+		"addresses": agent1.PublishAddresses(ctx, "n2", []kube.AddressedPod{newcomer("mine", "u-1", "10.244.2.5")}),
+		"others":    agent1.PublishAddresses(ctx, "n3", []kube.AddressedPod{newcomer("mine", "u-1", "10.244.2.5")}),
 	} {
-		if !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), cmp.Or(policyWords[name], "agent of node n1 may write its own nodekey and podaddresses only")) {
+		if !errors.Is(err, kube.ErrForbidden) || !strings.Contains(err.Error(), cmp.Or(policyWords[name], "agent of node n1 may write its own nodekey and podaddresses only")) {
 			t.Errorf("%s of another node's nodekey: got error %v, want the policy's", name, err)
 		}
 	}
-	if err := deleteAllNodeKeys(ctx, agent1); !errors.Is(err, ErrForbidden) {
+	if err := deleteAllNodeKeys(ctx, agent1); !errors.Is(err, kube.ErrForbidden) {
 		t.Errorf("delete all nodekeys: got error %v, want ErrForbidden", err)
 	}
 	keys, err := r.admin.NodeKeys(ctx)
@@ -270,21 +300,21 @@ type allClient interface {
 func patchNodeKey(ctx context.Context, c *Client, name string) error {
 	patch := []byte(`{"metadata":{"labels":{"a":"b"}}}`)
 	_, err := c.conn.NodeKeys.(allClient).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
-	return Wrap("patch", err)
+	return kube.Wrap("patch", err)
 }
 
 func deleteAllNodeKeys(ctx context.Context, c *Client) error {
-	return Wrap("delete all", c.conn.NodeKeys.(allClient).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	return kube.Wrap("delete all", c.conn.NodeKeys.(allClient).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 }
 
 func testUnboundTokens(t *testing.T, r *realCluster) {
 	ctx := testContext(t)
 	for _, bound := range []string{"", "Node/n1"} {
 		c := r.client(t, r.Kubeconfig(t, r.Token(t, "sealane-agent", bound)))
-		_, errRequest := c.RequestCertificate(ctx, CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
+		_, errRequest := c.RequestCertificate(ctx, kube.CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
 		errKey := c.PublishNodeKey(ctx, r.n1, statement(50, ""))
 		for what, err := range map[string]error{"certificate request": errRequest, "nodekey": errKey} {
-			if !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), "not bound to a pod") {
+			if !errors.Is(err, kube.ErrForbidden) || !strings.Contains(err.Error(), "not bound to a pod") {
 				t.Errorf("token bound to %q, %s: got error %v, want the policy's", bound, what, err)
 			}
 		}
@@ -292,13 +322,6 @@ func testUnboundTokens(t *testing.T, r *realCluster) {
 }
 
 func testRequestPolicy(t *testing.T, r *realCluster, agent *Client) {
-	base := func() *certv1.CertificateSigningRequest {
-		o, err := newRequestObject(CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return o
-	}
 	for name, tc := range map[string]struct {
 		change func(*certv1.CertificateSigningRequest)
 		policy string // what the policy says; empty if it lets it pass
@@ -317,7 +340,7 @@ func testRequestPolicy(t *testing.T, r *realCluster, agent *Client) {
 		"no end":               {func(o *certv1.CertificateSigningRequest) { o.Spec.ExpirationSeconds = nil }, "604800"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := base()
+			o := requestObject(t, r.n1)
 			tc.change(o)
 			_, err := agent.conn.Core.CertificatesV1().CertificateSigningRequests().Create(t.Context(), o, metav1.CreateOptions{})
 			switch {
@@ -333,10 +356,7 @@ func testRequestPolicy(t *testing.T, r *realCluster, agent *Client) {
 // testForgedRequester claims, in the body, to be somebody else.
 func testForgedRequester(t *testing.T, r *realCluster, agent *Client) {
 	ctx := testContext(t)
-	o, err := newRequestObject(CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := requestObject(t, r.n1)
 	o.Spec.Username, o.Spec.Groups = "system:admin", []string{"system:masters"}
 	o.Spec.Extra = map[string]certv1.ExtraValue{
 		"authentication.kubernetes.io/node-name": {"n2"}, "authentication.kubernetes.io/node-uid": {r.n2.UID},
@@ -346,7 +366,7 @@ func testForgedRequester(t *testing.T, r *realCluster, agent *Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := requestOf(made)
+	got := made.Spec
 	if got.Username != "system:serviceaccount:sealane-system:sealane-agent" ||
 		got.Extra["authentication.kubernetes.io/node-name"][0] != "n1" ||
 		got.Extra["authentication.kubernetes.io/node-uid"][0] != r.n1.UID {
@@ -356,7 +376,7 @@ func testForgedRequester(t *testing.T, r *realCluster, agent *Client) {
 	if _, err := api.Update(ctx, made, metav1.UpdateOptions{}); err == nil {
 		t.Error("an agent changed a certificate request")
 	}
-	if err := agent.ApproveRequest(ctx, got, Verdict{Reason: "Mine"}); !errors.Is(err, ErrForbidden) {
+	if err := agent.ApproveRequest(ctx, kube.Request{Name: made.Name, UID: string(made.UID), CSR: got.Request}, kube.Verdict{Reason: "Mine"}); !errors.Is(err, kube.ErrForbidden) {
 		t.Errorf("an agent approved its own request: error %v", err)
 	}
 }
@@ -368,10 +388,10 @@ func testRealAnswer(t *testing.T, r *realCluster, agent *Client) {
 		t.Fatal(err)
 	}
 	id := r.n1
-	result := make(chan requested, 1)
+	result := make(chan error, 1)
 	go func() {
-		chain, err := agent.RequestCertificate(ctx, CertificateRequest{Node: id, CSR: csrPEM(t, id)})
-		result <- requested{chain, err}
+		_, err := agent.RequestCertificate(ctx, kube.CertificateRequest{Node: id, CSR: csrPEM(t, id)})
+		result <- err
 	}()
 	// Every request that earlier tests left is refused, the youngest is the one
 	// that waits.
@@ -379,12 +399,12 @@ func testRealAnswer(t *testing.T, r *realCluster, agent *Client) {
 		all, complete := w.Requests()
 		if complete && len(all) > 0 {
 			last := all[len(all)-1]
-			if err := r.admin.AnswerRequest(ctx, last, [][]byte{{1}}); !errors.Is(err, ErrNotApproved) {
+			if err := r.admin.AnswerRequest(ctx, last, [][]byte{{1}}); !errors.Is(err, kube.ErrNotApproved) {
 				t.Errorf("answer to a request that nobody approved: got error %v", err)
 			}
 			for _, request := range all {
 				if !request.Denied {
-					if err := r.admin.DenyRequest(ctx, request, Verdict{Reason: "Test", Message: "because"}); err != nil {
+					if err := r.admin.DenyRequest(ctx, request, kube.Verdict{Reason: "Test", Message: "because"}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -395,10 +415,10 @@ func testRealAnswer(t *testing.T, r *realCluster, agent *Client) {
 			t.Fatal("the refusal never came back")
 		case <-w.Changed():
 			continue
-		case got := <-result:
-			denied, ok := errors.AsType[*DeniedError](got.err)
+		case err := <-result:
+			denied, ok := errors.AsType[*kube.DeniedError](err)
 			if !ok || denied.Reason != "Test" || denied.Message != "because" {
-				t.Errorf("got error %v, want the refusal", got.err)
+				t.Errorf("got error %v, want the refusal", err)
 			}
 		}
 		return
@@ -409,15 +429,12 @@ func testWithdrawalPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) 
 	ctx, cancel := context.WithCancel(testContext(t))
 	defer cancel()
 	api := agent1.conn.Core.CertificatesV1().CertificateSigningRequests()
-	made, err := newRequestObject(CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
+	made, err := api.Create(ctx, requestObject(t, r.n1), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if made, err = api.Create(ctx, made, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
 	err = agent2.conn.Core.CertificatesV1().CertificateSigningRequests().Delete(ctx, made.Name, metav1.DeleteOptions{})
-	if !errors.Is(Wrap("", err), ErrForbidden) {
+	if !errors.Is(kube.Wrap("", err), kube.ErrForbidden) {
 		t.Errorf("another agent withdrew the request: error %v", err)
 	}
 	if err := api.Delete(ctx, made.Name, metav1.DeleteOptions{}); err != nil {
@@ -433,7 +450,7 @@ func testWithdrawalPolicy(t *testing.T, r *realCluster, agent1, agent2 *Client) 
 	defer abandon()
 	result := make(chan error, 1)
 	go func() {
-		_, err := agent1.RequestCertificate(waiting, CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
+		_, err := agent1.RequestCertificate(waiting, kube.CertificateRequest{Node: r.n1, CSR: csrPEM(t, r.n1)})
 		result <- err
 	}()
 	pending := func() (n int) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/internal/conn"
 	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 )
 
@@ -78,7 +80,7 @@ func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (Revocat
 	doing := fmt.Sprintf("publish configmap %s/%s", c.conn.Namespace, RevocationConfigMap)
 	api := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace)
 	object := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: RevocationConfigMap, ResourceVersion: r.Version, Labels: map[string]string{partOfLabel: partOf}},
+		ObjectMeta: metav1.ObjectMeta{Name: RevocationConfigMap, ResourceVersion: r.Version, Labels: conn.Labels()},
 		Data:       map[string]string{RevocationListKey: string(r.List)},
 		BinaryData: map[string][]byte{CRLKey: r.CRL},
 	}
@@ -92,7 +94,7 @@ func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (Revocat
 		object, err = api.Update(ctx, object, metav1.UpdateOptions{})
 	}
 	if err != nil {
-		return RevocationRecord{}, Wrap(doing, err)
+		return RevocationRecord{}, kube.Wrap(doing, err)
 	}
 	return recordOf(object), nil
 }
@@ -101,7 +103,7 @@ func (c *Client) PublishRecord(ctx context.Context, r RevocationRecord) (Revocat
 // nothing is.
 func (c *Client) Record(ctx context.Context) (RevocationRecord, error) {
 	object, err := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace).Get(ctx, RevocationConfigMap, metav1.GetOptions{})
-	if err := Wrap("read configmap "+c.conn.Namespace+"/"+RevocationConfigMap, err); errors.Is(err, ErrNotFound) {
+	if err := kube.Wrap("read configmap "+c.conn.Namespace+"/"+RevocationConfigMap, err); errors.Is(err, kube.ErrNotFound) {
 		return RevocationRecord{}, nil
 	} else if err != nil {
 		return RevocationRecord{}, err

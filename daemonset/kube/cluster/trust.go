@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"bytes"
@@ -13,6 +13,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
+
+	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/internal/conn"
 )
 
 // What is published in TrustConfigMap beside the bundle.
@@ -49,9 +52,16 @@ func trustOf(o *corev1.ConfigMap) Trust {
 func (c *Client) Trust(ctx context.Context) (Trust, error) {
 	object, err := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace).Get(ctx, TrustConfigMap, metav1.GetOptions{})
 	if err != nil {
-		return Trust{}, Wrap("read configmap "+c.conn.Namespace+"/"+TrustConfigMap, err)
+		return Trust{}, kube.Wrap("read configmap "+c.conn.Namespace+"/"+TrustConfigMap, err)
 	}
 	return trustOf(object), nil
+}
+
+// TrustBundle returns the published trust bundle (PEM), ErrNotFound if there is
+// none.
+func (c *Client) TrustBundle(ctx context.Context) ([]byte, error) {
+	trust, err := c.Trust(ctx)
+	return trust.Bundle, err
 }
 
 // PublishTrust makes the trust ConfigMap carry bundle, renewal window and account,
@@ -94,10 +104,10 @@ func (c *Client) changeTrust(ctx context.Context, verb string, change func(*core
 	doing := fmt.Sprintf("%s configmap %s/%s", verb, c.conn.Namespace, TrustConfigMap)
 	api := c.conn.Core.CoreV1().ConfigMaps(c.conn.Namespace)
 	again := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
-	return Wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
+	return kube.Wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
 		object, err := api.Get(ctx, TrustConfigMap, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
-			object = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: TrustConfigMap, Labels: map[string]string{partOfLabel: partOf}}}
+			object = &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: TrustConfigMap, Labels: conn.Labels()}}
 			change(object)
 			_, err = api.Create(ctx, object, metav1.CreateOptions{})
 			return err

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
+
+	"github.com/sealane/sealane/daemonset/kube"
 )
 
 // Annotations of a NodeKey by which an operator asks its node for a new key.
@@ -42,7 +44,7 @@ func rotationOf(annotations map[string]string) RotationRequest {
 // RequestRotation asks a node for a new WireGuard key. ErrNotFound means that the
 // node has published none yet.
 func (c *Client) RequestRotation(ctx context.Context, node string, r RotationRequest) error {
-	return Wrap("request rotation of node "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	return kube.Wrap("request rotation of node "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		key, err := c.conn.NodeKeys.Get(ctx, node, metav1.GetOptions{})
 		if err != nil {
 			return err

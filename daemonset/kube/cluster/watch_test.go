@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
@@ -61,7 +62,7 @@ func watching(t *testing.T, api *fakeAPI, cfg WatchConfig) (context.Context, *Wa
 
 func TestSnapshotIsComplete(t *testing.T) {
 	n2 := makeNode("n2", "u2", "10.244.2.0/24", "fd00:2::/64")
-	n2.Labels = map[string]string{controlPlaneLabel: ""}
+	n2.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
 	n2.Status = corev1.NodeStatus{
 		Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeHostName, Address: "n2"},
@@ -81,7 +82,7 @@ func TestSnapshotIsComplete(t *testing.T) {
 		},
 	}
 	trust := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: DefaultNamespace, Name: TrustConfigMap},
+		ObjectMeta: metav1.ObjectMeta{Namespace: kube.DefaultNamespace, Name: TrustConfigMap},
 		Data:       map[string]string{TrustBundleKey: "PEM\n"},
 	}
 	api := newFake(t, n2, makeNode("n1", "u1"), pod, trust)
@@ -91,7 +92,7 @@ func TestSnapshotIsComplete(t *testing.T) {
 	ctx, w := watching(t, api, WatchConfig{Node: "n2"})
 	got := await(ctx, t, w, func(Snapshot) bool { return true })
 	want := Snapshot{
-		Nodes: []Node{{Name: "n1", UID: "u1"}, {
+		Nodes: []kube.Node{{Name: "n1", UID: "u1"}, {
 			Name: "n2", UID: "u2", Ready: true, ControlPlane: true,
 			PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParsePrefix("fd00:2::/64")},
 			Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")},
@@ -102,7 +103,7 @@ func TestSnapshotIsComplete(t *testing.T) {
 		Rotations: map[string]RotationRequest{},
 		Bundle:    []byte("PEM"),
 		Trust:     Trust{Bundle: []byte("PEM"), Renewal: []byte{}, Authority: []byte{}},
-		LocalPods: []Pod{{
+		LocalPods: []kube.Pod{{
 			Namespace: "default", Name: "p", UID: "pu", Node: "n2", ServiceAccount: "sa", Finished: true,
 			ControllerKind: "DaemonSet", ControllerUID: "du",
 			Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.9"), netip.MustParseAddr("fd00:2::9")},
@@ -166,8 +167,8 @@ func TestHeartbeatsAndStatusReportsAreNoNews(t *testing.T) {
 		handler       func(func()) cache.ResourceEventHandler
 		news          bool
 	}{
-		{"heartbeat", node, beating, c.nodeSource().ToEntry, noting[Node], false},
-		{"new range", node, moved, c.nodeSource().ToEntry, noting[Node], true},
+		{"heartbeat", node, beating, c.nodeSource().ToEntry, noting[kube.Node], false},
+		{"new range", node, moved, c.nodeSource().ToEntry, noting[kube.Node], true},
 		{"status report", key, reported, c.nodeKeySource(false).ToEntry, noting[publishedKey], false},
 		{"status report of no concern", key, reported, c.nodeKeySource(true).ToEntry, noting[publishedKey], false},
 		{"other bundle", key, rebundled, c.nodeKeySource(true).ToEntry, noting[publishedKey], true},

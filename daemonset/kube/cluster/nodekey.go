@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"cmp"
@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/sealane/sealane/api/v1alpha1"
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -24,9 +25,19 @@ import (
 func (c *Client) NodeKeys(ctx context.Context) ([]v1alpha1.NodeKey, error) {
 	list, err := c.conn.NodeKeys.List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, Wrap("list nodekeys", err)
+		return nil, kube.Wrap("list nodekeys", err)
 	}
 	return list.Items, nil
+}
+
+// NodeKey returns the statement that a node has published, unverified;
+// ErrNotFound if it has published none.
+func (c *Client) NodeKey(ctx context.Context, name string) (keymgr.Signed, error) {
+	object, err := c.conn.NodeKeys.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return keymgr.Signed{}, kube.Wrap("read nodekey "+name, err)
+	}
+	return signedOf(object.Spec), nil
 }
 
 // PublishNodeKey makes the node's NodeKey object carry the statement, if it does not do so
@@ -40,7 +51,7 @@ func (c *Client) PublishNodeKey(ctx context.Context, id keymgr.NodeID, signed ke
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	again := func(err error) bool { return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) }
-	return Wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
+	return kube.Wrap(doing, retry.OnError(retry.DefaultBackoff, again, func() error {
 		return c.putNodeKey(ctx, want, checkSuccession)
 	}))
 }
@@ -54,7 +65,7 @@ func (c *Client) OverwriteNodeKey(ctx context.Context, id keymgr.NodeID, signed 
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	anyway := func(_, _ v1alpha1.NodeKeySpec) error { return nil }
-	return Wrap(doing, retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.putNodeKey(ctx, want, anyway) }))
+	return kube.Wrap(doing, retry.RetryOnConflict(retry.DefaultBackoff, func() error { return c.putNodeKey(ctx, want, anyway) }))
 }
 
 func (c *Client) putNodeKey(ctx context.Context, want *v1alpha1.NodeKey, check func(have, want v1alpha1.NodeKeySpec) error) error {
@@ -141,7 +152,7 @@ func signedOf(spec v1alpha1.NodeKeySpec) keymgr.Signed {
 // means that no statement has been published yet.
 func (c *Client) PublishStatus(ctx context.Context, node string, status v1alpha1.NodeKeyStatus) error {
 	want := boundStatus(status)
-	return Wrap("publish status of nodekey "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	return kube.Wrap("publish status of nodekey "+node, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		have, err := c.conn.NodeKeys.Get(ctx, node, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -185,13 +196,13 @@ func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error 
 		return nil
 	}
 	if err != nil {
-		return Wrap(doing, err)
+		return kube.Wrap(doing, err)
 	}
 	if have.Spec.NodeUID != nodeUID {
 		return nil
 	}
 	if err := c.conn.PodAddresses.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return Wrap("delete podaddresses "+name, err)
+		return kube.Wrap("delete podaddresses "+name, err)
 	}
 	err = c.conn.NodeKeys.Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
 		UID: &have.UID, ResourceVersion: &have.ResourceVersion,
@@ -199,5 +210,5 @@ func (c *Client) DeleteNodeKey(ctx context.Context, name, nodeUID string) error 
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	return Wrap(doing, err)
+	return kube.Wrap(doing, err)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package kube
+package cluster
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/keymgr"
 )
 
@@ -41,10 +42,10 @@ func testRevocationRights(t *testing.T, r *realCluster, agent *Client) {
 		"readmit":         agent.DeleteRevocation(ctx, given.Name),
 		"report":          agent.ReportRevocation(ctx, reported),
 		"publish":         errPublish,
-		"delete the list": Wrap("", configMaps.Delete(ctx, RevocationConfigMap, metav1.DeleteOptions{})),
-		"make configmaps": Wrap("", errOther),
+		"delete the list": kube.Wrap("", configMaps.Delete(ctx, RevocationConfigMap, metav1.DeleteOptions{})),
+		"make configmaps": kube.Wrap("", errOther),
 	} {
-		if !errors.Is(err, ErrForbidden) {
+		if !errors.Is(err, kube.ErrForbidden) {
 			t.Errorf("%s: got error %v, want ErrForbidden", what, err)
 		}
 	}
@@ -90,7 +91,7 @@ func testRealRevocation(t *testing.T, r *realCluster) {
 	if _, err = r.admin.PublishRecord(ctx, record); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.admin.PublishRecord(ctx, stale); !errors.Is(err, ErrConflict) {
+	if _, err := r.admin.PublishRecord(ctx, stale); !errors.Is(err, kube.ErrConflict) {
 		t.Errorf("a writer with an old version: %v", err)
 	}
 }
