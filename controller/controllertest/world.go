@@ -113,7 +113,7 @@ func NewKey(t *testing.T) *ecdsa.PrivateKey {
 func (w *World) Ask(node string, key *ecdsa.PrivateKey) string {
 	w.t.Helper()
 	n := w.Nodes[node]
-	id := keymgr.NodeID{Name: n.Name, UID: n.UID}
+	id := n.ID()
 	template := &x509.CertificateRequest{URIs: []*url.URL{id.URI(TrustDomain)}}
 	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	if err != nil {
@@ -171,7 +171,7 @@ func (w *World) Publish(node string, certificate []byte) {
 func (w *World) Order(node string, reason keymgr.RevocationReason) {
 	n := w.Nodes[node]
 	w.Orders = append(w.Orders, cluster.Revocation{
-		Name: n.UID, UID: "order-" + n.UID, Node: keymgr.NodeID{Name: n.Name, UID: n.UID}, Reason: reason, Message: "as ordered",
+		Name: n.UID, UID: "order-" + n.UID, Node: n.ID(), Reason: reason, Message: "as ordered",
 	})
 }
 

@@ -160,7 +160,7 @@ func (s *Signer) liveNode(ctx context.Context, name string) (*approval.Node, err
 	if err != nil {
 		return nil, err
 	}
-	return &approval.Node{ID: keymgr.NodeID{Name: live.Name, UID: live.UID}, PodCIDRs: live.PodCIDRs}, nil
+	return &approval.Node{ID: live.ID(), PodCIDRs: live.PodCIDRs}, nil
 }
 
 func (s *Signer) livePod(ctx context.Context, name string) (*approval.Pod, error) {

@@ -60,7 +60,7 @@ func (c *keyOwnerCache) read(s cluster.Snapshot, requests []kube.Request, v vali
 	}
 	live := map[keymgr.NodeID]bool{}
 	for _, node := range s.Nodes {
-		live[keymgr.NodeID{Name: node.Name, UID: node.UID}] = true
+		live[node.ID()] = true
 	}
 	out, used := keyOwners{}, map[[32]byte]cacheEntry{}
 	for _, chain := range chains(s, requests) {

@@ -85,7 +85,7 @@ func (p *peerVerifier) verify(ctx context.Context, snap cluster.Snapshot, self s
 	present := map[string]keymgr.NodeID{}
 	for _, n := range snap.Nodes {
 		if n.Name != self {
-			present[n.UID] = keymgr.NodeID{Name: n.Name, UID: n.UID}
+			present[n.UID] = n.ID()
 		}
 	}
 	p.forgetAllBut(present) // first: a new node may have the pod ranges and addresses of one that is gone
@@ -121,8 +121,7 @@ func (p *peerVerifier) node(ctx context.Context, n kube.Node, snap cluster.Snaps
 	if !ok {
 		return Result{Node: n, Peer: p.inForce(n), Err: ErrNoStatement}
 	}
-	live := keymgr.LiveNode{ID: keymgr.NodeID{Name: n.Name, UID: n.UID}, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
-	peer, err := p.verifier.Verify(signed, live)
+	peer, err := p.verifier.Verify(signed, n.Live())
 	if err == nil {
 		p.accepted[n.UID] = acceptance{Peer: peer, signed: signed}
 		delete(p.refused, n.UID)
@@ -139,8 +138,7 @@ func (p *peerVerifier) node(ctx context.Context, n kube.Node, snap cluster.Snaps
 // revoked drops what was accepted of a node that is revoked since, whatever the node
 // publishes now or has withdrawn. An error means that the node is blocked altogether.
 func (p *peerVerifier) revoked(ctx context.Context, n kube.Node) error {
-	id := keymgr.NodeID{Name: n.Name, UID: n.UID}
-	if reason, ok := p.verifier.Revoked(id, keymgr.CertificateInfo{}); ok {
+	if reason, ok := p.verifier.Revoked(n.ID(), keymgr.CertificateInfo{}); ok {
 		delete(p.accepted, n.UID)
 		err := fmt.Errorf("%w: %s", keymgr.ErrRevoked, reason)
 		if !p.cut[n.UID] {
@@ -150,7 +148,7 @@ func (p *peerVerifier) revoked(ctx context.Context, n kube.Node) error {
 		return err
 	}
 	delete(p.cut, n.UID)
-	if _, ok := p.verifier.Revoked(id, p.accepted[n.UID].Certificate); ok {
+	if _, ok := p.verifier.Revoked(n.ID(), p.accepted[n.UID].Certificate); ok {
 		delete(p.accepted, n.UID)
 	}
 	return nil
