@@ -392,7 +392,7 @@ func (h *dwelling) start() error {
 	h.d.pods = podserver.New(podserver.Config{
 		Leases: h.d.leases, Links: h.d.links, Datapath: fakeHost{}, Enforcer: noPolicies{}, State: h.d.state, Logger: log,
 	})
-	if h.d.keeper, err = h.d.begin(ctx); err != nil {
+	if h.d.checkpoint, err = h.d.begin(ctx); err != nil {
 		return err
 	}
 	if h.d.keys, err = h.d.makeKeys(nil, silent{}); err != nil {
@@ -411,7 +411,7 @@ func (h *dwelling) start() error {
 	}
 	group.Go(func() error { return h.d.keys.Rotator.Serve(ctx, h.cfg.PairingPort) })
 	group.Go(func() error { return h.d.network.Run(ctx, h.watch) })
-	group.Go(func() error { return h.d.keeper.Confirm(ctx, h.watch.news) })
+	group.Go(func() error { return h.d.checkpoint.Confirm(ctx, h.watch.news) })
 	group.Go(func() error { return h.d.repairLeases(ctx, h.watch) })
 	return nil
 }

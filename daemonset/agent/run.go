@@ -70,13 +70,13 @@ type daemon struct {
 	client   *cluster.Client
 	datapath *bpf.Datapath
 
-	state    *readiness.State
-	leases   *ipam.Allocator
-	pods     *podserver.Server
-	recalled int // pods that an earlier daemon has connected
-	keeper   *checkpoint.Store
-	keys     *network.Keys // nil: lanes are not encrypted
-	network  *network.Loop
+	state      *readiness.State
+	leases     *ipam.Allocator
+	pods       *podserver.Server
+	recalled   int // pods that an earlier daemon has connected
+	checkpoint *checkpoint.Store
+	keys       *network.Keys // nil: lanes are not encrypted
+	network    *network.Loop
 }
 
 func (d *daemon) run(ctx context.Context) error {
@@ -183,7 +183,7 @@ func (d *daemon) makeEnforcer(ctx context.Context, watched *objects.Objects, p r
 // the earlier daemon has left, and its programs stay on the pods.
 func (d *daemon) takeOver(ctx context.Context, watch *cluster.Watcher) error {
 	group, ctx := errgroup.WithContext(ctx)
-	fromDisk := d.keeper.FromDisk() != nil
+	fromDisk := d.checkpoint.FromDisk() != nil
 	group.Go(func() error {
 		if !fromDisk && d.state.Await(ctx, readiness.Policy) != nil {
 			return nil
@@ -193,7 +193,7 @@ func (d *daemon) takeOver(ctx context.Context, watch *cluster.Watcher) error {
 	if fromDisk {
 		news := make(chan struct{}, 1)
 		watch.Notify(news)
-		group.Go(func() error { return d.keeper.Confirm(ctx, news) })
+		group.Go(func() error { return d.checkpoint.Confirm(ctx, news) })
 	}
 	group.Go(func() error {
 		if err := d.state.Await(ctx, readiness.Policy, readiness.Network); err != nil {
@@ -271,7 +271,7 @@ func (d *daemon) makeNetwork(ctx context.Context) (lanes overlay.Backend, err er
 	if err != nil {
 		return nil, err
 	}
-	if d.keeper, err = d.begin(ctx); err != nil {
+	if d.checkpoint, err = d.begin(ctx); err != nil {
 		return nil, err
 	}
 	if d.cfg.Lane != overlay.VXLAN {
@@ -292,7 +292,7 @@ func (d *daemon) makeNetwork(ctx context.Context) (lanes overlay.Backend, err er
 // networkConfig is all of the network loop's configuration but what it writes to.
 func (d *daemon) networkConfig() network.Config {
 	return network.Config{
-		Node: d.cfg.NodeName, Keys: d.keys, Keeper: d.keeper, Ranges: d.leases, Links: d.links, State: d.state, Logger: d.log,
+		Node: d.cfg.NodeName, Keys: d.keys, Checkpoint: d.checkpoint, Ranges: d.leases, Links: d.links, State: d.state, Logger: d.log,
 		Plan: network.Plan{
 			Encapsulation: d.cfg.Lane, AllowPlaintext: d.cfg.InsecurePlaintext, BasePort: d.cfg.LanePort, MTU: d.cfg.MTU, Uplinks: d.cfg.Uplinks,
 		},
@@ -320,7 +320,7 @@ func (d *daemon) makeLanes(ctx context.Context) (lanes overlay.Backend, restarte
 
 // makeKeys opens this node's identity, and what makes its keys rotate.
 func (d *daemon) makeKeys(cluster trust.Cluster, events trust.Events) (*network.Keys, error) {
-	basis := d.keeper.Basis()
+	basis := d.checkpoint.Basis()
 	t, err := trust.New(trust.Config{
 		Dir: d.cfg.StateDir, Node: basis.Self.ID, TrustDomain: basis.TrustDomain,
 		CertificateLifetime: d.cfg.CertificateLifetime, ExpiredGrace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity,

@@ -80,14 +80,14 @@ type Keys struct {
 
 // Config is what a Loop is made of.
 type Config struct {
-	Node     string // name of this node's Node object
-	Plan     Plan
-	Keys     *Keys // nil: lanes are not encrypted
-	Keeper   *checkpoint.Store
-	Ranges   Ranges
-	Links    Links
-	Datapath Datapath
-	Lanes    overlay.Backend
+	Node       string // name of this node's Node object
+	Plan       Plan
+	Keys       *Keys // nil: lanes are not encrypted
+	Checkpoint *checkpoint.Store
+	Ranges     Ranges
+	Links      Links
+	Datapath   Datapath
+	Lanes      overlay.Backend
 	// Restarted has a value when lanes have to be made again; nil: never.
 	Restarted <-chan struct{}
 	Host      Host
@@ -144,13 +144,13 @@ func (l *Loop) Run(ctx context.Context, watch checkpoint.Watch) error {
 		return fmt.Errorf("watch devices: %w", err)
 	}
 	f := l.security.feeds()
-	f.changed, f.confirmed, f.links, f.timer = watch.Changed(), l.Keeper.Confirmed(), links, time.NewTimer(0)
+	f.changed, f.confirmed, f.links, f.timer = watch.Changed(), l.Checkpoint.Confirmed(), links, time.NewTimer(0)
 	for {
 		what, err := l.await(ctx, f)
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		snap, synced := l.Keeper.Current(watch, l.remembered)
+		snap, synced := l.Checkpoint.Current(watch, l.remembered)
 		if !synced || what == nothing {
 			continue
 		}
@@ -161,7 +161,7 @@ func (l *Loop) Run(ctx context.Context, watch checkpoint.Watch) error {
 			next, l.applyTime = retryPause, time.Time{} // a full pass, then
 		}
 		if err == nil {
-			l.Keeper.Save(snap, l.remembered)
+			l.Checkpoint.Save(snap, l.remembered)
 		}
 		f.timer.Reset(next)
 	}

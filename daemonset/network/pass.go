@@ -21,7 +21,7 @@ import (
 // pass leaves alone what only others can have changed.
 func (l *Loop) pass(ctx context.Context, snap cluster.Snapshot, light bool) (time.Duration, error) {
 	self, err := findSelf(snap, l.Node)
-	fromDisk := l.Keeper.FromDisk()
+	fromDisk := l.Checkpoint.FromDisk()
 	l.State.Report(readiness.Node, cmp.Or(err, fromDisk))
 	if err != nil {
 		return 0, err
@@ -29,7 +29,7 @@ func (l *Loop) pass(ctx context.Context, snap cluster.Snapshot, light bool) (tim
 	if err := l.Ranges.SetPrefixes(self.PodCIDRs); err != nil {
 		return 0, fmt.Errorf("use pod ranges of node %s: %w", self.Name, err)
 	}
-	v := &View{Self: self, ClusterRanges: l.Keeper.Basis().ClusterCIDRs, FromDisk: fromDisk != nil}
+	v := &View{Self: self, ClusterRanges: l.Checkpoint.Basis().ClusterCIDRs, FromDisk: fromDisk != nil}
 	host, err := l.observe()
 	if err != nil {
 		return 0, err
