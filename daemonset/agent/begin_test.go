@@ -181,7 +181,7 @@ func (f *fakeLanes) Observe() ([]overlay.TunnelState, error) {
 	return all, nil
 }
 
-// connected tells whether each peer has a session.
+// connected reports whether each peer has a session.
 func (f *fakeLanes) connected(peers int) error {
 	all, err := f.Observe()
 	n := 0
@@ -228,7 +228,7 @@ func addressOf(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byt
 const asInhabitant = "SEALANE_TEST_TOWN"
 
 // inside runs the test again in a namespace where each node's address is at home, and
-// tells whether this is that run.
+// reports whether this is that run.
 func inside(t *testing.T, nodes int) bool {
 	t.Helper()
 	nettest.Privileged(t)

@@ -176,7 +176,7 @@ func (s *Server) Check(_ context.Context, a cni.Attachment) error {
 	owner := ownerOf(a)
 	lease, ok := s.leases.Lease(owner)
 	if !ok {
-		return fmt.Errorf("check %s: no address is leased to container %s; delete the pod to have it made anew", a.Pod, a.ContainerID)
+		return fmt.Errorf("check %s: no address is leased to container %s; delete the pod, so that its controller creates it again", a.Pod, a.ContainerID)
 	}
 	spec := podnet.Spec{Owner: owner, Netns: a.Netns, IfName: a.IfName, HostIfName: podnet.HostName(owner), Addresses: lease.Addresses, MTU: cni.PodMTU(a)}
 	if err := podnet.Check(s.links, spec); err != nil {

@@ -85,7 +85,7 @@ func TestPrivilegedRepairBelievesNoSingleView(t *testing.T) {
 	mirror := func(uid string) []kube.Pod { return []kube.Pod{{Namespace: "shop", Name: "web-n1", UID: uid}} }
 	l.now = l.now.Add(time.Hour)
 	l.Repair(mirror("mirror-1"))
-	l.Repair(nil) // the mirror is deleted, and made anew
+	l.Repair(nil) // the mirror is deleted, and created again
 	l.wantConnected(true)
 	l.now = l.now.Add(ipam.DefaultGrace)
 	l.Repair(mirror("mirror-2"))

@@ -90,7 +90,7 @@ func TestAnnounceOnChange(t *testing.T) {
 	if n := s.after(t, time.Hour); n > 6 {
 		t.Errorf("%d comparisons within a quiet hour, want 6 at most", n)
 	}
-	s.f.statement = 2 // the object may have been made anew
+	s.f.statement = 2 // the object may have been created again
 	if n := s.after(t, time.Minute); n != 1 {
 		t.Errorf("%d reports after a new statement, want 1", n)
 	}

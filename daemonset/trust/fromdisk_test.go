@@ -56,7 +56,7 @@ func TestFromDiskNobodyIsTrustedMore(t *testing.T) {
 			look := k.keep()
 			tc.meanwhile(k, marks)
 
-			// The daemon starts anew, and the API server is away.
+			// The daemon starts again, and the API server is away.
 			v := k.c.Open(cfg)
 			restored, _ := v.Restore() // what fails there fails below
 			k.sit(v, restored)
