@@ -294,15 +294,6 @@ func TestReadmittedNodeBeginsAnew(t *testing.T) {
 	mustVerify(t, s.verifier, thief.Sign(), thief.Live) // the old key is nobody's any more
 }
 
-func keyHash(t *testing.T, n *keytest.Node) keymgr.Hash {
-	t.Helper()
-	hash, err := n.Identity.KeyHash()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return hash
-}
-
 func TestParseRevocations(t *testing.T) {
 	l, err := keymgr.ParseRevocations([]byte(goodList))
 	if err != nil || l.Number != 7 || len(l.Nodes) != 1 || !l.Nodes[0].Blocked || len(l.Nodes[0].Keys) != 1 {

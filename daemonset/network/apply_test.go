@@ -178,15 +178,20 @@ func TestUplinks(t *testing.T) {
 	node := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	h := host{
 		links: []nl.Link{
-			{Name: "lo", Index: 1, MTU: 65536}, {Name: "sealane0", Index: 2, Group: overlay.DeviceGroup, MTU: 1420}, {Name: "eth0", Index: 3, MTU: 1500},
-			{Name: "eth1", Index: 4, MTU: 9000}, {Name: "wlan0", Index: 5}, {Name: "docker0", Index: 6},
+			{Name: "lo", Index: 1, MTU: 65536},
+			{Name: "sealane0", Index: 2, Group: overlay.DeviceGroup, MTU: 1420},
+			{Name: "eth0", Index: 3, MTU: 1500},
+			{Name: "eth1", Index: 4, MTU: 9000},
+			{Name: "wlan0", Index: 5},
+			{Name: "docker0", Index: 6},
 		},
 		addresses: map[int][]netip.Prefix{
 			1: {netip.MustParsePrefix("192.0.2.1/32")}, 2: {netip.MustParsePrefix("192.0.2.1/32")}, 4: {netip.MustParsePrefix("192.0.2.1/24")},
 			3: {netip.MustParsePrefix("2001:db8::1/64")}, 6: {netip.MustParsePrefix("172.17.0.1/16")},
 		},
 		routes: []nl.Route{
-			{Dst: netip.MustParsePrefix("0.0.0.0/0"), Device: 5}, {Dst: netip.MustParsePrefix("::/0"), Device: 6, Unreachable: true},
+			{Dst: netip.MustParsePrefix("0.0.0.0/0"), Device: 5},
+			{Dst: netip.MustParsePrefix("::/0"), Device: 6, Unreachable: true},
 			{Dst: netip.MustParsePrefix("10.0.0.0/8"), Device: 6},
 		},
 	}

@@ -32,19 +32,22 @@ func TestEarlierTierDecides(t *testing.T) {
 		allowed, denied []string
 	}{
 		{
-			policy.Next, []string{allow80},
+			policy.Next,
+			[]string{allow80},
 			[]string{"cart > web tcp/80", "cart > web tcp/7", "cart > db tcp/80"},
 			[]string{"cart > web tcp/81", "cart > db tcp/7"},
 		},
 		{policy.Next, nil, []string{"cart > web tcp/81", "cart > db tcp/7"}, nil},
 		{
-			policy.Deny, []string{allow80},
+			policy.Deny,
+			[]string{allow80},
 			[]string{"cart > web tcp/7", "cart > db tcp/80"},
 			[]string{"cart > web tcp/80", "cart > web tcp/81", "cart > db tcp/7"},
 		},
 		{policy.Deny, nil, []string{"cart > web tcp/7", "cart > db tcp/81"}, []string{"cart > web tcp/81"}},
 		{
-			policy.Accept, []string{allow80},
+			policy.Accept,
+			[]string{allow80},
 			[]string{"cart > web tcp/81", "cart > web icmp", "cart > db tcp/80"},
 			[]string{"cart > db tcp/81"},
 		},
