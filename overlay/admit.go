@@ -13,16 +13,16 @@ import (
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
-// admission goes through the peers in the order of their names and sorts out what
-// contradicts this node or a peer before it. keymgr refuses the same things with
-// memory, so that the first to claim something keeps it; this is the second line.
+// admission goes through the peers in the order of their names and sorts out each one that
+// contradicts this node or an earlier peer. keymgr refuses the same contradictions, and its
+// memory lets the first claimant keep what it has; admission is the second line of defence.
 type admission struct {
 	cfg      Config
 	admitted []Peer   // have a lane
 	known    []Peer   // have none: refuse their addresses
-	pods     disjoint // ranges of all but the refused, and this node's
+	pods     disjoint // pod ranges of this node and of all peers that are not refused
 	nodes    map[netip.Addr]keymgr.NodeID
-	sites    []netip.Addr // the keys of nodes, in order
+	sites    []netip.Addr // the keys of nodes, sorted
 	keys     map[keymgr.PublicKey]bool
 	listed   map[keymgr.PublicKey]bool // by any peer
 	names    map[string]bool
@@ -57,8 +57,8 @@ func comparePeers(a, b Peer) int {
 }
 
 func (a *admission) add(p Peer) {
-	// A peer that may not be known at all leaves no route either: its name or its
-	// ranges are somebody else's.
+	// The plan must not contain even an unreachable route for such a peer: its name or its
+	// ranges belong to another node.
 	if reason := a.identityFault(p); reason != "" {
 		a.refuse(p.ID, reason)
 		return
@@ -83,9 +83,9 @@ func (a *admission) add(p Peer) {
 	}
 }
 
-// withdrawn adds what a peer has withdrawn to its keys, but for what somebody else
-// claims too: whoever lists a key that another has given up does not get that other
-// refused.
+// withdrawn adds to p.Keys the keys that p has withdrawn, except those that another peer
+// claims too. A peer that lists a key which another has given up therefore cannot get that
+// other peer refused.
 func (a *admission) withdrawn(p Peer) Peer {
 	p.Keys, p.Pairs = slices.Clone(p.Keys), slices.Clone(p.Pairs)
 	for _, k := range p.Withdrawn {
@@ -93,14 +93,14 @@ func (a *admission) withdrawn(p Peer) Peer {
 			p.Keys = append(p.Keys, k)
 			continue
 		}
-		reason := fmt.Sprintf("the withdrawn key of generation %d is also another's", k.Generation())
+		reason := fmt.Sprintf("withdrawn key of generation %d is also a key of another node", k.Generation())
 		a.refused = append(a.refused, Refusal{ID: p.ID, Reason: reason})
 		p.Pairs = slices.DeleteFunc(p.Pairs, func(c rotation.WantedPair) bool { return c.Peer == k.Generation() })
 	}
 	return p
 }
 
-// own makes addr an address of that node.
+// own records addr as an address of the node id.
 func (a *admission) own(addr netip.Addr, id keymgr.NodeID) {
 	a.nodes[addr] = id
 	i, _ := slices.BinarySearchFunc(a.sites, addr, netip.Addr.Compare)
@@ -132,7 +132,7 @@ func (a *admission) identityFault(p Peer) string {
 		if o, ok := overlapping(p.PodCIDRs[:i], c); ok {
 			return fmt.Sprintf("its pod ranges %s and %s overlap", o, c)
 		}
-		// Outer packets to that node would be routed into a lane.
+		// A route to c would send the outer packets for that node into a lane.
 		if addr, ok := a.firstNodeIn(c); ok {
 			return fmt.Sprintf("pod range %s holds the address %s of node %s", c, addr, a.nodes[addr].Name)
 		}
@@ -148,7 +148,7 @@ func (a *admission) firstNodeIn(c netip.Prefix) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// podRange returns the pod range that holds an address of peer p, if one does.
+// podRange returns the pod range that holds an address of peer p, if there is one.
 func (a *admission) podRange(p Peer, addr netip.Addr) (netip.Prefix, bool) {
 	for _, ranges := range [][]netip.Prefix{a.cfg.ClusterCIDRs, p.PodCIDRs} {
 		if c, ok := containing(ranges, addr); ok {
@@ -191,9 +191,9 @@ func (a *admission) laneFault(p Peer) string {
 	return ""
 }
 
-// ownAddresses keeps the addresses of a peer that are its alone. Two Node objects
-// with one address happen in good faith (a machine was re-installed under another
-// name), so the peer keeps its lane.
+// ownAddresses keeps the addresses of p that no other node has. Two Node objects can share
+// an address in good faith (a machine was re-installed under another name), so the peer
+// keeps its lane.
 func (a *admission) ownAddresses(p Peer) Peer {
 	var kept []netip.Addr
 	for _, addr := range sorted(p.Addresses, netip.Addr.Compare) {

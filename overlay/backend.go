@@ -12,10 +12,10 @@ import (
 	"github.com/sealane/sealane/overlay/backend"
 )
 
-// Backend makes the tunnels of a Plan true. Apply may be called any number of times
-// and does nothing when all is as planned.
+// Backend makes the tunnels of a Plan exist. Apply may be called any number of times and
+// changes nothing when all is as planned.
 type Backend interface {
-	// Apply makes the tunnels exist with their peers, and no others.
+	// Apply creates the planned tunnels with their peers and deletes all others.
 	Apply(ctx context.Context, p Plan) error
 	// Observe reads the tunnels from the kernel.
 	Observe() ([]TunnelState, error)
@@ -29,7 +29,7 @@ type TunnelState struct {
 	Index     int
 	Kind      Kind
 	Backend   backend.Type
-	Key       keymgr.PublicKey // this node's on it; zero for VXLAN
+	Key       keymgr.PublicKey // this node's public key on the device; zero for VXLAN
 	Port      uint16
 	MTU       int // bytes
 	Up        bool
@@ -37,14 +37,14 @@ type TunnelState struct {
 	Peers     []PeerState
 }
 
-// PeerState is what the kernel says of one peer of a tunnel device.
+// PeerState is one peer of a tunnel device as the kernel has it.
 type PeerState struct {
 	Key           keymgr.PublicKey
 	Endpoint      netip.AddrPort
 	AllowedIPs    []netip.Prefix
-	Preshared     bool      // it has a preshared key
-	Initiates     bool      // this node keeps the session alive
-	LastHandshake time.Time // zero if there was none
+	Preshared     bool      // a preshared key is set
+	Initiates     bool      // this node keeps the session alive (persistent keepalive is on)
+	LastHandshake time.Time // zero before the first handshake
 	Received      uint64    // bytes
 	Sent          uint64    // bytes
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
-// Compute returns what this node needs for the peers. The order of the input does
-// not matter. An error is about cfg; what is wrong with a peer is in Plan.Refused
-// and leaves the other peers alone.
+// Compute returns what this node needs to reach the peers. The order of the input does not
+// matter. An error is about cfg; a fault of a peer is listed in Plan.Refused and does not
+// affect other peers.
 func Compute(cfg Config, peers []Peer) (Plan, error) {
 	cfg, err := cfg.normalize()
 	if err != nil {
@@ -40,7 +40,7 @@ func Compute(cfg Config, peers []Peer) (Plan, error) {
 	return p, nil
 }
 
-// peerAddresses returns the addresses of all other nodes, with and without a lane.
+// peerAddresses returns the addresses of all other nodes, with or without a lane.
 func (a *admission) peerAddresses() []netip.Prefix {
 	var all []netip.Addr
 	for _, p := range slices.Concat(a.admitted, a.known) {
@@ -49,7 +49,7 @@ func (a *admission) peerAddresses() []netip.Prefix {
 	return slices.Compact(hosts(all))
 }
 
-// sources returns this node's first address of each family.
+// sources returns the first address of this node in each family.
 func (c Config) sources() []netip.Addr {
 	var out []netip.Addr
 	for _, a := range c.Addresses {
@@ -61,7 +61,7 @@ func (c Config) sources() []netip.Addr {
 	return out
 }
 
-// clusterRanges returns all pod ranges of the cluster that this node knows of.
+// clusterRanges returns all pod ranges of the cluster that this node knows.
 func (c Config) clusterRanges(a *admission) []netip.Prefix {
 	return minimal(slices.Concat(c.ClusterCIDRs, a.pods.sorted))
 }
@@ -80,8 +80,8 @@ func (c Config) tunnels(peers []Peer) []Tunnel {
 		return []Tunnel{{Device: VXLANDevice, Port: VXLANPort}}
 	}
 	var out []Tunnel
-	// Both devices of an own generation exist whether or not a peer has a key of
-	// that parity: the first peer that rotates must find its device waiting.
+	// Both devices of an own generation exist even when no peer has a key of that parity:
+	// the first peer that rotates must find its device ready.
 	for _, own := range c.Generations {
 		for peer := range uint64(2) {
 			out = append(out, Tunnel{
@@ -115,7 +115,7 @@ func (c Config) tunnelPeers(own, peer uint64, peers []Peer) []TunnelPeer {
 	return out
 }
 
-// device returns the tunnel that carries what is sent to a peer.
+// device returns the name of the tunnel that carries packets to p.
 func (c Config) device(p Peer) string {
 	if c.Kind == VXLAN {
 		return VXLANDevice
@@ -145,8 +145,8 @@ func (c Config) routes(a *admission, ranges []netip.Prefix, mtu int) []Route {
 		for _, dst := range p.PodCIDRs {
 			out = append(out, Route{Dst: dst, Device: device, Src: c.sourceFor(dst.Addr()), MTU: mtu})
 		}
-		// Only in a table that pods' packets are sent to: in the main one, the
-		// lane's own outer packets would go into the lane.
+		// These routes go only into the table that pods' packets use: in the main table
+		// they would send the lane's own outer packets into the lane.
 		for _, addr := range p.Addresses {
 			out = append(out, Route{Dst: host(addr), Device: device, Table: RouteTable, MTU: mtu})
 		}
@@ -164,8 +164,8 @@ func (c Config) rules() []Rule {
 	for _, p := range c.PodCIDRs {
 		out = append(out, Rule{Priority: RulePriority, From: p, Table: RouteTable})
 	}
-	// Answers to what came out of a lane: their addresses are those of nodes, which
-	// the main table leads past the lanes.
+	// Answers to packets that came out of a lane go to addresses of nodes, which the main
+	// table routes past the lanes.
 	for _, a := range c.sources() {
 		all := netip.PrefixFrom(a, 0).Masked()
 		out = append(out, Rule{Priority: RulePriority, From: all, Mark: LaneMark, Table: RouteTable})
@@ -181,8 +181,8 @@ func (c Config) forward(a *admission, ranges []netip.Prefix) []Forward {
 			table[p] = f
 		}
 	}
-	// What is more particular comes later and replaces an equal prefix: the only
-	// node of a cluster may own the cluster's whole range.
+	// More specific entries come later and replace an equal prefix: the only node of a
+	// cluster may own the whole range of the cluster.
 	set(ranges, Forward{Kind: Cluster})
 	for _, p := range a.known {
 		set(p.PodCIDRs, Forward{Kind: Cluster})

@@ -24,9 +24,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// A golden file is a cluster as one node sees it, a line of three hyphens, and the
-// plan that must come of it, or the error. A line of the cluster is a word and its
-// values; a peer line is a series of such pairs. Lines that begin with # are comments.
+// A golden file holds a cluster as one node sees it, a line of three hyphens, and the
+// expected plan or error. A line of the cluster is a word and its values; a peer line is a
+// series of such pairs. Lines that begin with # are comments.
 func TestComputeGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -126,7 +126,7 @@ func parsePeer(t *testing.T, ca *overlaytest.Authority, f []string) Peer {
 			p.Addresses = append(p.Addresses, netip.MustParseAddr(value))
 		case "pods":
 			p.PodCIDRs = append(p.PodCIDRs, netip.MustParsePrefix(value))
-		case "key": // generation, or generation:owner for a key that is another's
+		case "key": // generation, or generation:owner for a key of another node
 			gen, owner, _ := strings.Cut(value, ":")
 			if owner == "" {
 				owner = p.ID.Name
@@ -160,8 +160,8 @@ func parseSlot(t *testing.T, s string) rotation.Pair {
 	return rotation.Pair{Own: uint64(number(t, own)), Peer: uint64(number(t, peer))}
 }
 
-// combine gives a peer that names no slots every one, oldest first; the node with
-// the smaller UID initiates.
+// combine gives every slot, oldest first, to a peer that names none; the node with the
+// smaller UID initiates.
 func combine(cfg Config, p *Peer) {
 	if len(p.Pairs) > 0 {
 		return

@@ -13,46 +13,45 @@ import (
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
-// Config is what Compute has to know of this node.
+// Config is what Compute needs to know about this node.
 type Config struct {
 	Kind           Kind
-	AllowPlaintext bool // --insecure-plaintext
+	AllowPlaintext bool // flag --insecure-plaintext: a lane kind without encryption is acceptable
 	Self           keymgr.NodeID
-	// Generations are this node's WireGuard key generations in use, one or two
-	// consecutive ones; two while the node rotates.
+	// Generations are this node's WireGuard key generations in use: one, or two consecutive
+	// ones while the node rotates.
 	Generations []uint64
-	// Addresses are this node's own, as the cluster knows them (InternalIP), the
+	// Addresses are this node's addresses as the cluster knows them (InternalIP), the
 	// primary one first.
 	Addresses []netip.Addr
-	PodCIDRs  []netip.Prefix // of this node, every family
-	// ClusterCIDRs are the ranges that all pods of the cluster come from; may be
-	// empty where nobody knows them.
+	PodCIDRs  []netip.Prefix // of this node, all families
+	// ClusterCIDRs are the ranges from which all pods of the cluster get their addresses.
+	// Empty means unknown.
 	ClusterCIDRs []netip.Prefix
-	BasePort     uint16 // UDP; 0 means DefaultBasePort
-	UnderlayMTU  int    // bytes, of the device that carries the lanes' outer packets
-	MTU          int    // bytes, inside the lanes; 0 means as much as UnderlayMTU allows
+	BasePort     uint16 // first of four UDP ports; 0 means DefaultBasePort
+	UnderlayMTU  int    // bytes; of the device that carries the outer packets
+	MTU          int    // bytes; inside the lanes; 0 means the most that UnderlayMTU allows
 }
 
-// Peer is another node. Without a combination of keys (or, for VXLAN, without an
-// endpoint) it is known but has no lane: its addresses are refused, not reached in
-// the clear.
+// Peer is another node. Without a pair of keys (or, for VXLAN, without an endpoint) it is
+// known but has no lane: packets to its addresses are refused instead of sent in the clear.
 type Peer struct {
 	ID   keymgr.NodeID
 	Keys []keymgr.PeerKey // one or two, of different parity
-	// Withdrawn are keys that its statement lists no more, and that lanes may be with
-	// besides, of another parity than Keys.
+	// Withdrawn are keys that the peer's statement no longer lists and that tunnels may
+	// still use. Their parity differs from that of Keys.
 	Withdrawn []keymgr.PeerKey
 	// Pairs are the pairs of key generations to install, most preferred first.
 	Pairs []rotation.WantedPair
-	// Active is the pair that carries traffic. If it is none of Pairs, the first of them
-	// does.
+	// Active is the pair that carries traffic. If Pairs does not contain it, the first of
+	// Pairs carries traffic.
 	Active    rotation.Pair
-	Endpoint  netip.Addr   // where its lanes are reached
-	Addresses []netip.Addr // its own, as the cluster knows them
+	Endpoint  netip.Addr   // outer address of its lanes
+	Addresses []netip.Addr // its InternalIPs
 	PodCIDRs  []netip.Prefix
 }
 
-// normalize checks the configuration and returns it with its defaults, in order.
+// normalize checks the configuration and returns it sorted, with its defaults.
 func (c Config) normalize() (Config, error) {
 	checks := []func() error{c.checkKind, c.checkAddresses, c.checkPrefixes}
 	for _, check := range checks {
@@ -131,7 +130,8 @@ func (c Config) checkPrefixes() error {
 	return nil
 }
 
-// sourceFor returns the own address that the host uses towards addresses of a's family.
+// sourceFor returns this node's address that the host uses as source towards addresses of
+// a's family.
 func (c Config) sourceFor(a netip.Addr) netip.Addr {
 	for _, own := range c.Addresses {
 		if own.Is4() == a.Is4() {

@@ -6,8 +6,9 @@ package overlay
 import "errors"
 
 var (
-	// ErrConfig says that a field of Config cannot be used; the text names it.
+	// ErrConfig means that a field of Config cannot be used; the text names the field.
 	ErrConfig = errors.New("invalid overlay configuration")
-	// ErrPlaintext refuses a lane without encryption that nobody asked for in so many words.
+	// ErrPlaintext refuses lanes without encryption that the operator has not explicitly
+	// allowed.
 	ErrPlaintext = errors.New("lanes of kind vxlan are not encrypted: choose kind wireguard, or allow it with --insecure-plaintext")
 )

@@ -9,20 +9,20 @@ import (
 	"slices"
 )
 
-// Bytes that a lane puts around each packet: outer IP, UDP and its own headers.
+// Bytes that a lane adds to each packet: outer IP, UDP and its own headers.
 const (
 	overheadWireGuard = 60 // over IPv4: 20 + 8 + 32
 	overheadVXLAN     = 50 // over IPv4: 20 + 8 + 8 + 14
-	overheadIPv6      = 20 // more, if the outer header is IPv6
+	overheadIPv6      = 20 // in addition, if the outer header is IPv6
 )
 
-// The least MTU that a family allows.
+// The smallest MTU that a family allows, in bytes.
 const (
-	minMTU4 = 576  // RFC 791: what every host must take in one piece
-	minMTU6 = 1280 // RFC 8200, section 5; Linux takes IPv6 off a device below it
+	minMTU4 = 576  // RFC 791: what every host must accept in one piece
+	minMTU6 = 1280 // RFC 8200, section 5; Linux disables IPv6 on a device with less
 )
 
-// TunnelMTU returns the bytes that a tunnel of that kind carries over an underlay;
+// TunnelMTU returns how many bytes a tunnel of kind k carries over an underlay of that MTU;
 // outer6 says that outer packets are IPv6.
 func TunnelMTU(k Kind, underlay int, outer6 bool) int {
 	overhead := overheadWireGuard
@@ -35,8 +35,8 @@ func TunnelMTU(k Kind, underlay int, outer6 bool) int {
 	return underlay - overhead
 }
 
-// tunnelMTU chooses or checks the MTU of all tunnels. One value for all: a pod has one
-// device and cannot know which peer it will talk to.
+// tunnelMTU chooses or checks the MTU of all tunnels. All share one value, because a pod
+// has one device and cannot know which peer it will talk to.
 func (c Config) tunnelMTU(peers []Peer) (int, error) {
 	outer6 := c.Addresses[0].Is6() || slices.ContainsFunc(peers, func(p Peer) bool { return p.Endpoint.Is6() })
 	least := minMTU4

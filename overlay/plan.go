@@ -11,11 +11,11 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
-// Plan is everything a node needs of the overlay, sorted. It holds no secret.
+// Plan is everything a node needs for the overlay, sorted. It holds no secrets.
 type Plan struct {
 	Kind       Kind
-	MTU        int            // bytes, of tunnels, pods' devices and routes
-	Addresses  []netip.Prefix // this node's own, on every tunnel as /32 and /128
+	MTU        int            // bytes; of tunnels, pods' devices and routes
+	Addresses  []netip.Prefix // this node's, set on every tunnel as /32 and /128
 	Tunnels    []Tunnel
 	Routes     []Route
 	Rules      []Rule
@@ -27,28 +27,28 @@ type Plan struct {
 // Tunnel is a kernel device that carries lanes.
 type Tunnel struct {
 	Device string
-	Own    uint64 // this node's key generation on it; 0 for VXLAN
+	Own    uint64 // generation of this node's key on the device; 0 for VXLAN
 	Port   uint16 // UDP port it listens on
 	Peers  []TunnelPeer
 }
 
-// TunnelPeer is a peer of a WireGuard device. The key came out of keymgr's
-// verification; there is no other way to make one.
+// TunnelPeer is a peer of a WireGuard device. Its key comes from keymgr's verification;
+// there is no other way to make one.
 type TunnelPeer struct {
 	ID         keymgr.NodeID
 	Key        keymgr.PeerKey
 	Endpoint   netip.AddrPort
-	AllowedIPs []netip.Prefix // what it may send and what is sent to it
-	Preshared  bool           // with a preshared key, or not at all
+	AllowedIPs []netip.Prefix // sources that the peer may use, and destinations that are sent to it
+	Preshared  bool           // do not install this peer without a preshared key
 	Initiate   bool           // this node starts the handshakes
 }
 
-// Route is a kernel route; Device is a tunnel's name, empty if Unreachable.
+// Route is a kernel route. Device is the name of a tunnel, or empty if Unreachable is set.
 type Route struct {
 	Dst         netip.Prefix
 	Device      string
-	Src         netip.Addr // what the host itself uses as source
-	Table       int        // 0 means the main table
+	Src         netip.Addr // source of the host's own packets; the zero Addr lets the kernel choose
+	Table       int        // number of the table; 0 means the main table
 	Metric      int
 	MTU         int
 	Unreachable bool
@@ -57,13 +57,13 @@ type Route struct {
 // Rule is a policy-routing rule.
 type Rule struct {
 	Priority int
-	From     netip.Prefix // 0.0.0.0/0 or ::/0 for all of a family
-	Mark     uint32       // bits that a packet's mark must have; 0: any mark
+	From     netip.Prefix // source; 0.0.0.0/0 or ::/0 means all of a family
+	Mark     uint32       // bits that a packet's mark must have; 0 means any mark
 	Table    int
 }
 
-// ForwardKind says what an address range is to this node. The numbers are those of
-// the data path's forwarding table.
+// ForwardKind says what an address range is to this node. Its numbers are those in the data
+// path's forwarding table.
 type ForwardKind uint8
 
 // The kinds of address range.
@@ -75,7 +75,7 @@ const (
 	Cluster    ForwardKind = 5 // pods elsewhere, no lane: refused
 )
 
-// String names the kind.
+// String returns the name of the kind.
 func (k ForwardKind) String() string {
 	switch k {
 	case PodRemote:
@@ -92,30 +92,30 @@ func (k ForwardKind) String() string {
 	return "unknown"
 }
 
-// Forward is one entry of the forwarding table of the data path; the longest
-// prefix wins, and no prefix is there twice.
+// Forward is one entry of the data path's forwarding table. The longest prefix wins, and
+// each prefix occurs once.
 type Forward struct {
 	Prefix netip.Prefix
 	Kind   ForwardKind
-	Device string     // tunnel, for PodRemote and NodeRemote; empty: no lane, refuse
-	Remote netip.Addr // outer destination, VXLAN only
+	Device string     // tunnel, for PodRemote and NodeRemote; empty means no lane: refuse
+	Remote netip.Addr // outer destination; zero for WireGuard
 }
 
-// Masquerade says which packets must not leave with the source they have.
+// Masquerade says which packets must not leave with their own source address.
 type Masquerade struct {
-	// Pods are this node's pod ranges: what they send to the outside takes the
-	// node's address.
+	// Pods are this node's pod ranges. What they send to the outside takes the address of
+	// the node.
 	Pods []netip.Prefix
-	// Cluster are all pod ranges: not the outside.
+	// Cluster are all pod ranges, which are not the outside.
 	Cluster []netip.Prefix
-	// Nodes are this node's addresses. With Pods they are all the sources that a
-	// peer accepts from this node; anything else that enters a lane is masqueraded.
+	// Nodes are this node's addresses. A peer accepts only Nodes and Pods as sources from
+	// this node; whatever else enters a lane is masqueraded.
 	Nodes []netip.Prefix
-	// Peers are the addresses of all other nodes: what a pod begins with one of
-	// them takes the node's address.
+	// Peers are the addresses of all other nodes. What a pod begins with one of them takes
+	// the address of this node.
 	Peers []netip.Prefix
-	// Sources is what is masqueraded into a lane takes as its source: one address
-	// of this node for each family that it has.
+	// Sources are the addresses that packets masqueraded into a lane take as source: one of
+	// this node for each of its families.
 	Sources []netip.Addr
 }
 
@@ -126,10 +126,10 @@ type Refusal struct {
 	Reason string
 }
 
-// Equal says whether two plans want the same.
+// Equal reports whether two plans want the same.
 func (p Plan) Equal(o Plan) bool { return reflect.DeepEqual(p, o) }
 
-// EqualButPeers says whether two plans differ in nothing but the peers of devices.
+// EqualButPeers reports whether two plans differ only in the peers of tunnels, if at all.
 func (p Plan) EqualButPeers(o Plan) bool {
 	devices := func(all []Tunnel) []Tunnel {
 		out := slices.Clone(all)
@@ -142,7 +142,7 @@ func (p Plan) EqualButPeers(o Plan) bool {
 	return p.Equal(o)
 }
 
-// Tunnel returns the tunnel with that device name.
+// Tunnel returns the tunnel with the given device name.
 func (p Plan) Tunnel(device string) (Tunnel, bool) {
 	for _, t := range p.Tunnels {
 		if t.Device == device {

@@ -11,7 +11,7 @@ import (
 	"github.com/sealane/sealane/internal/canonical"
 )
 
-// checkUnicast refuses what cannot be a node's address.
+// checkUnicast refuses an address that cannot belong to a node.
 func checkUnicast(a netip.Addr) error {
 	switch {
 	case !canonical.Address(a), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast():
@@ -20,8 +20,8 @@ func checkUnicast(a netip.Addr) error {
 	return nil
 }
 
-// checkPrefix refuses what cannot be a range of pods. A range that holds half of
-// all addresses or more is a mistake that would take the whole node off the net.
+// checkPrefix refuses a prefix that cannot be a range of pods. A range that holds half of
+// all addresses or more is a mistake that would cut the whole node off from the network.
 func checkPrefix(p netip.Prefix) error {
 	switch {
 	case !canonical.Prefix(p):
@@ -50,8 +50,8 @@ func overlapping(ps []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
 	return ps[i], true
 }
 
-// minimal returns the prefixes that are not inside another one, sorted. Where two
-// prefixes overlap one holds the other, and Prefix.Compare puts the holder first.
+// minimal returns, sorted, the prefixes that are not inside another one. Of two prefixes
+// that overlap one holds the other, and Prefix.Compare puts the holder first.
 func minimal(ps []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range sorted(ps, comparePrefixes) {
@@ -77,8 +77,8 @@ type disjoint struct {
 	sorted []netip.Prefix
 }
 
-// overlapping returns the first of the set that overlaps p. Since none of the set
-// overlaps another, only the one before p and the one after can.
+// overlapping returns the first prefix of the set that overlaps p. Members do not overlap
+// each other, so only the one before p and the one after p can.
 func (d *disjoint) overlapping(p netip.Prefix) (netip.Prefix, bool) {
 	i, _ := slices.BinarySearchFunc(d.sorted, p, comparePrefixes)
 	for _, o := range d.sorted[max(0, i-1):min(len(d.sorted), i+1)] {
@@ -89,7 +89,7 @@ func (d *disjoint) overlapping(p netip.Prefix) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// add puts p into the set, of which nothing may overlap it.
+// add inserts p, which must not overlap any member of the set.
 func (d *disjoint) add(p netip.Prefix) {
 	i, _ := slices.BinarySearchFunc(d.sorted, p, comparePrefixes)
 	d.sorted = slices.Insert(d.sorted, i, p)

@@ -15,8 +15,8 @@ import (
 	"github.com/sealane/sealane/overlay/overlaytest"
 )
 
-// randomCluster makes peers out of a small stock of names, ranges and addresses,
-// so that they contradict each other often.
+// randomCluster makes peers from a small stock of names, ranges and addresses, so that they
+// often contradict each other.
 func randomCluster(t *testing.T, rng *rand.Rand, keys map[string][]keymgr.PeerKey) (Config, []Peer) {
 	t.Helper()
 	cfg := Config{
@@ -98,8 +98,8 @@ func TestComputeOfRandomClusters(t *testing.T) {
 	}
 }
 
-// sameInAnyOrder: neither the order of peers nor that of their values matters.
-// Two peers of one identity are left out: which of them is meant, nobody can know.
+// sameInAnyOrder: neither the order of peers nor that of their values matters. Two peers
+// with one identity are left out, because nothing says which of them is meant.
 func sameInAnyOrder(rng *rand.Rand) func(Config, []Peer, Plan) error {
 	return func(cfg Config, peers []Peer, want Plan) error {
 		for i, p := range peers {
@@ -118,7 +118,7 @@ func sameInAnyOrder(rng *rand.Rand) func(Config, []Peer, Plan) error {
 	}
 }
 
-// oneOwner: on a device an address belongs to one peer, and never to this node.
+// oneOwner: on a device an address belongs to one peer at most, and never to this node.
 func oneOwner(cfg Config, _ []Peer, plan Plan) error {
 	for _, l := range plan.Tunnels {
 		var seen []netip.Prefix
@@ -134,7 +134,8 @@ func oneOwner(cfg Config, _ []Peer, plan Plan) error {
 	return nil
 }
 
-// lookup is what the kernel does with a table: the longest prefix, then the metric.
+// lookup does what the kernel does with a table: the longest prefix wins, then the lowest
+// metric.
 func lookup(routes []Route, table int, a netip.Addr) (Route, bool) {
 	var best Route
 	for _, r := range routes {
@@ -157,8 +158,8 @@ func addresses() []netip.Addr {
 	return out
 }
 
-// refusesOrTunnels: what is known to be a pod's or a peer's address goes into a
-// lane that takes it, or nowhere.
+// refusesOrTunnels: a packet to an address that is known as a pod's or a peer's goes into a
+// lane that accepts it, or nowhere.
 func refusesOrTunnels(cfg Config, _ []Peer, plan Plan) error {
 	for _, a := range addresses() {
 		_, pod := containing(plan.Masquerade.Cluster, a)
@@ -178,7 +179,7 @@ func refusesOrTunnels(cfg Config, _ []Peer, plan Plan) error {
 		if !slices.ContainsFunc(l.Peers, takes) {
 			return fmt.Errorf("%s is sent to %s, where no peer takes it", a, r.Device)
 		}
-		// When the device is gone, its routes are too.
+		// When the device goes, its routes go too.
 		rest := slices.DeleteFunc(slices.Clone(plan.Routes), func(o Route) bool { return o.Device == r.Device })
 		if behind, ok := lookup(rest, table, a); !ok || !behind.Unreachable {
 			return fmt.Errorf("%s without its lane goes to %v, %v", a, behind, ok)
@@ -187,8 +188,8 @@ func refusesOrTunnels(cfg Config, _ []Peer, plan Plan) error {
 	return nil
 }
 
-// neverLoops: the main table, where the lanes' own packets are routed, sends no
-// endpoint into a lane.
+// neverLoops: the main table, which routes the lanes' own packets, sends no endpoint into a
+// lane.
 func neverLoops(_ Config, _ []Peer, plan Plan) error {
 	for _, l := range plan.Tunnels {
 		for _, p := range l.Peers {
@@ -200,7 +201,7 @@ func neverLoops(_ Config, _ []Peer, plan Plan) error {
 	return nil
 }
 
-// forwardAgrees: the data path and the kernel's routes say the same.
+// forwardAgrees: the data path's table and the kernel's routes agree.
 func forwardAgrees(cfg Config, _ []Peer, plan Plan) error {
 	for _, a := range addresses() {
 		var best Forward
@@ -256,7 +257,7 @@ func oneEntryEach(_ Config, _ []Peer, plan Plan) error {
 	return nil
 }
 
-// BenchmarkCompute is at the size that the project is made for.
+// BenchmarkCompute uses clusters of the size that the project is made for.
 func BenchmarkCompute(b *testing.B) {
 	ca := overlaytest.NewAuthority(b)
 	for _, kind := range []Kind{VXLAN, WireGuard} {

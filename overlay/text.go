@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// String gives the plan as text, one thing a line, always in the same order.
+// String returns the plan as text, one thing per line, always in the same order.
 func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "kind %s mtu %d\n", p.Kind, p.MTU)
@@ -35,7 +35,7 @@ func lines[T fmt.Stringer](b *strings.Builder, things []T) {
 	}
 }
 
-// String gives the tunnel without its peers.
+// String returns the tunnel without its peers.
 func (t Tunnel) String() string {
 	s := fmt.Sprintf("tunnel %s port %d", t.Device, t.Port)
 	if t.Own != 0 {
@@ -44,7 +44,7 @@ func (t Tunnel) String() string {
 	return s
 }
 
-// String gives the peer in one line.
+// String returns the peer in one line.
 func (p TunnelPeer) String() string {
 	s := fmt.Sprintf("peer %s key %s endpoint %s allowed %s", p.ID, p.Key, p.Endpoint, join(p.AllowedIPs))
 	if p.Preshared {
@@ -56,7 +56,7 @@ func (p TunnelPeer) String() string {
 	return s
 }
 
-// String gives the route in the manner of ip-route(8).
+// String returns the route in the style of ip-route(8).
 func (r Route) String() string {
 	var b strings.Builder
 	b.WriteString("route ")
@@ -81,7 +81,7 @@ func (r Route) String() string {
 	return b.String()
 }
 
-// String gives the rule in the manner of ip-rule(8).
+// String returns the rule in the style of ip-rule(8).
 func (r Rule) String() string {
 	mark := ""
 	if r.Mark != 0 {
@@ -90,7 +90,7 @@ func (r Rule) String() string {
 	return fmt.Sprintf("rule %d: from %s%s lookup %d", r.Priority, r.From, mark, r.Table)
 }
 
-// String gives the entry in one line.
+// String returns the entry in one line.
 func (f Forward) String() string {
 	s := fmt.Sprintf("forward %s %s", f.Prefix, f.Kind)
 	if f.Device != "" {
@@ -102,13 +102,13 @@ func (f Forward) String() string {
 	return s
 }
 
-// String gives five lines.
+// String returns five lines.
 func (m Masquerade) String() string {
 	return fmt.Sprintf("masquerade pods %s\nmasquerade cluster %s\nmasquerade nodes %s\nmasquerade peers %s\nmasquerade sources %s\n",
 		join(m.Pods), join(m.Cluster), join(m.Nodes), join(m.Peers), join(m.Sources))
 }
 
-// String gives the refusal in one line.
+// String returns the refusal in one line.
 func (r Refusal) String() string {
 	what := "refused in part"
 	if r.Whole {

@@ -14,8 +14,8 @@ import (
 	"github.com/sealane/sealane/overlay/overlaytest"
 )
 
-// TestWithdrawnKeyThatAnotherClaims: who claims a key that a node has withdrawn takes
-// that key from it at the most, whatever their names, and not its lane.
+// TestWithdrawnKeyThatAnotherClaims: a node that claims a key which another has withdrawn
+// takes at most that key from it, whatever their names, and not its lane.
 func TestWithdrawnKeyThatAnotherClaims(t *testing.T) {
 	ca := overlaytest.NewAuthority(t)
 	key := func(node string, gen uint64, owner string) keymgr.PeerKey {
@@ -40,7 +40,7 @@ func TestWithdrawnKeyThatAnotherClaims(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		thief    func(name string) Peer
-		drained  bool // the lane with the withdrawn key stays
+		drained  bool // the withdrawn key's tunnel peer stays
 		reported bool
 	}{
 		"nobody does": {func(name string) Peer { return node(name, "3", []keymgr.PeerKey{key(name, 3, "own")}, nil) }, true, false},
@@ -80,7 +80,7 @@ func TestWithdrawnKeyThatAnotherClaims(t *testing.T) {
 	}
 }
 
-// TestKeyWithdrawnByTwo: the first of them keeps it.
+// TestKeyWithdrawnByTwo: the first of the two keeps it.
 func TestKeyWithdrawnByTwo(t *testing.T) {
 	ca := overlaytest.NewAuthority(t)
 	verify := func(id keymgr.NodeID, gen uint64, owner string) []keymgr.PeerKey {

@@ -6,22 +6,22 @@
 // and their metrics all use these names.
 package backend
 
-// Type is what moves the packets of a tunnel. The zero value means that it is not
-// known: there is no tunnel yet.
+// Type is what moves the packets of a tunnel. The zero value means unknown: there is no
+// tunnel yet.
 type Type string
 
-// The types of a backend.
+// The types.
 const (
 	Kernel    Type = "kernel"
 	UserSpace Type = "user-space"
 )
 
-// formerUserSpace is the name of UserSpace in older programs. A sealane-wireguard
-// process outlives upgrades of the agent, so an agent still meets it.
+// formerUserSpace is what older programs call UserSpace. An agent still meets it, because a
+// sealane-wireguard process outlives upgrades of the agent.
 const formerUserSpace = "userspace"
 
 // UnmarshalText implements encoding.TextUnmarshaler. It accepts the former name of
-// UserSpace and keeps names that it does not know, which newer programs may use.
+// UserSpace, and keeps unknown names, which newer programs may use.
 func (t *Type) UnmarshalText(text []byte) error {
 	*t = Type(text)
 	if *t == formerUserSpace {

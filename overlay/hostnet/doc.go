@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package hostnet makes the host's own network follow a plan: routes to the
-// pods of other nodes, refusals where there is no lane, the rules that send
-// pods' packets to remote nodes into their lane, masquerade, and the kernel
-// settings without which a node forwards nothing. It is the only package that
-// imports knftables.
+// Package hostnet makes the host's own network follow a plan: routes to the pods of other
+// nodes, unreachable routes where there is no lane, the rules that send pods' packets for
+// remote nodes into their lane, masquerade, and the kernel settings that a node needs to
+// forward packets. It is the only package that imports knftables.
 //
-// What eBPF forwards never comes here. Here is what goes by the stack: the
-// host's own packets, and flows that netfilter translates.
+// Packets that eBPF forwards never come here. This package serves what passes the kernel's
+// network stack: the host's own packets, and flows that netfilter translates.
 package hostnet

@@ -18,7 +18,7 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
-// links is what this package needs of the netlink door.
+// links is what this package needs of package nl.
 type links interface {
 	LinkByName(name string) (nl.Link, error)
 	Links() ([]nl.Link, error)
@@ -33,18 +33,18 @@ type links interface {
 	Do(func() error) error
 }
 
-// Host is the host's network outside of the lanes. Its methods are to be called
-// by one goroutine.
+// Host is the host's network outside of the lanes. Only one goroutine may call its methods.
 type Host struct {
 	links links
 	nft   knftables.Interface
 	log   *slog.Logger
 	masq  masquerade
-	// warned says that the host's own filter was looked at.
+	// warned reports whether the host's own filter has been checked.
 	warned bool
 }
 
-// New opens the nftables of the handle's namespace; it fails where there are none.
+// New opens the nftables of the handle's namespace. It fails where nftables is not
+// available.
 func New(l *nl.Handle, log *slog.Logger) (*Host, error) {
 	h := &Host{links: l, log: log}
 	err := l.Do(func() (err error) {
@@ -57,26 +57,26 @@ func New(l *nl.Handle, log *slog.Logger) (*Host, error) {
 	return h, nil
 }
 
-// Apply makes routes, rules, masquerade and settings as planned. It is idempotent:
-// what is right is left alone, and what somebody else has changed is put right. The
-// lanes of the plan should exist; routes into one that does not are reported and
-// left out, and its addresses are refused.
+// Apply makes routes, rules, masquerade and settings as planned. It is idempotent: it
+// leaves alone what is right and repairs what others have changed. The tunnels of the plan
+// should exist; Apply reports and leaves out routes into a missing one, whose addresses
+// stay refused.
 func (h *Host) Apply(ctx context.Context, p overlay.Plan) error {
 	if err := h.enableForwarding(p.Masquerade.Pods); err != nil {
 		return err
 	}
 	h.warnOfFilter(ctx)
-	// Masquerade before the routes that packets could take, and what refuses in any
-	// case, whatever else fails.
+	// Masquerade comes before the routes that packets could take. Each step runs even if
+	// another one fails, so that the unreachable routes are there in any case.
 	return errors.Join(h.masquerade(ctx, p.Masquerade), h.applyRoutes(p.Routes), h.applyRules(p.Rules))
 }
 
-// Clean removes every route, rule and nftables object of this package. Kernel
-// settings stay: others may rely on them by now.
+// Clean removes every route, rule and nftables object of this package. Kernel settings
+// stay, because others may rely on them by now.
 func (h *Host) Clean(ctx context.Context) error {
 	h.masq = masquerade{}
 	tx := h.nft.NewTransaction()
-	tx.Add(&knftables.Table{}) // deleting what is not there is an error
+	tx.Add(&knftables.Table{}) // deleting a missing table is an error
 	tx.Delete(&knftables.Table{})
 	err := h.links.Do(func() error { return h.nft.Run(ctx, tx) })
 	if err != nil {
@@ -85,7 +85,7 @@ func (h *Host) Clean(ctx context.Context) error {
 	return errors.Join(err, h.applyRules(nil), h.applyRoutes(nil))
 }
 
-// enableForwarding lets the node forward the families that its pods have.
+// enableForwarding turns on forwarding for the address families of the pods.
 func (h *Host) enableForwarding(pods []netip.Prefix) error {
 	for _, p := range pods {
 		name := "net/ipv6/conf/all/forwarding"
@@ -105,8 +105,8 @@ func (h *Host) enableForwarding(pods []netip.Prefix) error {
 	return nil
 }
 
-// keepRouterAdvertisements: a node that forwards stops listening to routers
-// where accept_ra is 1, and would lose its own default route; 2 goes on.
+// keepRouterAdvertisements sets accept_ra to 2 where it is 1: with 1, a node that forwards
+// ignores router advertisements and would lose its own default route.
 func (h *Host) keepRouterAdvertisements(forwarding string) error {
 	if on, err := h.links.Sysctl(forwarding); err != nil || on == "1" {
 		return err
@@ -119,7 +119,7 @@ func (h *Host) keepRouterAdvertisements(forwarding string) error {
 		name := "net/ipv6/conf/" + l.Name + "/accept_ra"
 		v, err := h.links.Sysctl(name)
 		if errors.Is(err, nl.ErrNotFound) || v != "1" {
-			continue // gone meanwhile, or no IPv6 on it
+			continue // the device has gone, or has no IPv6
 		}
 		if _, err := h.links.SetSysctl(name, "2"); err != nil && !errors.Is(err, nl.ErrNotFound) {
 			return fmt.Errorf("keep router advertisements: %w", err)
@@ -128,8 +128,8 @@ func (h *Host) keepRouterAdvertisements(forwarding string) error {
 	return nil
 }
 
-// warnOfFilter says once if the host itself drops what it would have to forward
-// for pods. Only the operator can know whether that is meant.
+// warnOfFilter warns once if the host's own filter drops forwarded packets, which includes
+// those of pods. Only the operator knows whether that is intended.
 func (h *Host) warnOfFilter(ctx context.Context) {
 	if h.warned {
 		return
@@ -138,12 +138,12 @@ func (h *Host) warnOfFilter(ctx context.Context) {
 	for _, family := range []string{"ip", "ip6"} {
 		var out []byte
 		err := h.links.Do(func() (err error) {
-			// Where there is no such chain, this fails, and all is well.
+			// A missing chain makes this fail, and then nothing needs a warning.
 			out, err = exec.CommandContext(ctx, "nft", "list", "chain", family, "filter", "FORWARD").Output()
 			return err
 		})
 		if err == nil && bytes.Contains(out, []byte("policy drop")) {
-			h.log.Warn("the host drops what it forwards: pods may not reach the outside (see iptables -P FORWARD)", "family", family)
+			h.log.Warn("the host drops forwarded packets: pods may not reach the outside (see iptables -P FORWARD)", "family", family)
 		}
 	}
 }

@@ -106,7 +106,7 @@ add element inet sealane pods6 { fd00:0:0:1::/64 }
 	}
 }
 
-// host gives a namespace with two lanes and this package at work in it.
+// host returns a namespace with two tunnels, and a Host that works in it.
 func host(t *testing.T) (*nettest.NS, *Host) {
 	ns := nettest.NewNS(t)
 	for _, name := range []string{"sealane-wg00", "sealane-wg01"} {
@@ -130,7 +130,7 @@ func apply(t *testing.T, h *Host, p overlay.Plan) {
 	}
 }
 
-// routesAndRules is what the kernel has of ours, as text.
+// routesAndRules returns this package's routes and rules in the kernel, as text.
 func routesAndRules(t *testing.T, ns *nettest.NS) string {
 	t.Helper()
 	var b strings.Builder
@@ -218,8 +218,8 @@ func TestPrivilegedForwardingKeepsRouterAdvertisements(t *testing.T) {
 	}
 }
 
-// TestPrivilegedLaneIsMissing: what can be done is done, and what would go into
-// the lane is refused.
+// TestPrivilegedLaneIsMissing: Apply does what it can, and refuses packets for the missing
+// lane.
 func TestPrivilegedLaneIsMissing(t *testing.T) {
 	nettest.Privileged(t)
 	ns, h := host(t)
@@ -236,7 +236,7 @@ func TestPrivilegedLaneIsMissing(t *testing.T) {
 			t.Errorf("%s is reachable: %s", addr, out)
 		}
 	}
-	// The lane that had the route goes, and with it the route.
+	// The lane of the route goes, and the route with it.
 	apply(t, h, example())
 	ns.Run("ip", "link", "del", "sealane-wg00")
 	if out, err := ns.Try("ip", "route", "get", "10.0.2.9"); err == nil {

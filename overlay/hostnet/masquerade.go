@@ -13,12 +13,12 @@ import (
 
 const (
 	tableName = "sealane"
-	// rewrite is how often the table is written although nothing changed, in case
-	// somebody else flushed it.
+	// rewrite is the interval after which the table is written again without a change, in
+	// case somebody else flushed it.
 	rewrite = time.Minute
 )
 
-// masquerade is what was written last, and when.
+// masquerade is the table that was written last, and the time of that write.
 type masquerade struct {
 	text string
 	at   time.Time

@@ -13,9 +13,9 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
-// applyRoutes makes our routes those that are wanted: first what is missing, the
-// refusals before all, then what is too many, so that no destination is without
-// its route in between.
+// applyRoutes changes the routes of this package to want. It adds missing routes first,
+// unreachable ones before all others, and removes surplus ones last, so that no destination
+// is without its route in between.
 func (h *Host) applyRoutes(want []overlay.Route) error {
 	extra, err := h.ownRoutes()
 	if err != nil {
@@ -30,7 +30,7 @@ func (h *Host) applyRoutes(want []overlay.Route) error {
 		}
 		if err != nil {
 			errs = append(errs, err)
-			continue // an old route of another lane goes with the rest
+			continue // an old route into another lane is removed with the rest
 		}
 		forgetReplaced(extra, route)
 	}
@@ -40,8 +40,8 @@ func (h *Host) applyRoutes(want []overlay.Route) error {
 	return errors.Join(errs...)
 }
 
-// ownRoutes returns the routes of this package: they refuse, or lead into a lane.
-// Others of our protocol are those of pods.
+// ownRoutes returns the routes of this package: unreachable ones and those into a lane.
+// Other routes with our protocol number belong to pods.
 func (h *Host) ownRoutes() (map[nl.Route]bool, error) {
 	routes, err := h.links.Routes(nl.RouteFilter{Protocol: overlay.RouteProtocol})
 	if err != nil {
@@ -78,8 +78,8 @@ func refusalsFirst(routes []overlay.Route) []overlay.Route {
 	return out
 }
 
-// forgetReplaced: the kernel has put the new route in the place of those with
-// the same destination, table and metric, so that they are gone already.
+// forgetReplaced drops from extra the routes with the destination, table and metric of by:
+// the kernel has already replaced them.
 func forgetReplaced(extra map[nl.Route]bool, by nl.Route) {
 	for r := range extra {
 		if r.Dst == by.Dst && r.Table == by.Table && r.Metric == by.Metric {
@@ -117,7 +117,7 @@ func (h *Host) applyRules(want []overlay.Rule) error {
 	}
 	extra := map[nl.Rule]bool{}
 	for _, r := range have {
-		if r.Table == overlay.RouteTable { // another's rule may have our priority
+		if r.Table == overlay.RouteTable { // a foreign rule may have our priority
 			extra[r] = true
 		}
 	}

@@ -15,26 +15,26 @@ import (
 
 // The chains of the table.
 const (
-	translateChain = "postrouting" // sources
-	confineChain   = "confine"     // what may leave by which device
+	translateChain = "postrouting" // changes source addresses
+	confineChain   = "confine"     // limits which packets may leave by which device
 	forwardChain   = "forward"
 	arriveChain    = "prerouting"
 	ownChain       = "output"
 )
 
-// A connection between a node and a pod of another one has the addresses of two
-// nodes, which lead past the lanes. So connection tracking remembers which
-// connections go by lanes. The bits are ours alone: kube-proxy has 0x4000 and
+// A connection between a node and a pod of another node has the addresses of two nodes,
+// which the main table routes past the lanes. Connection tracking therefore remembers which
+// connections use lanes. These bits belong to Sealane alone: kube-proxy uses 0x4000 and
 // 0x8000, the portmap plugin 0x2000.
 const (
-	// outOfLane: the connection's first packet came out of a lane. Its answers get
-	// the same bit as a mark, by which a rule sends them into the lanes' table.
+	// outOfLane: the first packet of the connection came out of a lane. Its answers get the
+	// same bit as a mark, and a rule sends marked packets to the lanes' table.
 	outOfLane = overlay.LaneMark
-	// intoLane: a pod of this node began it with another node.
+	// intoLane: a pod of this node opened the connection to another node.
 	intoLane = 0x01000000
 )
 
-// family holds the words in which the two address families differ.
+// family holds the words that differ between the two address families.
 type family struct {
 	suffix, addr, match, multicast string
 	is4                            bool
@@ -47,14 +47,15 @@ func families() []family {
 	}
 }
 
-// transaction replaces the whole table at once, chains of another version's too.
+// transaction replaces the whole table at once, including chains of another version.
 func transaction(nft knftables.Interface, m overlay.Masquerade) *knftables.Transaction {
 	t := table{nft.NewTransaction()}
 	comment := "what pods send out of the overlay, and what must stay in it"
-	t.tx.Add(&knftables.Table{}) // deleting what is not there is an error
+	t.tx.Add(&knftables.Table{}) // deleting a missing table is an error
 	t.tx.Delete(&knftables.Table{})
 	t.tx.Add(&knftables.Table{Comment: &comment})
-	// Before kube-proxy, whose masquerade ends a connection when its lane changes.
+	// This runs before kube-proxy, whose masquerade ends a connection when its lane
+	// changes.
 	t.chain(translateChain, knftables.NATType, knftables.PostroutingHook, knftables.SNATPriority+"-1")
 	t.chain(confineChain, knftables.FilterType, knftables.PostroutingHook, knftables.FilterPriority)
 	t.chain(forwardChain, knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority)
@@ -89,8 +90,8 @@ func (t table) set(f family, name string, prefixes []netip.Prefix) {
 	}
 }
 
-// rule adds a rule. Its text names lanes' devices, our bits and the family's words
-// by a dollar sign.
+// rule adds a rule. Words with a dollar sign in its text stand for the tunnels' devices,
+// our mark bits and the words of the family.
 func (t table) rule(chain, comment, text string, f family) {
 	text = strings.NewReplacer(
 		"$lanes", fmt.Sprintf("%q", overlay.DevicePrefix+"*"), "$group", fmt.Sprint(overlay.DeviceGroup),
@@ -101,16 +102,17 @@ func (t table) rule(chain, comment, text string, f family) {
 	t.tx.Add(&knftables.Rule{Chain: chain, Comment: &comment, Rule: text})
 }
 
-// connections keeps what came out of a lane, or went into one, in lanes: answers
-// find their way back, and a packet that comes another way is none of theirs. Only
-// answers get the mark, so that the lanes' own outer packets never have it.
+// connections keeps each connection that came out of a lane, or went into one, in lanes:
+// its answers find their way back, and a packet of it that arrives by another way is
+// dropped. Only answers get the mark, so the lanes' own outer packets never have it.
 func (t table) connections() {
 	const answer = "ct direction reply ct mark & $out_of_lane == $out_of_lane meta mark set meta mark | $out_of_lane"
 	both := family{}
 	t.rule(arriveChain, "connections out of lanes",
 		"iifname $lanes ct direction original ct mark & $out_of_lane == 0 ct mark set ct mark | $out_of_lane", both)
-	// Also what this host would tell itself of an answer too large for the lane: that
-	// would narrow its path to the whole node, which the lane's own packets take.
+	// This also drops what the host would tell itself about an answer too large for the
+	// lane: that would lower the path MTU to the whole node, which the lane's own packets
+	// use.
 	t.rule(arriveChain, "out of a lane, and then past it",
 		"iifname != $lanes ct direction original ct mark & $out_of_lane == $out_of_lane drop", both)
 	t.rule(arriveChain, "into a lane, answered past it",
@@ -119,30 +121,31 @@ func (t table) connections() {
 	t.rule(ownChain, "answers into lanes", answer, both)
 	t.rule(confineChain, "answers that missed their lane",
 		"meta mark & $out_of_lane == $out_of_lane meta oifgroup != $group drop", both)
-	// A segment outside of its connection's window is not translated, so that it
-	// would reach the pod from an address that the pod never spoke to, and the
-	// pod's RST would end a connection that is well.
+	// Netfilter does not translate a segment outside of its connection's window. The
+	// segment would reach the pod from an address that the pod never spoke to, and the
+	// pod's RST would end a healthy connection.
 	t.rule(forwardChain, "segments that cannot be translated", "meta l4proto tcp ct state invalid meta oifgroup $group drop", both)
 	t.rule(forwardChain, "not the node's own",
 		"meta oifgroup $group ct direction original ct state != related meta mark set meta mark | $is_forwarded", both)
 }
 
-// confine: what a pod sends to another node goes by a lane, and so does what this
-// node's own processes send to a pod in the guise of its node.
+// confine makes a pod's packets to another node use a lane, and also what this node's own
+// processes send to a pod in the guise of its node.
 func (t table) confine(f family) {
 	t.rule(confineChain, "pods to nodes past lanes", "$ip saddr @pods$f $ip daddr @peers$f meta oifgroup != $group drop", f)
 	t.rule(confineChain, "connections into lanes",
 		"oifname $lanes ct direction original ct original $ip saddr @pods$f $ip daddr @peers$f ct mark & $into_lane == 0 ct mark set ct mark | $into_lane", f)
-	// Of a segment outside of its window nobody knows whether it is a pod's.
+	// Nothing tells whether a segment outside of its window belongs to a pod.
 	t.rule(ownChain, "segments without a connection", "meta l4proto tcp ct state invalid $ip daddr @peers$f meta mark set meta mark | $out_of_lane", f)
 }
 
-// sources: what a pod sends to the outside takes the node's address, and so does
-// what it begins with another node; and so does whatever else enters a lane from an
-// address that no peer would accept from this node (a NodePort's client, for one).
+// sources changes the source of three kinds of packets to this node's address: what a pod
+// sends to the outside, what a pod begins with another node, and what enters a lane from
+// any other address that no peer would accept from this node (that of a NodePort's client,
+// for example).
 //
-// Into lanes the address is named: masquerade would end the connection when its
-// lane's device changes, as it does when keys rotate.
+// Into lanes, SNAT names the address: masquerade would end the connection when the device
+// of its lane changes, as it does when keys rotate.
 func (t table) sources(f family, own []netip.Addr) {
 	t.rule(translateChain, "pods to the outside",
 		"$ip saddr @pods$f $ip daddr != @cluster$f $ip daddr != $multicast meta oifgroup != $group masquerade fully-random", f)

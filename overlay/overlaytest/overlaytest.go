@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package overlaytest makes verified peer keys for tests. They come out of
-// keymgr.Verify like all others, signed under a certificate authority that lives
-// as long as the test; there is no side door.
+// Package overlaytest makes verified peer keys for tests. Like all others they come from
+// keymgr.Verify, signed under a certificate authority that lives as long as the test; there
+// is no side door.
 package overlaytest
 
 import (
@@ -61,8 +61,8 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Verify signs a statement with the keys, which are of one node and of
-// consecutive generations, and returns what a peer's verifier makes of it.
+// Verify signs a statement with the keys, which belong to one node and have consecutive
+// generations, and returns the keys as a peer's verifier accepts them.
 func (a *Authority) Verify(t testing.TB, keys ...Key) []keymgr.PeerKey {
 	t.Helper()
 	id, endpoint := keys[0].ID, netip.MustParseAddr("192.0.2.1")
@@ -118,7 +118,7 @@ func (a *Authority) sign(t testing.TB, s keymgr.Statement) keymgr.Signed {
 	return keymgr.Signed{Payload: payload, Signature: signature, Chain: [][]byte{der}}
 }
 
-// PrivateKey returns a WireGuard private key that is always the same for a name.
+// PrivateKey returns a WireGuard private key; the same name always gives the same key.
 func PrivateKey(name string) keymgr.PrivateKey { return sha256.Sum256([]byte(name)) }
 
 // PublicKey returns the public key that belongs to PrivateKey(name).

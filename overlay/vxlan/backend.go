@@ -15,25 +15,25 @@ import (
 )
 
 const (
-	kind  = "vxlan" // as the kernel calls it
+	kind  = "vxlan" // the kernel's name for it
 	alias = "sealane lane, NOT encrypted, managed by sealaned"
 )
 
-// ErrKind refuses a plan for other lanes.
+// ErrKind refuses a plan for lanes of another kind.
 var ErrKind = errors.New("not a plan for vxlan lanes")
 
-// Backend makes the VXLAN lane of one network namespace.
+// Backend makes the VXLAN tunnel of one network namespace.
 type Backend struct {
 	links *nl.Handle
 }
 
 var _ overlay.Backend = (*Backend)(nil)
 
-// New returns a Backend. It changes nothing, and does not close the handle.
+// New returns a Backend. It changes nothing and does not take ownership of the handle.
 func New(links *nl.Handle) *Backend { return &Backend{links: links} }
 
-// Apply makes the device exist as planned. What has its name and is something
-// else is replaced.
+// Apply makes the device exist as planned. It replaces a device that has the name but is
+// something else.
 func (b *Backend) Apply(_ context.Context, p overlay.Plan) error {
 	if p.Kind != overlay.VXLAN {
 		return fmt.Errorf("apply plan of kind %q: %w", p.Kind, ErrKind)
@@ -63,7 +63,7 @@ func (b *Backend) ensure(lane overlay.Tunnel, p overlay.Plan) error {
 	return err
 }
 
-// Observe reads the lane. Who its peers are, the data path knows.
+// Observe reads the device. It reports no peers: only the data path knows them.
 func (b *Backend) Observe() ([]overlay.TunnelState, error) {
 	l, err := b.links.LinkByName(overlay.VXLANDevice)
 	if errors.Is(err, nl.ErrNotFound) {
@@ -77,5 +77,5 @@ func (b *Backend) Observe() ([]overlay.TunnelState, error) {
 	}}, nil
 }
 
-// Clean removes the lane.
+// Clean removes the device.
 func (b *Backend) Clean() error { return b.links.DeleteLink(overlay.VXLANDevice) }

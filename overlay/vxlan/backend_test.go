@@ -34,7 +34,7 @@ func TestPrivilegedApply(t *testing.T) {
 	ns := nettest.NewNS(t)
 	h := ns.Handle()
 	b := vxlan.New(h)
-	// In the way: a device of the same name and another kind.
+	// A device of the same name and of another kind is in the way.
 	if _, err := h.AddVeth(nl.Veth{Name: overlay.VXLANDevice, PeerName: "x"}); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestPrivilegedApply(t *testing.T) {
 			t.Errorf("plan %d (-want +got):\n%s", i, diff)
 		}
 		if index != 0 && index != l.Index {
-			t.Errorf("plan %d made the device anew", i)
+			t.Errorf("plan %d created the device again", i)
 		}
 		index = l.Index
 		if got, err := h.Addresses(index); err != nil || cmp.Diff(p.Addresses, got, cmpopts.EquateComparable(netip.Prefix{})) != "" {

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package vxlan makes the one VXLAN lane of a plan true. Its packets are not
-// encrypted; overlay.Compute makes such a plan only where an operator asked for it
-// in so many words.
+// Package vxlan makes the VXLAN tunnel of a plan. Its packets are not encrypted;
+// overlay.Compute makes such a plan only where the operator explicitly asked for it.
 //
-// The device is controlled from outside: for each packet the data path names the
-// outer destination and the VXLAN network identifier, and checks both on what
-// comes in. So the device has no peers of its own, and nothing to configure when
-// nodes come and go.
+// The device is controlled externally: for each packet the data path names the outer
+// destination and the VXLAN network identifier, and it checks both on incoming packets. So
+// the device has no peers of its own, and needs no configuration when nodes come and go.
 package vxlan

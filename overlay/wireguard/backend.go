@@ -24,26 +24,27 @@ import (
 	"github.com/sealane/sealane/overlay/wireguard/process"
 )
 
-// devicePrefix is of every WireGuard lane's name.
+// devicePrefix begins the name of every WireGuard tunnel.
 const devicePrefix = overlay.DevicePrefix + "wg"
 
 // kernelKind is the kind of the kernel's own WireGuard devices.
 const kernelKind = "wireguard"
 
-// alias is what ip-link(8) shows of a lane.
+// alias is what ip-link(8) shows for a tunnel.
 const alias = "sealane lane, managed by sealaned"
 
 // Options are what a Backend needs.
 type Options struct {
-	// Links is of the namespace that the lanes are in; the Backend does not close it.
+	// Links belongs to the namespace of the tunnels; the Backend does not close it.
 	Links *nl.Handle
-	// Key gives the private key of one of this node's generations. Keys never are in
-	// a plan, which is shown and logged. It is not needed for Clean and Observe.
+	// Key returns the private key of one of this node's generations. Keys are never part of
+	// a plan, because plans are shown and logged. Clean and Observe do not need it.
 	Key func(generation uint64) (keymgr.PrivateKey, bool)
-	// Preshared gives the preshared key for one of this node's generations and a
-	// peer's key. Where it knows none, a device keeps the one it has.
+	// Preshared returns the preshared key for one of this node's generations and a peer's
+	// key. If it returns false, a device keeps the preshared key that it has.
 	Preshared func(own uint64, peer keymgr.PublicKey) (keymgr.PresharedKey, bool)
-	// Socket is that of the sealane-wireguard process, for kernels without WireGuard.
+	// Socket is the path to the socket of the sealane-wireguard process, for kernels
+	// without WireGuard.
 	Socket string
 	Logger *slog.Logger
 }
@@ -54,7 +55,7 @@ type control interface {
 	ConfigureDevice(name string, cfg wgtypes.Config) error
 }
 
-// Backend makes WireGuard lanes. It is safe for concurrent use.
+// Backend makes WireGuard tunnels. It is safe for concurrent use.
 type Backend struct {
 	links   *nl.Handle
 	key     func(generation uint64) (keymgr.PrivateKey, bool)
@@ -65,10 +66,10 @@ type Backend struct {
 	client  *wgctrl.Client
 	ctl     control
 
-	mu sync.Mutex // guards all below, and keeps two Applies apart
-	// endpoints are those set by this process, by device.
+	mu sync.Mutex // guards the fields below, and allows one Apply at a time
+	// endpoints are those that this process has set, by device.
 	endpoints map[string]map[keymgr.PublicKey]netip.AddrPort
-	// fresh are the devices that were made anew and have had no peers since.
+	// fresh are the devices that were created and have had no peers since.
 	fresh map[string]bool
 }
 
@@ -84,7 +85,7 @@ func New(o Options) (*Backend, error) {
 		links: o.Links, key: o.Key, shared: o.Preshared, process: process.Client{Socket: o.Socket}, log: o.Logger, kernel: kernel,
 		endpoints: map[string]map[keymgr.PublicKey]netip.AddrPort{}, fresh: map[string]bool{},
 	}
-	// Its sockets must be of the Handle's namespace.
+	// The client's sockets must belong to the Handle's namespace.
 	err = o.Links.Do(func() error {
 		b.client, err = wgctrl.New()
 		return err
@@ -96,10 +97,10 @@ func New(o Options) (*Backend, error) {
 	return b, nil
 }
 
-// Close releases what New opened; the lanes stay.
+// Close releases what New opened; the tunnels stay.
 func (b *Backend) Close() error { return b.client.Close() }
 
-// Mode says who serves WireGuard on this node.
+// Mode returns what serves WireGuard on this node.
 func (b *Backend) Mode() backend.Type {
 	if b.kernel {
 		return backend.Kernel
@@ -107,8 +108,8 @@ func (b *Backend) Mode() backend.Type {
 	return backend.UserSpace
 }
 
-// Watch reports when lanes have to be applied again because the process that
-// serves them in user space has started. In the kernel nothing is ever reported.
+// Watch reports when the tunnels must be applied again because the process that serves them
+// in user space has started. With the kernel's WireGuard it never reports anything.
 func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 	if !b.kernel {
 		return b.process.Watch(ctx)
@@ -118,8 +119,8 @@ func (b *Backend) Watch(ctx context.Context) <-chan struct{} {
 	return quiet
 }
 
-// Apply makes the lanes of the plan exist with their peers, and no others. One
-// lane that fails does not keep the others from being done.
+// Apply makes the tunnels of the plan exist with their peers, and no others. A tunnel that
+// fails does not stop the others.
 func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	if p.Kind != overlay.WireGuard {
 		return fmt.Errorf("apply plan of kind %q: %w", p.Kind, ErrKind)
@@ -136,7 +137,7 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	errs = append(errs, err)
 	for _, l := range links {
 		if _, wanted := p.Tunnel(l.Name); !wanted {
-			b.log.Info("lane not planned any more, deleting it", "device", l.Name)
+			b.log.Info("deleting a tunnel that is no longer planned", "device", l.Name)
 			errs = append(errs, b.deleteLane(ctx, l.Name))
 		}
 	}
@@ -158,16 +159,17 @@ func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.Tu
 		return err
 	}
 	t := nl.Tunnel{MTU: p.MTU, Alias: alias, Group: overlay.DeviceGroup, Addresses: p.Addresses}
-	// Up before it gets peers: a keepalive that is switched on for a device that is
-	// down starts no handshake.
+	// The device must be up before it gets peers: switching a keepalive on starts no
+	// handshake on a device that is down.
 	if _, err := b.links.EnsureTunnel(lane.Device, t); err != nil {
 		return err
 	}
 	if !b.fresh[lane.Device] || len(lane.Peers) == 0 {
 		return b.configure(lane, dev, situation{})
 	}
-	// The peers may hold sessions with the device that was before, and would send
-	// into them for up to 15 s: call them all, whoever's part it is.
+	// The peers may hold sessions with the previous device and would send into them for up
+	// to 15 s. So initiate handshakes with all of them, even where the peer is the
+	// designated initiator.
 	if err := b.configure(lane, dev, situation{announce: true}); err != nil {
 		return err
 	}
@@ -178,19 +180,19 @@ func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.Tu
 	return b.configure(lane, dev, situation{})
 }
 
-// configure writes the difference between the lane and the device.
+// configure writes the difference between the planned tunnel and the device.
 func (b *Backend) configure(lane overlay.Tunnel, dev *wgtypes.Device, s situation) error {
 	s.now, s.endpoints = time.Now(), b.endpoints[lane.Device]
 	if b.shared != nil {
 		s.preshared = func(peer keymgr.PublicKey) (keymgr.PresharedKey, bool) { return b.shared(lane.Own, peer) }
 	}
-	// What one peer lacks keeps no other peer from being done.
+	// A key that one peer lacks does not stop the others from being configured.
 	peers, lacking := diff(lane, dev.Peers, s)
 	if len(peers) > 0 {
 		if err := b.ctl.ConfigureDevice(lane.Device, wgtypes.Config{Peers: peers}); err != nil {
 			return fmt.Errorf("configure peers: %w", err)
 		}
-		b.log.Debug("lane configured", "device", lane.Device, "changes", len(peers))
+		b.log.Debug("tunnel configured", "device", lane.Device, "changes", len(peers))
 	}
 	set := make(map[keymgr.PublicKey]netip.AddrPort, len(lane.Peers))
 	for _, p := range lane.Peers {
@@ -200,7 +202,7 @@ func (b *Backend) configure(lane overlay.Tunnel, dev *wgtypes.Device, s situatio
 	return lacking
 }
 
-// ensureDevice returns the lane's device, with its key and port.
+// ensureDevice returns the tunnel's device, with its key and port set.
 func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Tunnel, key keymgr.PrivateKey) (*wgtypes.Device, error) {
 	public, err := key.Public()
 	if err != nil {
@@ -224,7 +226,7 @@ func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Tunnel
 		cfg.PrivateKey, b.fresh[lane.Device] = &k, true
 		delete(b.endpoints, lane.Device)
 	}
-	if port := int(lane.Port); dev.ListenPort != port { // setting the same one would re-open the sockets
+	if port := int(lane.Port); dev.ListenPort != port { // setting the same port would reopen the sockets
 		cfg.ListenPort = &port
 	}
 	if cfg.PrivateKey != nil || cfg.ListenPort != nil {
@@ -235,11 +237,11 @@ func (b *Backend) ensureDevice(ctx context.Context, mtu int, lane overlay.Tunnel
 	return dev, nil
 }
 
-// existing returns the device if it is there and may be used, else nil. One with
-// another private key is taken away.
+// existing returns the device if it exists and can be used, else nil. It deletes a device
+// with another private key.
 func (b *Backend) existing(ctx context.Context, name string, public keymgr.PublicKey) (*wgtypes.Device, error) {
 	if _, err := b.links.LinkByName(name); errors.Is(err, nl.ErrNotFound) {
-		// The process may not have noticed yet that somebody took the device away.
+		// The process may not yet have noticed that somebody removed the device.
 		return nil, b.deleteLane(ctx, name)
 	}
 	dev, err := b.ctl.Device(name)
@@ -252,12 +254,12 @@ func (b *Backend) existing(ctx context.Context, name string, public keymgr.Publi
 	if dev.PrivateKey == (wgtypes.Key{}) || keymgr.PublicKey(dev.PublicKey) == public {
 		return dev, nil
 	}
-	b.log.Warn("device has another key, making it anew", "device", name, "key", dev.PublicKey.String())
+	b.log.Warn("device has another private key, creating it again", "device", name, "key", dev.PublicKey.String())
 	return nil, b.deleteLane(ctx, name)
 }
 
-// isGone says that no WireGuard answers for the device. In user space that also
-// is so when the process has ended and left its socket behind.
+// isGone reports whether err means that no WireGuard serves the device. In user space that
+// is also the case when the process has ended and left its socket behind.
 func isGone(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, errConnRefused)
 }
@@ -265,8 +267,8 @@ func isGone(err error) bool {
 func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Tunnel) (*wgtypes.Device, error) {
 	var err error
 	if b.kernel {
-		// What has the name and is no WireGuard device is a TUN device of a time
-		// when the kernel had none.
+		// A device that has the name but is not a WireGuard device is a TUN device from a
+		// time when the kernel had no WireGuard.
 		if err = b.links.DeleteLink(lane.Device); err == nil {
 			err = b.links.AddWireGuard(lane.Device, mtu)
 		}
@@ -280,11 +282,11 @@ func (b *Backend) create(ctx context.Context, mtu int, lane overlay.Tunnel) (*wg
 	if err != nil {
 		return nil, fmt.Errorf("read new device: %w", err)
 	}
-	b.log.Info("lane created", "device", lane.Device, "mode", b.Mode(), "port", lane.Port, "generation", lane.Own)
+	b.log.Info("tunnel created", "device", lane.Device, "mode", b.Mode(), "port", lane.Port, "generation", lane.Own)
 	return dev, nil
 }
 
-// tellMTU lets the process know of a new MTU; the kernel's devices see it themselves.
+// tellMTU tells the process the new MTU; the kernel's devices notice it themselves.
 func (b *Backend) tellMTU(ctx context.Context, mtu int, lane overlay.Tunnel) error {
 	l, err := b.links.LinkByName(lane.Device)
 	if err != nil || l.Kind == kernelKind || l.MTU == mtu {
@@ -297,8 +299,8 @@ func (b *Backend) deleteLane(ctx context.Context, name string) error {
 	delete(b.endpoints, name)
 	delete(b.fresh, name)
 	if !b.kernel {
-		// Its own way first, so that nothing of it stays in the process. Without the
-		// process the device can still be taken away.
+		// Ask the process first, so that it keeps nothing of the device. Without the
+		// process the device can still be deleted.
 		err := b.process.Delete(ctx, name)
 		if err != nil && !errors.Is(err, process.ErrUnavailable) {
 			return err
@@ -307,7 +309,7 @@ func (b *Backend) deleteLane(ctx context.Context, name string) error {
 	return b.links.DeleteLink(name)
 }
 
-// devices returns the devices that have a WireGuard lane's name.
+// devices returns the devices with the name of a WireGuard tunnel.
 func (b *Backend) devices() ([]nl.Link, error) {
 	all, err := b.links.Links()
 	var out []nl.Link
@@ -319,7 +321,7 @@ func (b *Backend) devices() ([]nl.Link, error) {
 	return out, err
 }
 
-// Clean removes all WireGuard lanes and what they left in the file system.
+// Clean removes all WireGuard tunnels and what they left in the file system.
 func (b *Backend) Clean() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

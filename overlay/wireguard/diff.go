@@ -19,35 +19,36 @@ import (
 )
 
 const (
-	// keepalive is how often the node that starts the handshakes of a pair is heard
-	// of, so that a session never sleeps: 25 s is what upstream recommends.
+	// keepalive is the interval at which the node that initiates the handshakes of a pair
+	// sends, so that a session never goes idle; upstream recommends 25 s.
 	keepalive = 25 * time.Second
-	// sessionEnd is when a session is dead by the protocol (REJECT_AFTER_TIME).
+	// sessionEnd is the age at which the protocol ends a session (REJECT_AFTER_TIME).
 	sessionEnd = 180 * time.Second
 )
 
-// situation is what diff has to know besides the plan and the device.
+// situation is what diff needs to know besides the plan and the device.
 type situation struct {
 	now time.Time
-	// announce lets this node start all handshakes, its own part or not. Where keys
-	// are preshared, whoever asked for the key starts, and nobody else.
+	// announce makes this node initiate all handshakes, even where the peer is the
+	// designated initiator. With preshared keys only the node that asked for the key
+	// initiates.
 	announce bool
-	// preshared gives the preshared key with a peer; nil if there are none.
+	// preshared returns the preshared key shared with a peer; nil if there are none.
 	preshared func(peer keymgr.PublicKey) (keymgr.PresharedKey, bool)
-	// endpoints are those that were set by this process; a peer whose endpoint the
-	// kernel has learned from an authenticated packet since is left where it is.
+	// endpoints are those that this process has set. A peer whose endpoint the kernel has
+	// since learned from an authenticated packet keeps the learned one.
 	endpoints map[keymgr.PublicKey]netip.AddrPort
 }
 
-// diff returns what has to be sent to the device so that its peers are as planned.
-// The order matters: who gets addresses comes before who leaves.
+// diff returns the changes that make the device's peers as planned. Their order matters:
+// peers get addresses before other peers leave.
 func diff(lane overlay.Tunnel, have []wgtypes.Peer, s situation) ([]wgtypes.PeerConfig, error) {
 	byKey := make(map[keymgr.PublicKey]wgtypes.Peer, len(have))
 	for _, p := range have {
 		byKey[keymgr.PublicKey(p.PublicKey)] = p
 	}
 	planned := make(map[keymgr.PublicKey]bool, len(lane.Peers))
-	owners := map[netip.Prefix]bool{} // addresses that somebody is to have
+	owners := map[netip.Prefix]bool{} // addresses that the plan assigns to a peer
 	var out []wgtypes.PeerConfig
 	var errs []error
 	for _, want := range lane.Peers {
@@ -99,8 +100,8 @@ func diffPeer(want overlay.TunnelPeer, have wgtypes.Peer, s situation) (wgtypes.
 	return c, changed, nil
 }
 
-// sharedKey returns the preshared key that the peer is to have, zero for none. A
-// daemon that has just started finds them in the devices.
+// sharedKey returns the preshared key that the peer must have, or zero for none. A daemon
+// that has just started finds the keys in the devices.
 func (s situation) sharedKey(want overlay.TunnelPeer, have wgtypes.Peer) (wgtypes.Key, error) {
 	if !want.Preshared {
 		return wgtypes.Key{}, nil
@@ -123,9 +124,9 @@ func (s situation) interval(want overlay.TunnelPeer) time.Duration {
 	return 0
 }
 
-// wantsEndpoint says whether the planned endpoint has to be set again: it is not
-// where the peer is now, and either the plan has changed or the session is dead, so
-// that nobody can be heard from where the peer was last.
+// wantsEndpoint reports whether the planned endpoint must be set again: it is not the
+// peer's present endpoint, and either the plan has changed or the session is dead, so that
+// the peer's last address is useless.
 func (s situation) wantsEndpoint(want overlay.TunnelPeer, have wgtypes.Peer) bool {
 	if addrPort(have.Endpoint) == want.Endpoint {
 		return false
@@ -136,8 +137,8 @@ func (s situation) wantsEndpoint(want overlay.TunnelPeer, have wgtypes.Peer) boo
 	return s.now.Sub(have.LastHandshakeTime) > sessionEnd
 }
 
-// orphans returns the addresses that a peer which stays must lose and that no
-// other peer gets.
+// orphans returns the addresses that a remaining peer must lose and that no other peer
+// gets.
 func orphans(lane overlay.Tunnel, have map[keymgr.PublicKey]wgtypes.Peer, owners map[netip.Prefix]bool) []net.IPNet {
 	var out []net.IPNet
 	for _, want := range lane.Peers {
@@ -150,15 +151,15 @@ func orphans(lane overlay.Tunnel, have map[keymgr.PublicKey]wgtypes.Peer, owners
 	return out
 }
 
-// bury takes addresses away from whoever has them. The protocol knows no such
-// request: one can only clear a peer's addresses and set the rest again, and for
-// that moment everything that is sent to the peer is dropped. So the addresses go
-// to a peer that does not exist, and it goes.
+// bury takes addresses away from the peers that have them. The protocol has no such
+// request: one can only clear all addresses of a peer and set the rest again, and in that
+// moment all packets to the peer are dropped. So bury gives the addresses to a peer that
+// does not exist, and removes that peer.
 func bury(addrs []net.IPNet) []wgtypes.PeerConfig {
 	if len(addrs) == 0 {
 		return nil
 	}
-	// A hash: nobody can have a private key that belongs to it.
+	// The key is a hash, so nobody can have the private key that belongs to it.
 	nobody := wgtypes.Key(sha256.Sum256([]byte("sealane: the peer that takes addresses away")))
 	return []wgtypes.PeerConfig{{PublicKey: nobody, AllowedIPs: addrs}, {PublicKey: nobody, Remove: true}}
 }

@@ -26,7 +26,7 @@ func udp(a netip.AddrPort) *net.UDPAddr { return net.UDPAddrFromAddrPort(a) }
 
 func endpoint(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-// keyring makes verified keys by name, once.
+// keyring makes verified keys, one for each name.
 type keyring map[string]keymgr.PeerKey
 
 func newKeyring(t *testing.T, names ...string) keyring {
@@ -49,7 +49,7 @@ func (k keyring) peer(name, at string, initiate bool, allowed ...string) overlay
 
 func (k keyring) wg(name string) wgtypes.Key { return wgtypes.Key(k[name].Key()) }
 
-// text gives a configuration in the manner of wg-set(8), keys by their names.
+// text returns a configuration in the style of wg-set(8), with the names of keys.
 func (k keyring) text(configs []wgtypes.PeerConfig) string {
 	names := map[wgtypes.Key]string{bury([]net.IPNet{{}})[0].PublicKey: "nobody"}
 	for n := range k {
@@ -89,7 +89,7 @@ func TestDiff(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		before []overlay.TunnelPeer
-		roamed string // where peer a was heard of last, if elsewhere
+		roamed string // where peer a was last heard from, if elsewhere
 		silent time.Duration
 		forget bool // the daemon has restarted
 		after  []overlay.TunnelPeer
@@ -185,9 +185,9 @@ func mustDiff(t *testing.T, lane overlay.Tunnel, have []wgtypes.Peer, s situatio
 	return out
 }
 
-// A preshared key is there from a peer's first moment, changes in place, is kept
-// when the daemon has forgotten it, and goes when it is not wanted any more. A peer
-// that must have one and has none is left out, and the others are not.
+// A preshared key is set together with its peer, changes in place, survives a restart of
+// the daemon, and is removed when the plan no longer wants it. A peer that must have one
+// and has none is left out, and the others are not.
 func TestDiffOfPresharedKeys(t *testing.T) {
 	k := newKeyring(t, "a", "b")
 	a, b := k.peer("a", "192.0.2.1:1", true), k.peer("b", "192.0.2.2:1", false)
@@ -233,7 +233,7 @@ func TestDiffOfPresharedKeys(t *testing.T) {
 	}
 }
 
-// Who asked for the preshared key starts the handshake, also on a fresh device.
+// The node that asked for the preshared key initiates the handshake, also on a new device.
 func TestDiffDoesNotAnnouncePresharedPeers(t *testing.T) {
 	k := newKeyring(t, "a")
 	a := k.peer("a", "192.0.2.1:1", false)
@@ -252,7 +252,7 @@ func (f *fakeDevice) apply(peers []wgtypes.PeerConfig) {
 	}
 }
 
-// randomLane gives addresses of a small stock to peers of a small stock.
+// randomLane assigns addresses of a small stock to peers of a small stock.
 func randomLane(rng *rand.Rand, k keyring, names []string) overlay.Tunnel {
 	var lane overlay.Tunnel
 	stock := []string{"10.0.1.0/24", "10.0.2.0/24", "10.0.0.0/16", "192.0.2.1/32", "192.0.2.2/32", "fd00:1::/64", "2001:db8::1/128"}
@@ -269,9 +269,8 @@ func randomLane(rng *rand.Rand, k keyring, names []string) overlay.Tunnel {
 	return lane
 }
 
-// TestDiffAlwaysReachesThePlan goes from one random lane to the next. It looks at
-// each moment in between: an address that one peer has before and after is never
-// without it.
+// TestDiffAlwaysReachesThePlan goes from one random tunnel to the next. It checks each
+// moment in between: an address that a peer has before and after is never without its peer.
 func TestDiffAlwaysReachesThePlan(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	names := []string{"a", "b", "c", "d", "e"}

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package wireguard makes the WireGuard lanes of a plan true, in the kernel where
-// it has WireGuard, else through the sealane-wireguard process. It is the one door
-// to wgctrl, which drives both in the same way.
+// Package wireguard makes the WireGuard tunnels of a plan, in the kernel if it has
+// WireGuard, else through the sealane-wireguard process. It is the only package that uses
+// wgctrl, which drives both in the same way.
 //
-// What is there is read, compared with the plan, and only the difference is
-// written. Three rules keep sessions alive while things change:
+// It reads the present state, compares it with the plan and writes only the difference.
+// Three rules keep sessions alive while things change:
 //
-//   - A device never gets another private key. One that has the wrong key is made anew.
+//   - A device never gets another private key. One with the wrong key is deleted and created again.
 //   - A peer whose key stays is never removed and added again; its endpoint and its
 //     allowed addresses change in place.
 //   - Allowed addresses are never cleared to be set again. An address moves from one

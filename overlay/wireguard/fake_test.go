@@ -13,16 +13,17 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// fakeDevice does to its peers what WireGuard does, one request after the other: an
-// address has one owner on a device, and giving it to a peer takes it from another.
-// It fails the test when somebody breaks a rule that would cost sessions.
+// fakeDevice does to its peers what WireGuard does, one request after the other: an address
+// has one owner on a device, and giving it to a peer takes it from another. It fails the
+// test when a request breaks a rule that protects sessions.
 type fakeDevice struct {
 	t     *testing.T
 	dev   wgtypes.Device
 	calls int
-	// step is called after each single change, to look at the moments in between.
+	// step is called after each single change, so that a test can check the moments in
+	// between.
 	step func()
-	// poked are the peers to which a handshake was started.
+	// poked counts the handshakes that were started, by peer.
 	poked map[wgtypes.Key]int
 }
 
@@ -104,7 +105,7 @@ func (f *fakeDevice) configure(c wgtypes.PeerConfig) {
 	}
 }
 
-// take removes an address from whoever has it.
+// take removes an address from its owner.
 func (f *fakeDevice) take(p netip.Prefix) {
 	for i := range f.dev.Peers {
 		ips := f.dev.Peers[i].AllowedIPs
@@ -117,7 +118,7 @@ func (f *fakeDevice) take(p netip.Prefix) {
 	}
 }
 
-// owner returns who has exactly that address.
+// owner returns the peer that has exactly that address.
 func (f *fakeDevice) owner(p netip.Prefix) (wgtypes.Key, bool) {
 	for _, peer := range f.dev.Peers {
 		if slices.Contains(prefixes(peer.AllowedIPs), p) {
@@ -127,7 +128,8 @@ func (f *fakeDevice) owner(p netip.Prefix) (wgtypes.Key, bool) {
 	return wgtypes.Key{}, false
 }
 
-// handshake lets a peer have been heard of, from an address of its own choice.
+// handshake simulates an authenticated packet from the peer, sent from an address of the
+// peer's choice.
 func (f *fakeDevice) handshake(key wgtypes.Key, from netip.AddrPort, at time.Time) {
 	for i := range f.dev.Peers {
 		if f.dev.Peers[i].PublicKey == key {

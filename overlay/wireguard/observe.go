@@ -21,13 +21,13 @@ import (
 	"github.com/sealane/sealane/overlay/backend"
 )
 
-// errConnRefused is what a socket file answers that nobody listens on.
+// errConnRefused is the error of a connection to a socket file on which nobody listens.
 const errConnRefused = unix.ECONNREFUSED
 
-// configSockets are the files by which WireGuard in user space is configured.
+// configSockets are the files that configure WireGuard in user space.
 const configSockets = "/var/run/wireguard/" + devicePrefix + "*.sock"
 
-// Observe reads the lanes. A lane that nobody serves at the moment has no key.
+// Observe reads the tunnels. A tunnel that nothing serves at the moment has no key.
 func (b *Backend) Observe() ([]overlay.TunnelState, error) {
 	links, err := b.devices()
 	if err != nil {

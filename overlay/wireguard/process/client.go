@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// requestTimeout bounds one request; making a device takes milliseconds.
+	// requestTimeout bounds one request; creating a device takes milliseconds.
 	requestTimeout = 10 * time.Second
-	// redial is how often Watch looks for a process that is away.
+	// redial is the interval at which Watch looks for a process that does not answer.
 	redial = 200 * time.Millisecond
 )
 
@@ -28,28 +28,27 @@ type Client struct {
 	Socket string // path; empty means DefaultSocket
 }
 
-// Ensure makes the device exist, up to being configured; one that is there
-// already keeps its keys and peers.
+// Ensure makes the device exist and ready to be configured; one that exists already keeps
+// its keys and peers.
 func (c Client) Ensure(ctx context.Context, d Device) error {
 	_, err := c.call(ctx, Request{Op: opEnsure, Device: d})
 	return err
 }
 
-// Delete removes the device; absent is no error.
+// Delete removes the device; a missing device is no error.
 func (c Client) Delete(ctx context.Context, name string) error {
 	_, err := c.call(ctx, Request{Op: opDelete, Device: Device{Name: name}})
 	return err
 }
 
-// List returns who serves WireGuard on this node, and the devices of the process.
+// List returns what serves WireGuard on this node, and the devices of the process.
 func (c Client) List(ctx context.Context) (backend.Type, []Device, error) {
 	r, err := c.call(ctx, Request{Op: opList})
 	return r.Mode, r.Devices, err
 }
 
-// Watch reports each time that the process is there anew, also the first time: its
-// devices have lost their keys and peers. The channel holds one report at most and
-// is closed when ctx ends.
+// Watch reports each start of the process, including the first: its devices have lost their
+// keys and peers. The channel holds one report at most and is closed when ctx ends.
 func (c Client) Watch(ctx context.Context) <-chan struct{} {
 	started := signal.New()
 	go func() {
@@ -60,14 +59,14 @@ func (c Client) Watch(ctx context.Context) <-chan struct{} {
 			c.follow(ctx, started)
 			select {
 			case <-ctx.Done():
-			case <-tick.C: // there is no event for "somebody listens now"
+			case <-tick.C: // nothing notifies of a new listener
 			}
 		}
 	}()
 	return started
 }
 
-// follow reports a process that answers, and returns when it has gone.
+// follow reports a process that answers, and returns when that process has ended.
 func (c Client) follow(ctx context.Context, started signal.Signal) {
 	conn, err := c.dial(ctx)
 	if err != nil {
@@ -79,7 +78,7 @@ func (c Client) follow(ctx context.Context, started signal.Signal) {
 		return
 	}
 	started.Raise()
-	_, _ = io.Copy(io.Discard, conn) // ends with the process
+	_, _ = io.Copy(io.Discard, conn) // returns when the process ends
 }
 
 func (c Client) call(ctx context.Context, r Request) (Response, error) {

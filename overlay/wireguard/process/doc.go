@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package process is the small protocol between the node daemon and the process
-// that runs WireGuard in user space, where the kernel has none.
+// Package process is the small protocol between the node daemon and the process that runs
+// WireGuard in user space, where the kernel has none.
 //
-// That process has a life of its own, so that neither a restart nor an upgrade of
-// the daemon touches a lane. The daemon asks it over a unix socket to make or to
-// remove devices, one JSON request and one JSON response per connection; keys and
-// peers go by WireGuard's own configuration protocol and never through here.
+// That process has a life of its own, so that neither a restart nor an upgrade of the
+// daemon affects a lane. The daemon asks it over a unix socket to create or delete devices,
+// with one JSON request and one JSON response per connection. Keys and peers use
+// WireGuard's own configuration protocol and never pass through this one.
 package process

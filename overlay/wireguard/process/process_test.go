@@ -23,7 +23,7 @@ import (
 	"github.com/sealane/sealane/overlay/backend"
 )
 
-// fakeDevices remembers; it refuses a device of MTU 9999.
+// fakeDevices remembers its devices; it refuses one with an MTU of 9999.
 type fakeDevices struct {
 	mu  sync.Mutex
 	all []Device
@@ -52,7 +52,7 @@ func (f *fakeDevices) List() []Device {
 	return slices.Clone(f.all)
 }
 
-// serve starts a server and returns how to end it.
+// serve starts a server and returns a function that stops it.
 func serve(t *testing.T, socket string, mode backend.Type) (stop func()) {
 	t.Helper()
 	ln, err := Listen(socket)
@@ -120,7 +120,7 @@ func TestRefusals(t *testing.T) {
 		{Name: "sealane-wg00", MTU: 100, Port: 1},
 		{Name: "sealane-wg00", MTU: 1420},
 	} {
-		// Neither end lets it pass.
+		// Neither the client nor the server accepts it.
 		if err := (Client{Socket: socket}).Ensure(t.Context(), d); !errors.Is(err, ErrRequest) {
 			t.Errorf("client: %+v = %v, want ErrRequest", d, err)
 		}
@@ -136,7 +136,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// raw sends what the client would not.
+// raw sends requests that the client would refuse to send.
 func raw(t *testing.T, socket string, request any) Response {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
@@ -202,7 +202,7 @@ func TestNobodyListens(t *testing.T) {
 		t.Errorf("second process: %v, want ErrRequest", err)
 	}
 	stop()
-	// What a process that was killed leaves behind.
+	// A killed process leaves this socket behind.
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.Socket})
 	if err != nil {
 		t.Fatal(err)

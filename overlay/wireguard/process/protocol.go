@@ -11,15 +11,16 @@ import (
 	"github.com/sealane/sealane/overlay/backend"
 )
 
-// DefaultSocket is where the process listens on a node.
+// DefaultSocket is the path of the process's socket on a node.
 const DefaultSocket = "/run/sealane/wireguard.sock"
 
 var (
-	// ErrUnavailable says that nobody listens on the socket.
+	// ErrUnavailable means that nothing listens on the socket.
 	ErrUnavailable = errors.New("the sealane-wireguard process does not answer")
-	// ErrRefused says that the process understood and will not do it; the text is its own.
+	// ErrRefused means that the process understood the request and refused it; the text is
+	// its own.
 	ErrRefused = errors.New("refused by sealane-wireguard")
-	// ErrRequest says that a request is malformed.
+	// ErrRequest means that a request is malformed.
 	ErrRequest = errors.New("invalid request")
 )
 
@@ -31,7 +32,7 @@ const (
 	opWatch  = "watch" // answered at once; then the connection stays open until the process ends
 )
 
-// Request is what the daemon asks.
+// Request is what the daemon sends.
 type Request struct {
 	Op     string `json:"op"`
 	Device Device `json:"device,omitzero"`
@@ -46,13 +47,13 @@ type Device struct {
 
 // Response is what the process answers.
 type Response struct {
-	Mode    backend.Type `json:"mode"` // what serves WireGuard on the node; with Kernel the process is idle
+	Mode    backend.Type `json:"mode"` // what serves WireGuard on the node; if Kernel, the process is idle
 	Devices []Device     `json:"devices,omitempty"`
 	Error   string       `json:"error,omitempty"`
 }
 
-// validName accepts the lanes' names alone, so that the process, which is
-// privileged, can never be talked into touching another device.
+// validName accepts only the tunnels' names, so that nobody can make the privileged process
+// touch another device.
 func validName(name string) error {
 	ok, err := regexp.MatchString(`^sealane-wg[01][01]$`, name)
 	if err != nil || !ok {
@@ -76,5 +77,5 @@ func (r Request) validate() error {
 		}
 		return validName(r.Device.Name)
 	}
-	return fmt.Errorf("%w: operation %q is not known", ErrRequest, r.Op)
+	return fmt.Errorf("%w: unknown operation %q", ErrRequest, r.Op)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/sealane/sealane/overlay/backend"
 )
 
-// maxMessage bounds a request and a response, in bytes.
+// maxMessage is the largest size of a request or response, in bytes.
 const maxMessage = 1 << 16
 
 // Devices makes WireGuard devices. Ensure and Delete are idempotent.
@@ -32,12 +32,12 @@ type Devices interface {
 // Server answers the daemon.
 type Server struct {
 	Mode    backend.Type
-	Devices Devices // not used if Mode is Kernel
+	Devices Devices // unused if Mode is Kernel
 	Logger  *slog.Logger
 }
 
-// Listen opens the socket at path for root alone. A socket file that nobody
-// listens on is replaced; the error is ErrRequest if somebody does.
+// Listen opens the socket at path for root alone. It replaces a socket file that nothing
+// listens on, and returns ErrRequest if something does.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("create directory of socket: %w", err)
@@ -65,7 +65,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()                    // before the wait: watchers hold on until it
+	defer cancel()                    // before the wait: watchers stay until ctx ends
 	defer func() { _ = ln.Close() }() // it may be closed already
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
 	for {
@@ -84,7 +84,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	if ctx.Err() != nil {
-		return // a watcher that calls again, not knowing why it was cut off
+		return // a watcher reconnects, because it does not know why its connection ended
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
@@ -109,7 +109,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return
 	}
-	_, _ = io.Copy(io.Discard, conn) // until either side ends
+	_, _ = io.Copy(io.Discard, conn) // until either side closes
 }
 
 func (s *Server) do(r Request) error {

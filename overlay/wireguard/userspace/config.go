@@ -13,14 +13,14 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// configDirectory is where wg(8) and wgctrl look for devices in user space.
+// configDirectory is where wg(8) and wgctrl look for WireGuard devices in user space.
 const configDirectory = "/var/run/wireguard"
 
-// configSocket serves WireGuard's configuration protocol for one device. Whoever
-// can open it can read the private key, so it is root's alone.
+// configSocket serves WireGuard's configuration protocol for one device. A process that can
+// open it can read the private key, so only root may.
 type configSocket struct {
 	ln   net.Listener
-	done chan struct{} // closed when it serves no more
+	done chan struct{} // closed when it no longer serves
 }
 
 func serveConfig(name string, dev *device.Device) (*configSocket, error) {
@@ -28,7 +28,7 @@ func serveConfig(name string, dev *device.Device) (*configSocket, error) {
 		return nil, fmt.Errorf("create %s: %w", configDirectory, err)
 	}
 	path := filepath.Join(configDirectory, name+".sock")
-	// No other process can serve it: only one can be attached to the TUN device.
+	// No other process can be serving it: only one can attach to the TUN device.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
@@ -51,12 +51,12 @@ func (s *configSocket) serve(dev *device.Device) {
 		if err != nil {
 			return
 		}
-		go dev.IpcHandle(c) // ends with the connection
+		go dev.IpcHandle(c) // returns when the connection ends
 	}
 }
 
 // close ends the socket, which removes its file.
 func (s *configSocket) close() {
-	_ = s.ln.Close() // an error means that it was closed before
+	_ = s.ln.Close() // an error means that it is closed already
 	<-s.done
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/sealane/sealane/overlay/wireguard/process"
 )
 
-// queue is how many packets wait for this process when it does not get a processor:
-// a second of 4,000 packets/s, where the kernel's default of 500 is lost after an
-// eighth of it. Nothing else holds them, since a pod's socket is no longer charged
-// for what has left the pod.
+// queue is how many packets the device holds while this process gets no CPU: one second of
+// 4,000 packets/s. The kernel's default of 500 overflows after an eighth of a second.
+// Nothing else holds these packets, because a pod's socket is no longer charged for what
+// has left the pod.
 const queue = 4096
 
 // Engine holds the devices of this process.
@@ -43,13 +43,13 @@ type lane struct {
 	uapi *configSocket
 }
 
-// New returns an Engine without devices. The handle must be of the namespace that
-// the process is in: sockets are opened wherever the process is.
+// New returns an Engine without devices. The handle must belong to the namespace of the
+// process, because the process opens its sockets there.
 func New(h *nl.Handle, log *slog.Logger) *Engine {
 	return &Engine{handle: h, log: log, lanes: map[string]*lane{}}
 }
 
-// Ensure makes the device exist and run. One that runs keeps everything but its MTU.
+// Ensure makes the device exist and run. A running device keeps everything but its MTU.
 func (e *Engine) Ensure(d process.Device) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -65,8 +65,8 @@ func (e *Engine) Ensure(d process.Device) error {
 	return nil
 }
 
-// runningLocked returns the lane if it runs; one that ended by itself, because its
-// TUN device or its socket was taken away, is cleared out of the way.
+// runningLocked returns the lane if it runs. It clears away one that stopped because
+// somebody removed its TUN device or its socket.
 func (e *Engine) runningLocked(name string) (*lane, bool) {
 	l, ok := e.lanes[name]
 	if !ok {
@@ -78,7 +78,7 @@ func (e *Engine) runningLocked(name string) (*lane, bool) {
 	default:
 		return l, true
 	}
-	e.log.Warn("device had ended", "device", name)
+	e.log.Warn("device stopped unexpectedly, clearing it away", "device", name)
 	l.close()
 	delete(e.lanes, name)
 	return nil, false
@@ -94,7 +94,7 @@ func (e *Engine) start(d process.Device) (*lane, error) {
 		return nil, errors.Join(err, t.remove())
 	}
 	l.dev = device.NewDevice(t, conn.NewDefaultBind(), logger(e.log, d.Name))
-	// The port first: going up opens the sockets.
+	// The port comes first: going up opens the sockets.
 	err = l.dev.IpcSet(fmt.Sprintf("listen_port=%d\n", d.Port))
 	if err == nil {
 		err = l.dev.Up()
@@ -131,7 +131,7 @@ func (e *Engine) setMTU(l *lane, mtu int) error {
 	return nil
 }
 
-// Delete ends the device and removes it; absent is no error.
+// Delete stops the device and removes it; a missing device is no error.
 func (e *Engine) Delete(name string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -140,14 +140,14 @@ func (e *Engine) Delete(name string) error {
 		err := l.tun.release()
 		l.close()
 		if err != nil {
-			e.log.Warn("device not released", "device", name, "error", err)
+			e.log.Warn("cannot release device", "device", name, "error", err)
 		}
 	}
-	// Also what a process before this one left.
+	// This also removes a device that an earlier process left.
 	return e.handle.DeleteLink(name)
 }
 
-// List returns the running devices by name.
+// List returns the running devices, sorted by name.
 func (e *Engine) List() []process.Device {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -159,7 +159,7 @@ func (e *Engine) List() []process.Device {
 		}
 		mtu, err := l.tun.MTU()
 		if err != nil {
-			e.log.Warn("mtu unknown", "device", name, "error", err)
+			e.log.Warn("cannot read mtu of device", "device", name, "error", err)
 		}
 		out = append(out, process.Device{Name: name, MTU: mtu, Port: l.port})
 	}
@@ -167,7 +167,7 @@ func (e *Engine) List() []process.Device {
 	return out
 }
 
-// Close ends all devices. Their TUN devices stay, and drop what is sent to them.
+// Close stops all devices. Their TUN devices stay, and drop what is sent to them.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -177,7 +177,7 @@ func (e *Engine) Close() {
 	}
 }
 
-// Remove ends all devices and takes them away.
+// Remove stops all devices and removes them.
 func (e *Engine) Remove() error {
 	var errs []error
 	for _, d := range e.List() {

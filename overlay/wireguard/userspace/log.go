@@ -13,11 +13,11 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// logInterval is how often a device may complain. WireGuard reports each packet
-// that it could not send.
+// logInterval is the shortest time between two messages of a device. WireGuard reports each
+// packet that it could not send.
 const logInterval = time.Second
 
-// logger gives a device's messages to log, with the device's name.
+// logger passes a device's messages to log, with the device's name.
 func logger(log *slog.Logger, name string) *device.Logger {
 	log = log.With("device", name)
 	errors := &limiter{log: log}
@@ -28,11 +28,11 @@ func logger(log *slog.Logger, name string) *device.Logger {
 	return &device.Logger{Verbosef: verbose, Errorf: errors.errorf}
 }
 
-// limiter lets one message through per logInterval and counts the others.
+// limiter lets one message through per logInterval and counts the rest.
 type limiter struct {
 	log *slog.Logger
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards the fields below
 	last    time.Time
 	skipped int
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestLoggerIsLimited: a device that cannot send says so for each packet.
+// TestLoggerIsLimited: a device that cannot send reports each packet.
 func TestLoggerIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer

@@ -15,19 +15,19 @@ import (
 
 const tunPath = "/dev/net/tun"
 
-// tunnel is upstream's TUN device without its netlink listener: that one ends the
-// device for good when the kernel could not tell it about all changes of a busy
-// node. Up and MTU are told by the Engine, which knows them first.
+// tunnel is upstream's TUN device without its netlink listener, which ends the device for
+// good when the kernel could not report all changes on a busy node. The Engine reports up
+// and MTU instead; it knows them first.
 type tunnel struct {
 	tun.Device
 
-	mu     sync.Mutex // guards all below
+	mu     sync.Mutex // guards the fields below
 	closed bool
 	events chan tun.Event
 }
 
-// openTunnel attaches to the TUN device of that name, creating it if it is not
-// there, and makes it persistent.
+// openTunnel attaches to the TUN device of that name, creates it if it does not exist, and
+// makes it persistent.
 func openTunnel(name string) (*tunnel, error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -48,7 +48,7 @@ func attach(fd int, name string) error {
 	if err != nil {
 		return fmt.Errorf("name TUN device %q: %w", name, err)
 	}
-	// VNET_HDR is what allows segmentation offload in both directions.
+	// VNET_HDR allows segmentation offload in both directions.
 	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		return fmt.Errorf("attach to TUN device %s: %w", name, err)
@@ -62,8 +62,8 @@ func attach(fd int, name string) error {
 // Events returns the Engine's events in place of the kernel's.
 func (t *tunnel) Events() <-chan tun.Event { return t.events }
 
-// notify tells the device of an event. One that is too many is left out: the
-// reader will look at the present state when it comes to those before it.
+// notify tells the device of an event. It drops an event that does not fit: the reader will
+// look at the present state when it handles the earlier ones.
 func (t *tunnel) notify(e tun.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,7 +88,7 @@ func (t *tunnel) Close() error {
 	return t.Device.Close()
 }
 
-// release makes the TUN device go with its last user.
+// release lets the TUN device end with its last user.
 func (t *tunnel) release() error {
 	raw, err := t.File().SyscallConn()
 	if err != nil {
@@ -102,5 +102,5 @@ func (t *tunnel) release() error {
 	return err
 }
 
-// remove releases and closes a tunnel that no device was made of.
+// remove releases and closes a tunnel that has not become a device.
 func (t *tunnel) remove() error { return errors.Join(t.release(), t.Close()) }
