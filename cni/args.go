@@ -16,8 +16,8 @@ const (
 	remedyArgs = "see how the runtime sets CNI_ARGS; the kubelet's are IgnoreUnknown=1;K8S_POD_NAMESPACE=…;K8S_POD_NAME=…;K8S_POD_UID=…"
 )
 
-// ParseArgs reads from CNI_ARGS which pod an attachment is of. It returns the zero
-// PodRef if no pod is named. Errors are of type Error.
+// ParseArgs reads the pod of an attachment from CNI_ARGS. It returns the zero PodRef if no
+// pod is named. Errors are of type Error.
 func ParseArgs(args string) (PodRef, error) {
 	values := map[string]string{}
 	for pair := range strings.SplitSeq(args, ";") {
@@ -41,8 +41,8 @@ func ParseArgs(args string) (PodRef, error) {
 	return pod, pod.validate()
 }
 
-// checkUnknown refuses keys that the plugin does not know, unless the runtime
-// says that it may ignore them.
+// checkUnknown refuses keys that the plugin does not know, unless the runtime says that it
+// may ignore them.
 func checkUnknown(values map[string]string) error {
 	switch ignore := strings.ToLower(values["IgnoreUnknown"]); ignore {
 	case "1", "true":
@@ -61,8 +61,8 @@ func checkUnknown(values map[string]string) error {
 	return nil
 }
 
-// validate checks that p is no pod or a whole one. The names end up in logs, in
-// files and in queries.
+// validate checks that p names no pod, or names one completely. The names are used in logs,
+// files and queries.
 func (p PodRef) validate() error {
 	if p.IsZero() {
 		return nil

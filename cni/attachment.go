@@ -12,11 +12,11 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 )
 
-// remedyEnv is the remedy where the runtime has passed something impossible.
+// remedyEnv is the remedy when the runtime has passed something impossible.
 const remedyEnv = "see how the runtime sets the CNI environment; this is not the network's fault"
 
-// attachment reads from an ADD, CHECK or DEL which attachment it is about. Of a
-// DEL only its name must be right.
+// attachment reads the attachment of an ADD, CHECK or DEL. Of a DEL only the name must be
+// valid.
 func (r Request) attachment() (Attachment, error) {
 	if err := r.id().validate(); err != nil {
 		return Attachment{}, err
@@ -41,7 +41,7 @@ func (r Request) attachment() (Attachment, error) {
 	return a, err
 }
 
-// validAttachments reads from a GC which attachments of which network stay.
+// validAttachments reads from a GC the network and the attachments of it to keep.
 func (r Request) validAttachments() (network string, valid []AttachmentID, err error) {
 	cfg, err := ParseConfig(r.Config)
 	if err != nil {
@@ -49,7 +49,7 @@ func (r Request) validAttachments() (network string, valid []AttachmentID, err e
 	}
 	if !cfg.ValidKnown {
 		return "", nil, invalid(types.ErrInvalidNetworkConfig,
-			fmt.Errorf("%s is missing: nothing was collected, because all pods would lose their network", keyAttachments),
+			fmt.Errorf("%s is missing: nothing was collected, because without it all pods would lose their network", keyAttachments),
 			"use a runtime that passes it (CNI specification 1.1, section GC)")
 	}
 	return cfg.Name, cfg.Valid, nil
@@ -59,7 +59,7 @@ func (r Request) id() AttachmentID {
 	return AttachmentID{ContainerID: r.ContainerID, IfName: r.IfName}
 }
 
-// validate checks the names as the specification bounds them.
+// validate checks the names against the limits of the specification.
 func (id AttachmentID) validate() error {
 	if err := utils.ValidateContainerID(id.ContainerID); err != nil {
 		return invalid(types.ErrInvalidEnvironmentVariables,

@@ -16,10 +16,10 @@ type Client struct {
 	Socket string
 }
 
-// Do sends the request and waits for the response, as long as the daemon may take
-// for the command. The error wraps ErrUnreachable if the daemon has not got the
-// request, and ErrInterrupted if it did not answer. If ctx ends first, the daemon
-// stops working on it.
+// Do sends the request and waits for the response for as long as the daemon may work on the
+// command. The error wraps ErrUnreachable if the daemon did not receive the request, and
+// ErrInterrupted if it did not answer. If ctx ends first, the daemon stops working on the
+// request.
 func (c Client) Do(ctx context.Context, r Request) (Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Command.timeout()+ioTimeout)
 	defer cancel()
@@ -32,7 +32,7 @@ func (c Client) Do(ctx context.Context, r Request) (Response, error) {
 		return Response{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer conn.Close()
-	// Reading and writing end with ctx: its end is put into the past.
+	// A deadline in the past makes reading and writing end with ctx.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := writeMessage(conn, r); err != nil {

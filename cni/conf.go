@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// PluginType is the type of the plugin in a network configuration, and so the
+	// PluginType is the type of the plugin in a network configuration, and therefore the
 	// name of its binary.
 	PluginType = "sealane-cni"
 	// DefaultSocket is where the daemon listens.
@@ -38,7 +38,7 @@ const (
 	keyAttachments  = "cni.dev/valid-attachments"
 	keyRuntime      = "runtimeConfig"
 	keyPortmap      = "portmap"
-	remedyConflist  = "correct the network configuration in /etc/cni/net.d, or delete it: the node daemon writes it anew"
+	remedyConflist  = "correct the network configuration in /etc/cni/net.d, or delete it: the node daemon writes it again"
 	remedyOwnFields = "remove it; fields of its own are only " + keySocket + ", " + keyQueueDir + " and " + keyPortmap
 )
 
@@ -50,15 +50,16 @@ type Config struct {
 	Name string
 	// Socket is where the daemon listens.
 	Socket string
-	// QueueDir is where DELs are kept that found no daemon.
+	// QueueDir is the directory for DELs that found no daemon.
 	QueueDir string
-	// Prev is the result that the runtime got from the ADD; nil if it did not say.
+	// Prev is the result that the runtime got from the ADD; nil if the runtime did not pass
+	// it.
 	Prev *types100.Result
-	// Valid are the attachments that the runtime wants kept, if ValidKnown.
+	// Valid are the attachments that the runtime wants to keep, if ValidKnown is set.
 	Valid      []AttachmentID
 	ValidKnown bool
-	// PortMappings are the pod's hostPorts, in the form of the runtime, and Portmap
-	// is what the portmap plugin is told beside them; see package hostport.
+	// PortMappings are the pod's hostPorts, in the form of the runtime, and Portmap holds
+	// the other settings for the portmap plugin; see package hostport.
 	PortMappings []json.RawMessage
 	Portmap      map[string]json.RawMessage
 }
@@ -68,9 +69,9 @@ func Versions() version.PluginInfo {
 	return version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 }
 
-// ParseConfig reads a network configuration. A field that it does not know is an
-// error, because what is ignored in silence is believed to work. Errors are of
-// type Error, and name the field, the value and the remedy.
+// ParseConfig reads a network configuration. An unknown field is an error, because a user
+// would believe that a silently ignored field works. Errors are of type Error, and name the
+// field, the value and the remedy.
 func ParseConfig(data []byte) (Config, error) {
 	fields, err := splitConfig(data)
 	if err != nil {
@@ -91,9 +92,8 @@ func ParseConfig(data []byte) (Config, error) {
 	return cfg, nil
 }
 
-// salvageConfig reads of a network configuration what can be read, and takes
-// defaults for the rest: a DEL must not fail because of a configuration that
-// somebody has broken since the ADD.
+// salvageConfig reads what it can from a network configuration and uses defaults for the
+// rest: a DEL must not fail because somebody has broken the configuration since the ADD.
 func salvageConfig(data []byte) Config {
 	cfg := defaultConfig()
 	fields, _ := splitConfig(data)
@@ -121,7 +121,7 @@ func splitConfig(data []byte) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
-// set takes over one field. After an error c is as it was.
+// set sets one field. After an error c is unchanged.
 func (c *Config) set(key string, raw json.RawMessage) error {
 	switch key {
 	case keyVersion:
@@ -146,19 +146,19 @@ func (c *Config) set(key string, raw json.RawMessage) error {
 		c.Portmap = settings
 		return nil
 	case "type", "capabilities", "args":
-		return nil // of the specification, and nothing that the plugin acts on
+		return nil // known to the specification, and irrelevant to the plugin
 	case "ipam":
 		return unsupported(key, raw, "remove it: pods get addresses from Node.spec.podCIDRs")
 	case "dns":
 		return unsupported(key, raw, "remove it: the kubelet configures the resolver of pods")
 	}
 	if strings.Contains(key, "/") {
-		return nil // an extension of the runtime, under a domain of its own
+		return nil // an extension of the runtime, prefixed with a domain of its own
 	}
 	return unsupported(key, raw, remedyOwnFields)
 }
 
-// checkVersion says whether the plugin speaks the version of the runtime.
+// checkVersion returns an error unless the plugin speaks the version of the runtime.
 func (c *Config) checkVersion() error {
 	known := Versions().SupportedVersions()
 	if slices.Contains(known, c.CNIVersion) {
@@ -168,8 +168,8 @@ func (c *Config) checkVersion() error {
 		"use one of "+strings.Join(known, ", "))
 }
 
-// setPrev reads a result of any version since 0.3.0. Their JSON differs only in
-// fields that are not used here, so that no conversion is needed.
+// setPrev reads a result of any version since 0.3.0. The versions differ only in fields
+// that this package does not use, so no conversion is needed.
 func (c *Config) setPrev(raw json.RawMessage) error {
 	if string(raw) == "null" {
 		return nil
@@ -187,8 +187,8 @@ func (c *Config) setPrev(raw json.RawMessage) error {
 	return nil
 }
 
-// setRuntime reads of what the runtime tells for capabilities the one that the plugin
-// says it has.
+// setRuntime reads, from the runtime's data for capabilities, that of the one capability
+// which the plugin declares.
 func (c *Config) setRuntime(raw json.RawMessage) error {
 	var runtime struct{ PortMappings []json.RawMessage }
 	if err := json.Unmarshal(raw, &runtime); err != nil {
@@ -198,25 +198,25 @@ func (c *Config) setRuntime(raw json.RawMessage) error {
 	return nil
 }
 
-// hostPorts is the call of the portmap plugin, which is in path, for the pod.
+// hostPorts returns the call of the portmap plugin, found in path, for the pod.
 func (c *Config) hostPorts(path string, prev types.Result) hostport.Call {
 	return hostport.Call{Path: path, CNIVersion: c.CNIVersion, Network: c.Name, Settings: c.Portmap, Mappings: c.PortMappings, Prev: prev}
 }
 
-// toldPrev returns Prev in the version that the runtime speaks, nil if there is none.
+// toldPrev returns Prev in the version that the runtime speaks, or nil if there is none.
 func (c *Config) toldPrev() types.Result {
 	if c.Prev == nil {
 		return nil
 	}
 	prev, err := c.Prev.GetAsVersion(c.CNIVersion)
-	if err != nil { // of a DEL whose configuration is broken
+	if err != nil { // a DEL whose configuration is broken
 		return nil
 	}
 	return prev
 }
 
-// setAttachments reads the list that comes with GC. Null is not an empty list: it
-// is a runtime that did not say which attachments are valid.
+// setAttachments reads the list that comes with GC. Null differs from an empty list: it
+// means that the runtime did not say which attachments are valid.
 func (c *Config) setAttachments(raw json.RawMessage) error {
 	var list []types.GCAttachment
 	if err := json.Unmarshal(raw, &list); err != nil {
@@ -257,17 +257,17 @@ func validDir(s string) error {
 	return nil
 }
 
-// malformed is the error about a value that does not fit its field.
+// malformed returns the error for a value that does not fit its field.
 func malformed(key string, raw json.RawMessage, cause error) error {
 	return invalid(types.ErrInvalidNetworkConfig, fmt.Errorf("%s is %s: %w", key, shorten(raw), cause), remedyConflist)
 }
 
-// unsupported is the error about a field that must not be there.
+// unsupported returns the error for a field that must not be present.
 func unsupported(key string, raw json.RawMessage, remedy string) error {
 	return invalid(types.ErrUnsupportedField, fmt.Errorf("unsupported field %q: %s", key, shorten(raw)), remedy)
 }
 
-// shorten keeps values from flooding the runtime's log.
+// shorten keeps long values from flooding the runtime's log.
 func shorten(raw json.RawMessage) string {
 	const enough = 100
 	if len(raw) <= enough {

@@ -192,7 +192,8 @@ func FuzzParseArgs(f *testing.F) {
 	})
 }
 
-// wantError fails unless err is a cni.Error with the code whose text says all of says.
+// wantError fails unless err is a cni.Error with the code, and its text contains all of
+// says.
 func wantError(t *testing.T, err error, code uint, says ...string) {
 	t.Helper()
 	var own *cni.Error

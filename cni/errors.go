@@ -11,29 +11,27 @@ import (
 )
 
 var (
-	// ErrUnreachable says that no daemon listens on the socket. Nothing has
-	// been done.
+	// ErrUnreachable means that no daemon listens on the socket. Nothing has been done.
 	ErrUnreachable = errors.New("node daemon is unreachable")
-	// ErrInterrupted says that the daemon took a request and did not answer. It
-	// may have been carried out or not.
+	// ErrInterrupted means that the daemon received a request and did not answer. It may or
+	// may not have carried the request out.
 	ErrInterrupted = errors.New("node daemon did not answer")
-	// ErrNotReady is what a Handler returns as long as it cannot connect pods:
-	// the runtime is told to try again later (ADD), or that the plugin is not
-	// available (STATUS).
+	// ErrNotReady is the error of a Handler that cannot connect pods yet: Serve tells the
+	// runtime to try again later (ADD), or that the plugin is not available (STATUS).
 	ErrNotReady = errors.New("node daemon is not ready")
-	// ErrLimited is what Handler.Status returns when existing pods may have
-	// lost their network too (CNI error 51).
+	// ErrLimited is the error of Handler.Status when existing pods may have lost their
+	// network too (CNI error 51).
 	ErrLimited = errors.New("network of existing pods may be limited")
-	// ErrTooLarge says that a request or response is over MaxMessage bytes.
+	// ErrTooLarge means that a request or response is larger than MaxMessage bytes.
 	ErrTooLarge = errors.New("message is too large")
 )
 
-// Error is a failure that the runtime is told with a code and a remedy. Other
-// errors reach it with the code that CodeOf finds.
+// Error is a failure that reaches the runtime with a code and a remedy. Other errors reach
+// it with the code that CodeOf finds.
 type Error struct {
 	// Code is one of the error codes of the CNI specification.
 	Code uint
-	// Err is the cause; it names the field and the value if input was wrong.
+	// Err is the cause; if input was wrong, it names the field and the value.
 	Err error
 	// Remedy tells the operator what to do about it. May be empty.
 	Remedy string
@@ -50,8 +48,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// CodeOf returns the CNI error code of err: that of the Error inside it, or the
-// one that belongs to a sentinel of this package, or 999 (internal error).
+// CodeOf returns the CNI error code of err: that of the Error inside it, else the code of
+// the sentinel of this package that it wraps, else 999 (internal error).
 func CodeOf(err error) uint {
 	var own *Error
 	var wire *types.Error
@@ -68,10 +66,10 @@ func CodeOf(err error) uint {
 	return types.ErrInternal
 }
 
-// toWire turns err into what the runtime reads. The remedy travels as the
-// details, which runtimes append to the message.
+// toWire converts err to the form that the runtime reads. The remedy becomes the details,
+// which runtimes append to the message.
 func toWire(err error) *types.Error {
-	switch e := err.(type) { //nolint:errorlint // not errors.As: what wraps an Error has said more
+	switch e := err.(type) { //nolint:errorlint // not errors.As: an error that wraps an Error says more
 	case *Error:
 		return types.NewError(e.Code, e.Err.Error(), e.Remedy)
 	case *types.Error:

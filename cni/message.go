@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// ioTimeout bounds how long one end may take to send or to read a message.
+// ioTimeout bounds how long one end may take to send or read a message.
 const ioTimeout = 5 * time.Second
 
-// timeout is how long the daemon may work on the command. The kubelet asks for
-// STATUS often, and waits for it.
+// timeout is how long the daemon may work on the command. The kubelet asks for STATUS
+// often, and waits for the answer.
 func (c Command) timeout() time.Duration {
 	if c == CommandStatus {
 		return 5 * time.Second

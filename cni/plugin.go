@@ -16,15 +16,15 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// remedyDaemon is what to check when the daemon cannot be asked.
+// remedyDaemon says what to check when the daemon cannot be reached.
 const remedyDaemon = "check that the sealane-agent pod of this node runs: " +
 	"kubectl -n sealane-system get pods -o wide"
 
 // Plugin is the behaviour of the plugin binary.
 type Plugin struct {
-	// Stdout takes the result of ADD, which is what the runtime reads.
+	// Stdout receives the result of ADD for the runtime.
 	Stdout io.Writer
-	// Stderr takes warnings about what did not keep a command from succeeding.
+	// Stderr receives warnings about faults that did not make a command fail.
 	Stderr io.Writer
 }
 
@@ -33,8 +33,8 @@ func (p Plugin) Funcs() skel.CNIFuncs {
 	return skel.CNIFuncs{Add: p.add, Del: p.del, Check: p.check, Status: p.status, GC: p.gc}
 }
 
-// add has the daemon connect the pod, and prints the result in the version that
-// the runtime speaks.
+// add asks the daemon to connect the pod, and prints the result in the version that the
+// runtime speaks.
 func (p Plugin) add(args *skel.CmdArgs) error {
 	if own, _ := ns.CheckNetNS(args.Netns); own {
 		return toWire(invalid(types.ErrInvalidNetNS,
@@ -43,7 +43,7 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 	}
 	cfg, response, err := p.ask(CommandAdd, args)
 	if err == nil {
-		// A DEL from before would disconnect at the next drain what is connected now.
+		// At the next drain, an earlier DEL would disconnect the pod that is connected now.
 		err = Queue{Dir: cfg.QueueDir}.Remove(request(CommandAdd, args).id())
 	}
 	if err != nil {
@@ -66,7 +66,7 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 	return converted.PrintTo(p.Stdout)
 }
 
-// check has the daemon compare the pod's network with what ADD made.
+// check asks the daemon to compare the pod's network with what ADD made.
 func (p Plugin) check(args *skel.CmdArgs) error {
 	cfg, _, err := p.ask(CommandCheck, args)
 	if err == nil {
@@ -75,7 +75,7 @@ func (p Plugin) check(args *skel.CmdArgs) error {
 	return errorOrNil(err)
 }
 
-// gc has the daemon remove attachments that the runtime does not know.
+// gc asks the daemon to remove attachments that the runtime does not know.
 func (p Plugin) gc(args *skel.CmdArgs) error {
 	_, _, err := p.ask(CommandGC, args)
 	return errorOrNil(err)
@@ -91,10 +91,10 @@ func (p Plugin) status(args *skel.CmdArgs) error {
 	return errorOrNil(err)
 }
 
-// del has the daemon disconnect the pod, and succeeds even without one: a pod whose
-// DEL fails can never be deleted. Only for hostPorts it fails, before anything else,
-// and the runtime comes again: what comes for a port that stays mapped would go to
-// whoever has the address next.
+// del asks the daemon to disconnect the pod, and succeeds even without a daemon: a pod
+// whose DEL fails can never be deleted. Only hostPorts make it fail, before anything else,
+// and the runtime tries again: traffic for a port that stays mapped would reach the next
+// pod with the address.
 func (p Plugin) del(args *skel.CmdArgs) error {
 	cfg := salvageConfig(args.StdinData)
 	if err := cfg.hostPorts(args.Path, cfg.toldPrev()).Do(context.Background(), string(CommandDel)); err != nil {
@@ -104,8 +104,9 @@ func (p Plugin) del(args *skel.CmdArgs) error {
 	return nil
 }
 
-// disconnect has the daemon disconnect the pod. What could not be done now is kept in
-// the queue; and what cannot be kept is found by the daemon, as no live pod has it.
+// disconnect asks the daemon to disconnect the pod. If that is not possible now, the queue
+// keeps the request. If the queue cannot keep it, the daemon finds the attachment later,
+// because no live pod has it.
 func (p Plugin) disconnect(cfg Config, args *skel.CmdArgs) {
 	client, r := Client{Socket: cfg.Socket}, request(CommandDel, args)
 	err := deliverOrQueue(r, Queue{Dir: cfg.QueueDir}, func() error { return deliver(client, r) })
@@ -114,8 +115,8 @@ func (p Plugin) disconnect(cfg Config, args *skel.CmdArgs) {
 	}
 }
 
-// deliverOrQueue has the DEL carried out by try, or keeps it. Its error says why it
-// was not carried out, or what is left to do.
+// deliverOrQueue lets try carry the DEL out, or queues it. Its error says why the DEL was
+// not carried out, or what is left to do.
 func deliverOrQueue(r Request, queue Queue, try func() error) error {
 	first := try()
 	if first == nil {
@@ -124,15 +125,15 @@ func deliverOrQueue(r Request, queue Queue, try func() error) error {
 	if err := queue.Put(r); err != nil {
 		return errors.Join(first, err)
 	}
-	// The daemon may have begun to listen, and drained the queue, just before the
-	// request was in there.
+	// The daemon may have begun to listen, and drained the queue, just before the request
+	// was in it.
 	if !errors.Is(first, ErrUnreachable) || try() != nil {
 		return first
 	}
 	return queue.Remove(r.id())
 }
 
-// deliver has the request carried out; a response that is an error is an error.
+// deliver sends the request; a response with an error is an error.
 func deliver(client Client, r Request) error {
 	response, err := client.Do(context.Background(), r)
 	if err == nil && response.Error != nil {
@@ -141,7 +142,7 @@ func deliver(client Client, r Request) error {
 	return err
 }
 
-// ask checks the configuration and has the daemon carry out the command.
+// ask checks the configuration and sends the command to the daemon.
 func (p Plugin) ask(command Command, args *skel.CmdArgs) (Config, Response, error) {
 	cfg, err := ParseConfig(args.StdinData)
 	if err != nil {
@@ -157,7 +158,7 @@ func (p Plugin) ask(command Command, args *skel.CmdArgs) (Config, Response, erro
 	return cfg, response, nil
 }
 
-// request puts what the runtime passed into the form of the wire.
+// request converts what the runtime passed to the form of the wire.
 func request(command Command, args *skel.CmdArgs) Request {
 	return Request{
 		Command:     command,
@@ -170,8 +171,8 @@ func request(command Command, args *skel.CmdArgs) Request {
 	}
 }
 
-// errorOrNil is toWire where there may be no error: a nil *types.Error in an error
-// would be one.
+// errorOrNil is toWire for an error that may be nil: a nil *types.Error in an error would
+// not be nil.
 func errorOrNil(err error) error {
 	if err == nil {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// A daemon may start, listen and drain between the plugin's try and its entry in the
-// queue: the entry would lie there until the next start.
+// A daemon may start, listen and drain between the plugin's attempt and its entry in the
+// queue: the entry would stay there until the next start.
 func TestDelFallsNotBetweenDrainingAndServing(t *testing.T) {
 	q := Queue{Dir: t.TempDir()}
 	r := Request{Command: CommandDel, ContainerID: "c1", IfName: "eth0"}
@@ -19,7 +19,7 @@ func TestDelFallsNotBetweenDrainingAndServing(t *testing.T) {
 	err := deliverOrQueue(r, q, func() error {
 		tries++
 		if tries > 1 {
-			return nil // the daemon listens by now
+			return nil // the daemon listens now
 		}
 		err := q.Drain(context.Background(), func(context.Context, Attachment) error {
 			t.Error("a request is there before it was queued")
@@ -42,7 +42,7 @@ func TestDelIsQueuedUnlessItIsDone(t *testing.T) {
 		{nil, nil, 0, 1},
 		{ErrUnreachable, nil, 0, 2},
 		{ErrUnreachable, ErrUnreachable, 1, 2},
-		{ErrInterrupted, nil, 1, 1}, // trying again would take as long again
+		{ErrInterrupted, nil, 1, 1}, // another attempt would take as long as the first
 		{refused, nil, 1, 1},
 	} {
 		q := Queue{Dir: t.TempDir()}

@@ -20,18 +20,18 @@ import (
 
 const (
 	queueSuffix = ".json"
-	// queueSeparator is in no container ID, and interface names may hold it.
+	// queueSeparator never occurs in a container ID; interface names may contain it.
 	queueSeparator = "@"
-	// abandonedAfter is the age of a temporary file whose writer must be dead.
+	// abandonedAfter is the age from which a temporary file's writer must be dead.
 	abandonedAfter = time.Minute
 )
 
-// Queue keeps DELs that the daemon could not carry out, one file per attachment. It
-// may be used by several processes at once.
+// Queue keeps DELs that the daemon could not carry out, one file per attachment. Several
+// processes may use it at once.
 type Queue struct {
-	// Dir is made by the first Put; empty means DefaultQueueDir.
+	// Dir is created by the first Put; empty means DefaultQueueDir.
 	Dir string
-	// Logger hears of files that are damaged; nil discards it.
+	// Logger receives reports of damaged files; nil discards them.
 	Logger *slog.Logger
 }
 
@@ -50,7 +50,7 @@ func (q Queue) Put(r Request) error {
 	return atomicfile.Write(q.path(r.id()), data, 0o600)
 }
 
-// Remove forgets the DEL of the attachment; none is no error.
+// Remove deletes the DEL of the attachment; a missing one is no error.
 func (q Queue) Remove(id AttachmentID) error { return atomicfile.Remove(q.path(id)) }
 
 // Len returns how many DELs are kept.
@@ -59,10 +59,10 @@ func (q Queue) Len() (int, error) {
 	return len(files), err
 }
 
-// Drain calls del for each kept request, and forgets those for which it returns
-// nil. A request whose file is damaged is carried out all the same, as far as the
-// file's name says what it was about. The error joins those of del; it does not
-// keep other requests from being tried.
+// Drain calls del for each kept request, and deletes those for which it returns nil. A
+// request whose file is damaged is carried out too, as far as the name of the file
+// identifies it. The error joins those of del; an error does not keep other requests from
+// being tried.
 func (q Queue) Drain(ctx context.Context, del func(context.Context, Attachment) error) error {
 	entries, err := os.ReadDir(q.dir())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -82,7 +82,7 @@ func (q Queue) Drain(ctx context.Context, del func(context.Context, Attachment) 
 	return errors.Join(errs...)
 }
 
-// drainFile carries out the request in one file, or sweeps a file that is none.
+// drainFile carries out the request in one file, or sweeps a file that holds none.
 func (q Queue) drainFile(ctx context.Context, file fs.DirEntry, del func(context.Context, Attachment) error) error {
 	path := filepath.Join(q.dir(), file.Name())
 	if atomicfile.IsTemp(file.Name()) {
@@ -90,12 +90,12 @@ func (q Queue) drainFile(ctx context.Context, file fs.DirEntry, del func(context
 	}
 	id, ok := parseQueueName(file.Name())
 	if !ok {
-		q.log().Warn("queue directory holds what is no request; it is ignored", logPath, path)
+		q.log().Warn("ignoring a file in the queue directory that is not a request", logPath, path)
 		return nil
 	}
 	a, err := readQueued(path, id)
 	if err != nil {
-		q.log().Error("queued DEL is damaged; it is carried out as its name says", logPath, path, logError, err)
+		q.log().Error("queued DEL is damaged; carrying it out according to its file name", logPath, path, logError, err)
 		a = Attachment{ContainerID: id.ContainerID, IfName: id.IfName}
 	}
 	if err := del(ctx, a); err != nil {
@@ -151,7 +151,7 @@ func (q Queue) path(id AttachmentID) string {
 	return filepath.Join(q.dir(), id.ContainerID+queueSeparator+id.IfName+queueSuffix)
 }
 
-// parseQueueName is the inverse of path, for the last element.
+// parseQueueName is the inverse of path for the last element.
 func parseQueueName(name string) (id AttachmentID, ok bool) {
 	base, ok := strings.CutSuffix(name, queueSuffix)
 	if !ok {

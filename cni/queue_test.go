@@ -20,7 +20,7 @@ import (
 	"github.com/sealane/sealane/cni"
 )
 
-// drained notes what a Drain hands over.
+// drained records the attachments that Drain passes to del.
 type drained struct {
 	attachments []cni.Attachment
 	fail        string // the container for which it fails
@@ -40,7 +40,7 @@ func TestQueueKeepsWhatIsNotDone(t *testing.T) {
 	if err := q.Drain(t.Context(), none.del); err != nil || none.attachments != nil {
 		t.Errorf("drain before the first DEL: %v, %v", none.attachments, err)
 	}
-	for _, container := range []string{"c1", "c2", "c1", "c3"} { // a DEL that comes again is one
+	for _, container := range []string{"c1", "c2", "c1", "c3"} { // a repeated DEL is kept once
 		put(t, q, container)
 	}
 	if err := q.Remove(cni.AttachmentID{ContainerID: "c3", IfName: "eth0"}); err != nil {

@@ -11,7 +11,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// Device is one end of a pod's device, as a result of ADD describes it.
+// Device is one end of a pod's device, as the result of an ADD describes it.
 type Device struct {
 	Name string
 	MAC  net.HardwareAddr
@@ -23,8 +23,8 @@ type IP struct {
 	Addr, Gateway netip.Addr
 }
 
-// NewResult returns the result of an ADD: both ends of the device, the addresses,
-// which are host routes on the pod's end, and a default route for each.
+// NewResult returns the result of an ADD: both ends of the device, the addresses, which are
+// host routes on the pod's end, and a default route for each.
 func NewResult(a Attachment, host, pod Device, ips []IP) *types100.Result {
 	const podIndex = 1
 	r := &types100.Result{
@@ -50,7 +50,7 @@ func NewResult(a Attachment, host, pod Device, ips []IP) *types100.Result {
 	return r
 }
 
-// Addresses returns the addresses in a result, for example that of Attachment.Prev.
+// Addresses returns the addresses in a result, for example in Attachment.Prev.
 func Addresses(r *types100.Result) []netip.Addr {
 	if r == nil {
 		return nil
@@ -64,8 +64,8 @@ func Addresses(r *types100.Result) []netip.Addr {
 	return addrs
 }
 
-// PodMTU returns the MTU of the attachment's end inside the pod as Prev has it, 0 if
-// it does not say: results before version 1.1.0 cannot.
+// PodMTU returns the MTU in bytes of the attachment's end inside the pod according to Prev,
+// or 0 if Prev has none: results before version 1.1.0 cannot.
 func PodMTU(a Attachment) int {
 	if a.Prev == nil {
 		return 0

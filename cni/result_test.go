@@ -21,8 +21,8 @@ func TestNewResultIsWhatPortmapNeeds(t *testing.T) {
 		t.Errorf("addresses (-want +got):\n%s", diff)
 	}
 	for i, ip := range r.IPs {
-		// The portmap plugin takes addresses of the device with the name of
-		// CNI_IFNAME that is in a sandbox.
+		// The portmap plugin uses the addresses of the device in a sandbox whose name is
+		// CNI_IFNAME.
 		if device := r.Interfaces[*ip.Interface]; device.Name != "eth0" || device.Sandbox != "/run/netns/1" {
 			t.Errorf("address %v is on %+v", ip.Address, device)
 		}

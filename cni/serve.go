@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	// drainTime is how long requests may go on when Serve is told to end. It
-	// is well below the grace that the chart gives the agent's pod (10 s).
+	// drainTime is how long requests may run on after Serve is told to end. It is well
+	// below the grace that the chart gives the agent's pod (10 s).
 	drainTime = 4 * time.Second
-	// acceptPause is how long Serve waits when it cannot accept, for example
+	// acceptPause is how long Serve waits when it cannot accept a connection, for example
 	// because file descriptors have run out.
 	acceptPause = 100 * time.Millisecond
 
@@ -34,17 +34,17 @@ const (
 	logError     = "error"
 )
 
-// Serve answers the requests that come in through l by calling h, until ctx ends or
-// l is closed, and then gives those under way some seconds to end. It closes l.
+// Serve answers the requests that arrive on l by calling h, until ctx ends or l is closed.
+// It then gives running requests some seconds to end, and closes l.
 //
 // A call of Add, Check or Status is cancelled when the plugin goes away; Del and GC
-// go on, because what they have begun is better ended. If the answer to an Add
-// cannot be delivered, it is undone.
+// continue, because finishing what they have begun is better. If the answer to an Add
+// cannot be delivered, Serve undoes the Add.
 func Serve(ctx context.Context, l net.Listener, h Handler, log *slog.Logger) error {
 	s := &server{handler: h, log: log}
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	// Requests do not end with ctx, but a while later.
+	// Requests do not end with ctx, but some time later.
 	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var running sync.WaitGroup
@@ -73,7 +73,7 @@ func (s *server) accept(ctx context.Context, l net.Listener, serve func(net.Conn
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept request: %w", err)
 		default:
-			s.log.Warn("request cannot be accepted", logError, err)
+			s.log.Warn("cannot accept a request", logError, err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(acceptPause):
@@ -91,10 +91,10 @@ func (s *server) serve(ctx context.Context, conn net.Conn) {
 		err = readMessage(conn, &r)
 	}
 	if err != nil {
-		s.log.Warn("request cannot be read", logError, err)
+		s.log.Warn("cannot read a request", logError, err)
 		response := Response{Error: types.NewError(types.ErrDecodingFailure, "read request: "+err.Error(), "")}
 		if err := writeMessage(conn, response); err != nil {
-			s.log.Debug("nobody reads that a request cannot be read", logError, err)
+			s.log.Debug("cannot report an unreadable request to its sender", logError, err)
 		}
 		return
 	}
@@ -106,8 +106,8 @@ func (s *server) serve(ctx context.Context, conn net.Conn) {
 	s.answer(ctx, conn, r)
 }
 
-// cancelOnClose waits until the plugin, which has nothing more to send, goes away,
-// or until the connection is closed here.
+// cancelOnClose waits until the plugin, which sends nothing more, goes away, or until this
+// side closes the connection.
 func cancelOnClose(conn net.Conn, cancel context.CancelFunc) {
 	if err := conn.SetReadDeadline(time.Time{}); err == nil {
 		_, _ = conn.Read(make([]byte, 1))
@@ -115,8 +115,8 @@ func cancelOnClose(conn net.Conn, cancel context.CancelFunc) {
 	cancel()
 }
 
-// answer does what r asks for and writes the response. It has the attachment for
-// itself until the response is delivered or undone.
+// answer does what r asks for and writes the response. It has the attachment to itself
+// until the response is delivered or the Add undone.
 func (s *server) answer(ctx context.Context, conn net.Conn, r Request) {
 	begin := time.Now()
 	log := s.log.With(logCommand, r.Command, logContainer, r.ContainerID, logInterface, r.IfName)
@@ -137,14 +137,14 @@ func (s *server) answer(ctx context.Context, conn net.Conn, r Request) {
 		log.Debug("request done", logDuration, time.Since(begin))
 	}
 	if err := writeMessage(conn, response); err != nil {
-		log.Warn("response cannot be delivered", logError, err)
+		log.Warn("cannot deliver the response", logError, err)
 		if r.Command == CommandAdd && response.Error == nil {
 			s.undo(ctx, r, log)
 		}
 	}
 }
 
-// undo takes back an Add whose answer nobody got: to the runtime it has failed.
+// undo reverses an Add whose answer did not reach the runtime, which considers it failed.
 func (s *server) undo(ctx context.Context, r Request, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CommandDel.timeout())
 	defer cancel()
@@ -153,12 +153,12 @@ func (s *server) undo(ctx context.Context, r Request, log *slog.Logger) {
 		err = s.handler.Del(ctx, a)
 	}
 	if err != nil {
-		log.Error("pod that nobody waits for cannot be disconnected", logError, err)
+		log.Error("cannot disconnect a pod whose ADD got no answer", logError, err)
 	}
 }
 
-// begin waits until no other call works on the attachment of r, and claims it
-// until end is called. Commands that concern no attachment wait for nothing.
+// begin waits until no other call works on the attachment of r, and claims it until end is
+// called. Commands without an attachment do not wait.
 func (s *server) begin(ctx context.Context, r Request) (end func(), err error) {
 	if r.Command == CommandStatus || r.Command == CommandGC {
 		return func() {}, nil
@@ -170,7 +170,7 @@ func (s *server) begin(ctx context.Context, r Request) (end func(), err error) {
 	return end, nil
 }
 
-// call calls the handler. The result is nil but for ADD.
+// call calls the handler. The result is nil except for ADD.
 func (s *server) call(ctx context.Context, r Request) (result any, err error) {
 	switch r.Command {
 	case CommandStatus:
@@ -203,8 +203,8 @@ func (s *server) call(ctx context.Context, r Request) (result any, err error) {
 	return added, nil
 }
 
-// statusError gives the codes that STATUS has for itself: whatever is wrong but
-// has no code of its own means that no pod can be connected.
+// statusError returns the codes that STATUS has for itself: any other fault without a code
+// of its own means that no pod can be connected.
 func statusError(err error) error {
 	if err == nil || CodeOf(err) == types.ErrLimitedConnectivity {
 		return err

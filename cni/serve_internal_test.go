@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestDrainEndsBeforeThePodIsKilled: what is cut off in the middle leaves a pod half
-// connected.
+// TestDrainEndsBeforeThePodIsKilled: a request that is cut off in the middle leaves a pod
+// half connected.
 func TestDrainEndsBeforeThePodIsKilled(t *testing.T) {
 	chart, err := os.ReadFile("../daemonset/deploy/chart/templates/agent.yaml")
 	if err != nil {

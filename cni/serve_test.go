@@ -46,7 +46,7 @@ type daemon struct {
 	client cni.Client
 	stop   context.CancelFunc
 	done   chan error
-	log    *bytes.Buffer // to be read when done
+	log    *bytes.Buffer // read it only after the end
 }
 
 func serve(t *testing.T, h cni.Handler) *daemon {
@@ -109,7 +109,7 @@ func TestServeCarriesEveryCommand(t *testing.T) {
 			t.Errorf("%s: %v", name, got.Error)
 		}
 	}
-	check.ContainerID = "c2" // the result is of another
+	check.ContainerID = "c2" // the result belongs to another attachment
 	wantWire(t, d.do(t, check), types.ErrInternal, "the runtime says")
 	check.ContainerID = "c3"
 	wantWire(t, d.do(t, check), types.ErrUnknownContainer, "check c3", "pod is not connected")
@@ -156,7 +156,7 @@ func TestServeRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { wantWire(t, d.do(t, tc.request), tc.code, tc.says) })
 	}
-	// A DEL does not care for anything but the name.
+	// A DEL checks only the name.
 	del := request(cni.CommandDel, "c1")
 	del.Netns, del.Args, del.Config = "", "x", json.RawMessage(`{"a":1}`)
 	if got := d.do(t, del); got.Error != nil {
@@ -229,7 +229,7 @@ func TestServeUndoesAnAddThatNobodyWaitsFor(t *testing.T) {
 		case cni.CommandDel:
 			undone <- a.ContainerID
 		}
-		return nil // also when cancelled: the Add has just been done
+		return nil // also when cancelled: the Add has just finished
 	}}
 	d := serve(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -270,7 +270,7 @@ func TestServeEndsADelThoughThePluginGoesAway(t *testing.T) {
 	<-entered
 	cancel()
 	<-result
-	d.stop() // nor does it end with the daemon, for a while
+	d.stop() // the end of the daemon does not cancel it either, for a while
 	close(goOn)
 	d.end(t)
 	if got := h.Attachments(); len(got) != 0 {
@@ -297,10 +297,10 @@ func TestServeNeverWorksTwiceOnOneAttachment(t *testing.T) {
 		t.Error("two calls worked on one attachment at once")
 	}
 
-	// Who waits too long is told so.
+	// A request that waits too long gets an error.
 	entered, goOn := make(chan struct{}), make(chan struct{})
 	h.Fault = func(ctx context.Context, command cni.Command, _ cni.Attachment) error {
-		if command == cni.CommandAdd { // not the one that waits, if it still gets its turn
+		if command == cni.CommandAdd { // not the one that waits, if its turn still comes
 			entered <- struct{}{}
 			<-goOn
 		}
@@ -324,7 +324,7 @@ func TestMessagesAreBounded(t *testing.T) {
 	if _, err := d.client.Do(t.Context(), huge); !errors.Is(err, cni.ErrTooLarge) {
 		t.Errorf("client sent %v, want ErrTooLarge", err)
 	}
-	// A client that does not hold back is cut off.
+	// A client that sends too much is cut off.
 	for name, data := range map[string]string{
 		"too large": `{"args":"` + strings.Repeat("x", cni.MaxMessage),
 		"not JSON":  "GET / HTTP/1.1\r\n\r\n",
@@ -358,7 +358,7 @@ func TestClientTellsWhetherTheDaemonGotTheRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { // a daemon that dies with the request in its hands
+	go func() { // a daemon that dies while it holds the request
 		conn, err := l.Accept()
 		if err == nil {
 			_, _ = conn.Read(make([]byte, 1))
@@ -372,7 +372,7 @@ func TestClientTellsWhetherTheDaemonGotTheRequest(t *testing.T) {
 	if _, err := os.Stat(socket); err != nil {
 		t.Errorf("socket is gone: %v", err)
 	}
-	for range 2 { // the second time the listener is closed for certain
+	for range 2 { // the second time the listener is certainly closed
 		_, err = client.Do(t.Context(), status)
 	}
 	if !errors.Is(err, cni.ErrUnreachable) {

@@ -10,14 +10,14 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// MaxMessage bounds a request and a response, in bytes. The largest honest
-// message is the GC of a full node: some hundred attachments of about 100 bytes.
+// MaxMessage bounds a request and a response, in bytes. The largest legitimate message is
+// the GC of a full node: a few hundred attachments of about 100 bytes each.
 const MaxMessage = 1 << 20
 
 // Command is a CNI operation as CNI_COMMAND names it.
 type Command string
 
-// The operations that reach the daemon; VERSION is answered by the plugin.
+// The operations that reach the daemon; the plugin answers VERSION itself.
 const (
 	CommandAdd    Command = "ADD"
 	CommandDel    Command = "DEL"
@@ -38,8 +38,8 @@ type Request struct {
 	Config      json.RawMessage `json:"config,omitempty"`
 }
 
-// Response is the daemon's answer: a result of ADD, an error, or neither, which
-// is the success of every other command.
+// Response is the daemon's answer: a result of ADD, an error, or neither, which means
+// success of any other command.
 type Response struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  *types.Error    `json:"error,omitempty"`
@@ -67,15 +67,15 @@ type Attachment struct {
 	ContainerID string
 	// IfName is the name of the device inside the pod.
 	IfName string
-	// Netns is the path of the pod's network namespace. It may be empty, or
-	// lead nowhere, on DEL.
+	// Netns is the path of the pod's network namespace. On DEL it may be empty, or name a
+	// missing file.
 	Netns string
 	// Network is the name of the network configuration.
 	Network string
-	// Pod is zero if the runtime named none (a runtime that is not the kubelet's).
+	// Pod is zero if the runtime named no pod (a runtime that does not serve a kubelet).
 	Pod PodRef
-	// Prev is the result of the ADD: set on CHECK, and on DEL if the runtime
-	// has kept it.
+	// Prev is the result of the ADD: set on CHECK, and on DEL if the runtime has kept it;
+	// else nil.
 	Prev *types100.Result
 }
 

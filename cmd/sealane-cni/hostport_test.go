@@ -19,7 +19,7 @@ import (
 	"github.com/sealane/sealane/cni/hostport"
 )
 
-// portmapCall is what a call of portmap was told.
+// portmapCall is what one call of portmap received.
 type portmapCall struct {
 	Command, ContainerID string
 	Conf                 struct {
@@ -30,9 +30,9 @@ type portmapCall struct {
 	}
 }
 
-// portmap stands for the plugin of that name: it writes down what it is told beside
-// its program, and passes the result on. It fails in the commands for which there is
-// a file portmap-fails-<command>.
+// portmap stands in for the plugin of that name: it records its input next to its program,
+// and passes the result on. It fails for each command that has a file
+// portmap-fails-<command>.
 func portmap(program string) int {
 	call := portmapCall{Command: os.Getenv("CNI_COMMAND"), ContainerID: os.Getenv("CNI_CONTAINERID")}
 	conf, err := io.ReadAll(os.Stdin)
@@ -62,7 +62,7 @@ func portmap(program string) int {
 	return 0
 }
 
-// portmapCalls are all calls of portmap so far.
+// portmapCalls returns all calls of portmap so far.
 func (l *lab) portmapCalls(t *testing.T) (all []portmapCall) {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(l.bin, hostport.Plugin+".log"))
@@ -79,7 +79,7 @@ func (l *lab) portmapCalls(t *testing.T) (all []portmapCall) {
 	return all
 }
 
-// portmapFails has portmap fail in a command from now on, or no more.
+// portmapFails makes portmap fail for a command from now on, or succeed again.
 func (l *lab) portmapFails(t *testing.T, command string, fails bool) {
 	t.Helper()
 	file := filepath.Join(l.bin, hostport.Plugin+"-fails-"+command)
@@ -92,7 +92,7 @@ func (l *lab) portmapFails(t *testing.T, command string, fails bool) {
 	}
 }
 
-// commands are the calls of portmap, by name, and empties what is known of them.
+// commands returns the calls of portmap, by name, and forgets them.
 func (l *lab) commands(t *testing.T) (names []string) {
 	t.Helper()
 	for _, c := range l.portmapCalls(t) {
@@ -171,7 +171,7 @@ func TestFailedMappingLeavesNothing(t *testing.T) {
 	l.portmapFails(t, "ADD", false)
 	l.must(t, "ADD", "c1", config)
 
-	// A port that stays mapped would lead to whoever has the address next.
+	// A port that stays mapped would lead to the next pod with the address.
 	l.portmapFails(t, "DEL", true)
 	_, err = l.run(t, "DEL", "c1", config)
 	wantCode(t, err, types.ErrInternal, "DEL of hostPorts by ", "iptables says no")

@@ -17,9 +17,9 @@ import (
 	"github.com/sealane/sealane/cni/conflist"
 )
 
-// TestLibcni goes the way of a runtime that is made with the library, such as
-// containerd: from the conflist, in every version, to the plugin and back. It has a
-// build tag because the library links OpenTelemetry, which go.mod does not list.
+// TestLibcni takes the way of a runtime built with the library, such as containerd: from
+// the conflist, in every version, to the plugin and back. It has a build tag because the
+// library links OpenTelemetry, which go.mod does not list.
 func TestLibcni(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {

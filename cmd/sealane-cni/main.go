@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Command sealane-cni is the CNI plugin of Sealane. It hands each request of the
-// container runtime to the node daemon; package cni says how.
+// Command sealane-cni is the CNI plugin of Sealane. It passes each request of the container
+// runtime to the node daemon; package cni describes how.
 package main
 
 import (

@@ -28,8 +28,8 @@ import (
 	"github.com/sealane/sealane/internal/unixsocket"
 )
 
-// TestMain makes the test binary the plugin where it is called by its name, and what
-// stands for portmap likewise: the library executes it as a runtime does.
+// TestMain turns the test binary into the plugin, or into the stand-in for portmap, when it
+// is called by that name: the library executes it as a runtime does.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case cni.PluginType:
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// lab is a node with the plugin installed, and a daemon that may run.
+// lab is a node with the plugin installed, and a daemon that a test may start.
 type lab struct {
 	dir, bin, socket, queue string
 	handler                 *cnitest.Handler
@@ -69,7 +69,7 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-// start starts the daemon as it is to be done: listen, drain, serve.
+// start starts the daemon in the documented order: listen, drain, serve.
 func (l *lab) start(t *testing.T) (stop func()) {
 	t.Helper()
 	listener, err := unixsocket.Listen(l.socket)
@@ -82,7 +82,7 @@ func (l *lab) start(t *testing.T) (stop func()) {
 	return l.serve(t, listener)
 }
 
-// serve is the daemon without the drain.
+// serve starts the daemon without draining the queue.
 func (l *lab) serve(t *testing.T, listener net.Listener) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -99,7 +99,7 @@ func (l *lab) serve(t *testing.T, listener net.Listener) (stop func()) {
 	return stop
 }
 
-// network returns what the runtime passes to the plugin, with more fields.
+// network returns what the runtime passes to the plugin, with additional fields.
 func (l *lab) network(version string, more ...string) string {
 	fields := append([]string{
 		fmt.Sprintf(`"cniVersion":%q,"name":"sealane","type":"sealane-cni"`, version),
@@ -108,8 +108,8 @@ func (l *lab) network(version string, more ...string) string {
 	return "{" + strings.Join(fields, ",") + "}"
 }
 
-// run executes the plugin for container id as a runtime does, and returns what it
-// printed. The error is the one that the plugin printed.
+// run executes the plugin for container id as a runtime does, and returns its output. The
+// error is the one that the plugin printed.
 func (l *lab) run(t *testing.T, command, id, config string) (string, error) {
 	t.Helper()
 	plugin := exec.CommandContext(t.Context(), filepath.Join(l.bin, cni.PluginType))
@@ -129,7 +129,7 @@ func (l *lab) run(t *testing.T, command, id, config string) (string, error) {
 	return "", &wire
 }
 
-// must is run for what must succeed.
+// must calls run for a command that must succeed.
 func (l *lab) must(t *testing.T, command, id, config string) string {
 	t.Helper()
 	out, err := l.run(t, command, id, config)
@@ -169,7 +169,7 @@ func TestEveryVersionThroughARealProcess(t *testing.T) {
 				wantCode(t, err, types.ErrUnknownContainer, "pod is not connected")
 			}
 			l.must(t, "DEL", "c1", withResult)
-			l.must(t, "DEL", "c1", l.network(version)) // a DEL for what is gone
+			l.must(t, "DEL", "c1", l.network(version)) // a DEL for a pod that is gone
 			if left := l.handler.Attachments(); len(left) != 0 {
 				t.Errorf("DEL left %v", left)
 			}
@@ -225,7 +225,7 @@ func TestGarbageCollection(t *testing.T) {
 	_, err := l.run(t, "GC", "", l.network("1.1.0"))
 	wantCode(t, err, types.ErrInvalidNetworkConfig, "nothing was collected")
 	if len(l.handler.Attachments()) != 1 {
-		t.Error("GC without a list has collected")
+		t.Error("GC without a list removed attachments")
 	}
 }
 
@@ -263,7 +263,7 @@ func TestDelSucceedsWhateverTheDaemonSays(t *testing.T) {
 		t.Errorf("queue holds %v, %v; want the DEL", entries, err)
 	}
 	stop()
-	// Not even where the queue cannot be written.
+	// The DEL succeeds even when the queue cannot be written.
 	if err := os.RemoveAll(l.queue); err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,8 @@ func TestPluginRefusesTheHostsNamespace(t *testing.T) {
 	}
 }
 
-// The plugin starts for each pod: what it links costs time and memory each time.
+// The plugin starts once for each pod: each package that it links costs time and memory
+// every time.
 func TestPluginLinksLittle(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}}\t{{if .Module}}{{.Dir}}{{end}}", ".").Output()
 	if err != nil {
@@ -309,8 +310,8 @@ func TestPluginLinksLittle(t *testing.T) {
 			}
 		}
 		if dir != "" {
-			// Opening the sources in this process makes them inputs of the
-			// test's cached result.
+			// Reading the sources in this process makes them inputs of the test's cached
+			// result.
 			if _, err := build.ImportDir(dir, 0); err != nil {
 				t.Error(err)
 			}
@@ -318,7 +319,7 @@ func TestPluginLinksLittle(t *testing.T) {
 	}
 }
 
-// BenchmarkStart measures a process that prints its version and ends.
+// BenchmarkStart measures a process that prints its version and exits.
 func BenchmarkStart(b *testing.B) {
 	bin := buildPlugin(b)
 	for b.Loop() {
@@ -335,8 +336,8 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(float64(info.Size()), "binary-bytes")
 }
 
-// BenchmarkAdd measures an ADD and a DEL from the runtime's side, with a daemon that
-// does nothing: what the plugin costs.
+// BenchmarkAdd measures an ADD and a DEL from the runtime's side, with a daemon that does
+// nothing: the cost of the plugin itself.
 func BenchmarkAdd(b *testing.B) {
 	bin := buildPlugin(b)
 	socket := filepath.Join(b.TempDir(), "cni.sock")
@@ -366,7 +367,7 @@ func BenchmarkAdd(b *testing.B) {
 	}
 }
 
-// buildPlugin builds the plugin as the image has it.
+// buildPlugin builds the plugin with the options of the image.
 func buildPlugin(b *testing.B) string {
 	b.Helper()
 	bin := filepath.Join(b.TempDir(), cni.PluginType)
@@ -388,7 +389,8 @@ func TestPluginSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// wantCode fails unless err is a CNI error with the code whose text says all of says.
+// wantCode fails unless err is a CNI error with the code, and its text contains all of
+// says.
 func wantCode(t *testing.T, err error, code uint, says ...string) {
 	t.Helper()
 	var wire *types.Error
@@ -405,7 +407,7 @@ func wantCode(t *testing.T, err error, code uint, says ...string) {
 	}
 }
 
-// text returns a result as the runtime would print it.
+// text returns a result as the plugin would print it.
 func text(t *testing.T, r types.Result) string {
 	t.Helper()
 	var out bytes.Buffer

@@ -10,7 +10,7 @@ import (
 	"github.com/sealane/sealane/internal/unixsocket"
 )
 
-// TestAddOutdatesAQueuedDel: what was to be disconnected before an ADD is connected now.
+// TestAddOutdatesAQueuedDel: an ADD cancels the queued DEL of the same attachment.
 func TestAddOutdatesAQueuedDel(t *testing.T) {
 	l := newLab(t)
 	queue := cni.Queue{Dir: l.queue}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package cnitest has a cni.Handler for tests that behaves as a node daemon does,
-// but keeps everything in memory.
+// Package cnitest has a cni.Handler for tests that behaves like a node daemon but keeps
+// everything in memory.
 package cnitest
 
 import (
@@ -21,18 +21,18 @@ import (
 	"github.com/sealane/sealane/cni"
 )
 
-// ErrUnknown is what Check returns for an attachment that is not there.
+// ErrUnknown is the error of Check for an attachment that does not exist.
 var ErrUnknown = errors.New("pod is not connected")
 
 // Handler is a cni.Handler in memory: Add gives each attachment the next dual-stack
-// addresses, and a result that does not change until Del or GC. The zero value is
-// ready for use.
+// addresses, and its result does not change until Del or GC. The zero value is ready for
+// use.
 type Handler struct {
-	// Fault, if set, is called at the begin of each call; the call fails with
-	// what it returns. It may block until ctx ends.
+	// Fault, if set, is called at the beginning of each call, which fails with the error
+	// that Fault returns. Fault may block until ctx ends.
 	Fault func(ctx context.Context, command cni.Command, a cni.Attachment) error
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	pods    map[cni.AttachmentID]connected
 	added   int
 	working map[cni.AttachmentID]bool
@@ -133,7 +133,7 @@ func (h *Handler) GC(ctx context.Context, network string, valid []cni.Attachment
 	return nil
 }
 
-// Attachments returns what is connected, sorted by container.
+// Attachments returns the connected attachments, sorted by container.
 func (h *Handler) Attachments() []cni.Attachment {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -145,15 +145,14 @@ func (h *Handler) Attachments() []cni.Attachment {
 }
 
 // Overlapped reports whether two calls ever worked on one attachment at once, which
-// cni.Serve promises not to do.
+// cni.Serve promises never to cause.
 func (h *Handler) Overlapped() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.overlap
 }
 
-// begin notes that a call works on the attachment, until the returned function is
-// called.
+// begin records that a call works on the attachment, until the returned function is called.
 func (h *Handler) begin(id cni.AttachmentID) (end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package conflist writes the network configuration list, by which a container runtime
+// Package conflist writes the network configuration list, through which a container runtime
 // finds the plugin (CNI specification 1.1, section 1).
 package conflist
 
@@ -22,16 +22,16 @@ import (
 const (
 	// Network is the name of the network that the list defines.
 	Network = "sealane"
-	// DefaultPath is where the runtime finds the network. The number puts it before
-	// the networks of others.
+	// DefaultPath is where the runtime looks for the network. The number sorts it before
+	// other networks.
 	DefaultPath = "/etc/cni/net.d/05-sealane.conflist"
-	// keepPeriod is how soon Keep sees what others did to the list.
+	// keepPeriod is the interval at which Keep checks the list.
 	keepPeriod = 10 * time.Second
 )
 
-// Options are the choices of the list. The zero value is what a cluster needs.
+// Options are the choices of the list. The zero value suits a cluster.
 type Options struct {
-	// Socket and QueueDir are written if they are not the plugin's defaults.
+	// Socket and QueueDir are written only if they differ from the plugin's defaults.
 	Socket, QueueDir string
 }
 
@@ -50,9 +50,10 @@ type pluginConf struct {
 	Portmap      map[string]any  `json:"portmap"`
 }
 
-// Encode returns the list for the runtime: the plugin, which is told of hostPorts, and
-// what it tells the portmap plugin then. Source translation is on, so that a pod
-// reaches itself through its own hostPort, and the host by 127.0.0.1.
+// Encode returns the list for the runtime: the plugin, to which the runtime passes
+// hostPorts, and the settings that it hands to the portmap plugin. Source translation is
+// on, so that a pod reaches itself through its own hostPort, and the host reaches it
+// through 127.0.0.1.
 func Encode(o Options) []byte {
 	own := pluginConf{
 		Type: cni.PluginType, Capabilities: map[string]bool{"portMappings": true}, Portmap: map[string]any{"snat": true},
@@ -74,15 +75,15 @@ func Encode(o Options) []byte {
 	return append(data, '\n')
 }
 
-// Write writes the list to path for the runtime to find, which from then on takes the
-// node's network for ready. A file that says the same is not touched, as the runtime
-// reads the directory anew at each change.
+// Write writes the list to path, where the runtime finds it; from then on the runtime
+// considers the node's network ready. A file with the same content stays untouched, because
+// the runtime reads the directory again at each change.
 func Write(path string, o Options) error {
 	_, err := write(path, o)
 	return err
 }
 
-// write reports whether it had to touch the file.
+// write reports whether it had to change the file.
 func write(path string, o Options) (touched bool, err error) {
 	data := Encode(o)
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
@@ -94,10 +95,10 @@ func write(path string, o Options) (touched bool, err error) {
 	return true, atomicfile.Write(path, data, 0o644)
 }
 
-// Keep writes the list anew, until ctx ends, whenever somebody has changed or removed
-// it: an operator who was told to, or what uninstalls another network. Without it the
-// runtime would connect no pod until the daemon starts again. Errors are only logged,
-// as the pods that are connected need no list.
+// Keep writes the list again, until ctx ends, whenever somebody has changed or removed it:
+// an operator who followed instructions, or the uninstaller of another network. Without
+// Keep the runtime would connect no pod until the daemon starts again. Errors are only
+// logged, because connected pods need no list.
 func Keep(ctx context.Context, path string, o Options, log *slog.Logger) {
 	tick := time.NewTicker(keepPeriod)
 	defer tick.Stop()
@@ -108,9 +109,9 @@ func Keep(ctx context.Context, path string, o Options, log *slog.Logger) {
 		case <-tick.C:
 		}
 		if touched, err := write(path, o); err != nil {
-			log.Error("network configuration cannot be written anew", "path", path, "error", err)
+			log.Error("cannot write the network configuration again", "path", path, "error", err)
 		} else if touched {
-			log.Warn("network configuration was changed or removed; it is written anew", "path", path)
+			log.Warn("network configuration was changed or removed; it has been written again", "path", path)
 		}
 	}
 }

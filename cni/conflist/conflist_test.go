@@ -125,10 +125,10 @@ func TestKeepWritesWhatOthersChange(t *testing.T) {
 			defer close(ended)
 			conflist.Keep(ctx, path, conflist.Options{}, slog.New(slog.NewTextHandler(log, nil)))
 		}()
-		// wantSaid lets Keep look once more.
+		// wantSaid lets Keep check once more.
 		wantSaid := func(want string) {
 			t.Helper()
-			time.Sleep(10 * time.Second) // of the bubble
+			time.Sleep(10 * time.Second) // in the time of the bubble
 			synctest.Wait()
 			got := ""
 			for len(log) > 0 {
@@ -154,7 +154,7 @@ func TestKeepWritesWhatOthersChange(t *testing.T) {
 		must(os.WriteFile(path, []byte("{}"), 0o600))
 		wantSaid("level=WARN")
 		wantList()
-		// What cannot be written is told, and tried again.
+		// Keep logs a failed write, and tries again.
 		must(os.RemoveAll(dir))
 		must(os.WriteFile(dir, nil, 0o600))
 		wantSaid("level=ERROR")

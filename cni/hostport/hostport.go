@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package hostport hands the hostPorts of a pod to the portmap plugin, which
-// translates addresses for them.
+// Package hostport passes the hostPorts of a pod to the portmap plugin, which translates
+// addresses for them.
 //
-// It delegates (CNI specification 1.1, section 4), as a plugin may, and does not have
-// the runtime chain that plugin: a runtime starts each plugin of the chain for each
-// pod, and this one looks for iptables before it looks whether the pod has a hostPort
-// at all. That was half the time of an ADD, and few pods have hostPorts.
+// It delegates (CNI specification 1.1, section 4) instead of letting the runtime chain that
+// plugin. A runtime starts each plugin of the chain for each pod, and portmap looks for
+// iptables before it checks whether the pod has a hostPort at all. That took half the time
+// of an ADD, and few pods have hostPorts.
 package hostport
 
 import (
@@ -24,17 +24,17 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Plugin is the type of the plugin, and so the name of its binary.
+// Plugin is the type of the plugin, and therefore the name of its binary.
 const Plugin = "portmap"
 
-// timeout is how long the plugin may take: many times what iptables takes on a node
-// with thousands of rules, and well below the time in which runtimes give up.
+// timeout bounds the plugin's run time: many times what iptables takes on a node with
+// thousands of rules, and well below the time after which runtimes give up.
 const timeout = time.Minute
 
-// ErrPlugin says that the plugin is not where the runtime keeps plugins (CNI_PATH).
+// ErrPlugin means that the plugin is not where the runtime keeps plugins (CNI_PATH).
 var ErrPlugin = errors.New("a hostPort needs the plugin " + Plugin)
 
-// Call is what the plugin is told of one pod.
+// Call is the input of the plugin for one pod.
 type Call struct {
 	// Path lists the directories in which the runtime keeps plugins (CNI_PATH).
 	Path string
@@ -45,14 +45,14 @@ type Call struct {
 	// Mappings are the pod's hostPorts, in the form of the runtime: the list
 	// runtimeConfig.portMappings.
 	Mappings []json.RawMessage
-	// Prev is the result of the pod's ADD, nil if it is not known (DEL).
+	// Prev is the result of the pod's ADD; nil if unknown (DEL).
 	Prev types.Result
 }
 
-// Do has the plugin carry out a command: ADD, CHECK or DEL. It is not started for a
-// pod without Mappings. It inherits the environment, which names the pod, and finds
-// the pod's addresses in Prev, which is its result of an ADD as well. After a failed
-// ADD some ports may be mapped. An error that the plugin tells is a types.Error.
+// Do makes the plugin carry out a command: ADD, CHECK or DEL. It does not start the plugin
+// for a pod without Mappings. The plugin inherits the environment, which names the pod, and
+// finds the pod's addresses in Prev, which is also its result of an ADD. After a failed ADD
+// some ports may be mapped. An error that the plugin reports is a types.Error.
 func (c Call) Do(ctx context.Context, command string) error {
 	if len(c.Mappings) == 0 {
 		return nil
@@ -68,8 +68,8 @@ func (c Call) Do(ctx context.Context, command string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	plugin := exec.CommandContext(ctx, path)
-	plugin.WaitDelay = time.Second                            // for programs that it has started and that hold its output
-	plugin.Env = append(os.Environ(), "CNI_COMMAND="+command) // the last one counts
+	plugin.WaitDelay = time.Second                            // for its child processes, which may hold its output open
+	plugin.Env = append(os.Environ(), "CNI_COMMAND="+command) // the last value of a variable counts
 	plugin.Stdin, plugin.Stderr = bytes.NewReader(conf), os.Stderr
 	out, err := plugin.Output()
 	if err == nil {
@@ -84,7 +84,7 @@ func (c Call) Do(ctx context.Context, command string) error {
 	return fmt.Errorf("%s of hostPorts by %s: %w", command, path, err)
 }
 
-// find returns the plugin in a list of directories.
+// find returns the plugin's path in a list of directories.
 func find(list string) (string, error) {
 	for _, dir := range filepath.SplitList(list) {
 		if path := filepath.Join(dir, Plugin); filepath.IsAbs(path) {
@@ -96,7 +96,7 @@ func find(list string) (string, error) {
 	return "", fmt.Errorf("%w, and CNI_PATH (%q) has none: restart the node's sealane-agent pod, which installs it", ErrPlugin, list)
 }
 
-// config returns what a runtime would pass to the plugin in a chain.
+// config returns the configuration that a runtime would pass to the plugin in a chain.
 func (c Call) config() ([]byte, error) {
 	conf := map[string]any{}
 	for key, value := range c.Settings {

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// DefaultReuseDelay is how long a released address rests unless Options
-	// say otherwise. It covers the lifetime of ARP and neighbour entries in
-	// state REACHABLE and of resolvers' short answers.
+	// DefaultReuseDelay is how long a released address is not given out again, unless
+	// Options say otherwise. It covers the lifetime of ARP and neighbour entries in state
+	// REACHABLE and of short-lived answers of resolvers.
 	DefaultReuseDelay = 30 * time.Second
 	// DefaultGrace is how old a lease must be before Repair may release it,
 	// unless Options say otherwise: longer than any ADD takes, and than a view
@@ -28,18 +28,19 @@ const (
 
 // Options are the choices of an Allocator. The zero value means the defaults.
 type Options struct {
-	// ReuseDelay is how long a released address rests. Negative: not at all.
+	// ReuseDelay is how long a released address is not given out again; 0 means
+	// DefaultReuseDelay, and a negative value means no delay.
 	ReuseDelay time.Duration
 	// Grace is the age from which on Repair may release a lease, and how long Missed
 	// wants an owner to be away. Negative: at once.
 	Grace time.Duration
-	// Clock tells the time; nil is time.Now.
+	// Clock returns the present time; nil means time.Now.
 	Clock func() time.Time
-	// Logger hears of damage in the store; nil discards it.
+	// Logger receives reports of damage in the store; nil discards them.
 	Logger *slog.Logger
 }
 
-// withDefaults fills in what is zero.
+// withDefaults replaces zero values with defaults.
 func (o Options) withDefaults() Options {
 	if o.ReuseDelay == 0 {
 		o.ReuseDelay = DefaultReuseDelay
@@ -62,32 +63,33 @@ type Allocator struct {
 	store Store
 	opts  Options
 
-	owners keylock.Locks[Owner] // one call at a time works on an owner; locked before mu
-	mu     sync.Mutex           // guards everything below; never held while the store syncs
+	owners keylock.Locks[Owner] // allows one call at a time for an owner; locked before mu
+	mu     sync.Mutex           // guards the fields below; never held while the store syncs
 	pools  []*Pool
-	// refs counts the leases, held or resting, of each address that must not
-	// be given out, whether a pool contains it or not.
+	// refs counts the leases, held or resting, of each address that must not be given out,
+	// whether or not a pool contains it.
 	refs    map[netip.Addr]int
 	held    map[Owner]holding
 	resting []Lease
-	// given are the addresses of the newest lease: where the circles go on.
-	given []netip.Addr
+	// lastGiven holds the most recently leased addresses; the cursors of the pools resume
+	// after them.
+	lastGiven []netip.Addr
 }
 
 // holding is a lease that is not released.
 type holding struct {
 	Lease
-	// touched is when the owner last asked for it, in this run of the daemon.
+	// touched is when the owner last asked for the lease, in this run of the daemon.
 	touched time.Time
-	// missed is since when Missed was told of views that lack the owner; zero if
-	// the last one had it.
+	// missed is when Missed first got a view without the owner; zero if the latest view had
+	// it.
 	missed time.Time
-	// unclear says that a write failed: the store may say something else.
+	// unclear means that a write failed: the store may hold something else.
 	unclear bool
 }
 
-// Open returns the allocator of the leases kept in dir. There may be no prefixes
-// yet: Allocate then returns ErrNoPrefix until SetPrefixes brings some.
+// Open returns the allocator of the leases kept in dir. The list of prefixes may be empty:
+// Allocate then returns ErrNoPrefix until SetPrefixes supplies some.
 func Open(dir string, prefixes []netip.Prefix, opts Options) (*Allocator, error) {
 	opts = opts.withDefaults()
 	store, err := NewFileStore(dir, opts.Logger)
@@ -113,9 +115,9 @@ func New(store Store, prefixes []netip.Prefix, opts Options) (*Allocator, error)
 	return a, a.SetPrefixes(prefixes)
 }
 
-// SetPrefixes changes the prefixes that new leases come from, at most one per
-// family. Leases outside of them stay until they are released. After an error
-// (which wraps ErrPrefix) the prefixes are as they were.
+// SetPrefixes changes the prefixes that new leases come from, at most one per family.
+// Leases outside of them stay until they are released. After an error (which wraps
+// ErrPrefix) the prefixes are unchanged.
 func (a *Allocator) SetPrefixes(prefixes []netip.Prefix) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -134,8 +136,8 @@ func (a *Allocator) SetPrefixes(prefixes []netip.Prefix) error {
 	return nil
 }
 
-// poolLocked returns the present pool of the prefix, or a new one that knows
-// every address that must not be given out.
+// poolLocked returns the present pool of the prefix, or a new one that knows every address
+// that must not be given out.
 func (a *Allocator) poolLocked(prefix netip.Prefix) (*Pool, error) {
 	for _, p := range a.pools {
 		if p.Prefix() == prefix {
@@ -149,15 +151,15 @@ func (a *Allocator) poolLocked(prefix netip.Prefix) (*Pool, error) {
 	for addr := range a.refs {
 		pool.Take(addr)
 	}
-	for _, addr := range a.given {
+	for _, addr := range a.lastGiven {
 		pool.SetCursor(addr)
 	}
 	return pool, nil
 }
 
-// Allocate leases one address per family to owner, or returns the lease it holds
-// already. When it returns nil, the lease survives a crash. It returns ErrExhausted
-// or ErrNoPrefix, with a remedy, if there is nothing to give.
+// Allocate leases one address per family to owner, or returns the lease that owner already
+// holds. When it returns no error, the lease survives a crash. It returns ErrExhausted or
+// ErrNoPrefix, with a remedy, if no address is available.
 func (a *Allocator) Allocate(owner Owner, meta Meta) (Lease, error) {
 	if err := owner.validate(); err != nil {
 		return Lease{}, err
@@ -183,8 +185,8 @@ func (a *Allocator) Allocate(owner Owner, meta Meta) (Lease, error) {
 	return lease.clone(), nil
 }
 
-// renewLocked returns the lease that its owner asks for again, and stores it if
-// the store may not have it so.
+// renewLocked returns the lease that its owner asks for again, and stores it if the stored
+// form may differ.
 func (a *Allocator) renewLocked(h holding, meta Meta) (Lease, error) {
 	h.touched, h.missed = a.opts.Clock(), time.Time{}
 	a.held[h.Owner] = h
@@ -202,14 +204,14 @@ func (a *Allocator) renewLocked(h holding, meta Meta) (Lease, error) {
 	return renewed.clone(), nil
 }
 
-// Release gives the lease of owner back; its addresses rest for the reuse delay.
-// An owner without a lease is no error. After an error the lease is still held.
+// Release returns the lease of owner; its addresses are not given out until the reuse delay
+// has passed. An owner without a lease is no error. After an error the lease is still held.
 func (a *Allocator) Release(owner Owner) error {
 	_, err := a.releaseIf(owner, func(holding) bool { return true })
 	return err
 }
 
-// releaseIf releases the lease of owner if there is one and the condition holds.
+// releaseIf releases the lease of owner if there is one and condition is true of it.
 func (a *Allocator) releaseIf(owner Owner, condition func(holding) bool) (released bool, err error) {
 	defer a.claim(owner)()
 	a.mu.Lock()
@@ -231,7 +233,7 @@ func (a *Allocator) releaseIf(owner Owner, condition func(holding) bool) (releas
 	return true, nil
 }
 
-// reserveLocked takes one address of each pool, or of none.
+// reserveLocked takes one address of each pool, or none at all.
 func (a *Allocator) reserveLocked() ([]netip.Addr, error) {
 	if len(a.pools) == 0 {
 		return nil, fmt.Errorf("%w: Node.spec.podCIDRs is empty; let kube-controller-manager assign it "+
@@ -245,14 +247,14 @@ func (a *Allocator) reserveLocked() ([]netip.Addr, error) {
 	}
 	addrs := make([]netip.Addr, len(a.pools))
 	for i, p := range a.pools {
-		addrs[i], _ = p.Next() // there is one, as was just seen
+		addrs[i], _ = p.Next() // there is one: the loop above has checked
 	}
 	a.holdLocked(addrs)
-	a.given = addrs
+	a.lastGiven = addrs
 	return addrs, nil
 }
 
-// exhaustedLocked says what fills the pool, and what to do.
+// exhaustedLocked returns an error that says what fills the pool, and what to do.
 func (a *Allocator) exhaustedLocked(p *Pool) error {
 	s := a.statsLocked(p)
 	return fmt.Errorf("%w: pool %s has %d addresses, %d in use, of which %d were released less than %v ago; "+
@@ -261,16 +263,16 @@ func (a *Allocator) exhaustedLocked(p *Pool) error {
 		ErrExhausted, s.Prefix, s.Size, s.InUse, s.Resting, a.opts.ReuseDelay)
 }
 
-// sweepLocked frees the addresses that have rested long enough.
+// sweepLocked frees the addresses whose reuse delay has passed.
 func (a *Allocator) sweepLocked() {
 	now := a.opts.Clock()
 	a.resting = slices.DeleteFunc(a.resting, func(l Lease) bool {
 		if now.Sub(l.Released) < a.opts.ReuseDelay {
 			return false
 		}
-		// The file goes before the addresses are free: they name it.
+		// The file must go before the addresses are free, because it is named after them.
 		if err := a.store.Delete(l.Addresses); err != nil {
-			a.opts.Logger.Error("released lease cannot be deleted; its addresses rest on",
+			a.opts.Logger.Error("cannot delete a released lease; its addresses stay unavailable",
 				logAddresses, l.Addresses, logError, err)
 			return false
 		}
@@ -279,27 +281,26 @@ func (a *Allocator) sweepLocked() {
 	})
 }
 
-// abandonLocked undoes the reservation of a lease that could not be kept and that
-// nobody was told of. If the store cannot forget it either, its addresses stay
-// taken until a restart finds out what the store holds.
+// abandonLocked undoes the reservation of a lease that could not be stored and that nobody
+// was told of. If the store cannot delete it either, its addresses stay taken until a
+// restart finds out what the store holds.
 func (a *Allocator) abandonLocked(l Lease) {
 	if err := a.store.Delete(l.Addresses); err != nil {
-		a.opts.Logger.Error("lease that was not given cannot be deleted; its addresses are not given out until the next start",
+		a.opts.Logger.Error("cannot delete a lease that was not given; its addresses are not given out until the next start",
 			logAddresses, l.Addresses, logError, err)
 		return
 	}
 	a.dropLocked(l.Addresses)
 }
 
-// holdLocked takes one more reference to each address.
+// holdLocked adds one reference to each address.
 func (a *Allocator) holdLocked(addrs []netip.Addr) {
 	for _, addr := range addrs {
 		a.refs[addr]++
 	}
 }
 
-// dropLocked gives one reference to each address back, and frees those that had
-// no other.
+// dropLocked removes one reference from each address, and frees those that had no other.
 func (a *Allocator) dropLocked(addrs []netip.Addr) {
 	for _, addr := range addrs {
 		a.refs[addr]--
@@ -313,16 +314,16 @@ func (a *Allocator) dropLocked(addrs []netip.Addr) {
 	}
 }
 
-// putLocked writes the lease with the lock released, so that syncing the disk for
-// one owner does not hold up the others. The caller has claimed the owner.
+// putLocked writes the lease with mu released, so that syncing the disk for one owner does
+// not delay the others. The caller has claimed the owner.
 func (a *Allocator) putLocked(l Lease) error {
 	a.mu.Unlock()
 	defer a.mu.Lock()
 	return a.store.Put(l)
 }
 
-// claim waits until no other call works on owner, and keeps others out until release
-// is called. Such a call ends when the disk has answered, so nobody needs to give up.
+// claim waits until no other call works on owner, and keeps others out until release is
+// called. Such a call ends when the disk has answered, so no caller needs to give up.
 func (a *Allocator) claim(owner Owner) (release func()) {
 	release, _ = a.owners.Lock(context.Background(), owner) // fails only with the context
 	return release

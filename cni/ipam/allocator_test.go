@@ -39,7 +39,7 @@ func TestAllocateIsIdempotentPerOwner(t *testing.T) {
 	}
 	wantLease(t, again, want)
 
-	want.Meta.Netns = "/run/netns/2" // the owner moved; the lease follows
+	want.Meta.Netns = "/run/netns/2" // the owner moved, and the lease follows
 	moved, err := a.Allocate(owner, want.Meta)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestReleasedAddressesRestAlsoOverARestart(t *testing.T) {
 	release(t, a, "c1")
 	clock.advance(20 * time.Second)
 	release(t, a, "c3")
-	release(t, a, "c3") // twice is once
+	release(t, a, "c3") // a second release changes nothing
 	release(t, a, "never was")
 
 	for range 2 { // before and after a restart
@@ -157,7 +157,7 @@ func TestPrefixesChange(t *testing.T) {
 	wantAddresses(t, allocate(t, a, "gone"), "10.244.1.3")
 
 	setPrefixes(t, a, "10.9.0.0/29", "fd00:9::/64")
-	wantAddresses(t, allocate(t, a, "old"), "10.244.1.2") // what is leased stays
+	wantAddresses(t, allocate(t, a, "old"), "10.244.1.2") // existing leases stay
 	wantAddresses(t, allocate(t, a, "new"), "10.9.0.2", "fd00:9::2")
 	release(t, a, "gone")
 
@@ -194,10 +194,10 @@ func TestRepairReleasesTheDeadAfterTheGrace(t *testing.T) {
 		allocate(t, a, id)
 	}
 	live := func(l ipam.Lease) bool { return l.Owner.ContainerID == "live" }
-	wantRepaired(t, a, live) // an ADD in flight is in no list of live pods
+	wantRepaired(t, a, live) // an ADD in progress is in no list of live pods
 
 	clock.advance(ipam.DefaultGrace - time.Second)
-	allocate(t, a, "retried") // an ADD comes again for a lease that is old
+	allocate(t, a, "retried") // a repeated ADD for an old lease
 	clock.advance(time.Second)
 	wantRepaired(t, a, live, "dead")
 	wantRepaired(t, a, live)
@@ -214,7 +214,7 @@ func TestRepairReleasesTheDeadAfterTheGrace(t *testing.T) {
 		return live(l)
 	})
 
-	// The grace holds over a restart, also if the clock was set back.
+	// The grace also holds after a restart and when the clock was set back.
 	clock.advance(-24 * time.Hour)
 	a = open(t, dir, clock, "10.244.1.0/24")
 	wantRepaired(t, a, live)
@@ -232,7 +232,7 @@ func TestManyOwnersAtOnce(t *testing.T) {
 	holders := map[netip.Addr]string{}
 	var all sync.WaitGroup
 	for worker := range 16 {
-		// Two goroutines act for each owner, as a runtime does that retries.
+		// Two goroutines act for each owner, like a runtime that retries.
 		owner := ipam.Owner{ContainerID: fmt.Sprint("c", worker/2), IfName: "eth0"}
 		all.Go(func() {
 			for range 10 {
@@ -272,7 +272,7 @@ func TestManyOwnersAtOnce(t *testing.T) {
 	wantNames(t, dir)
 }
 
-// clock is a time that only tests move.
+// clock is a time that only tests advance.
 type clock struct{ at time.Time }
 
 func newClock() *clock                       { return &clock{time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)} }

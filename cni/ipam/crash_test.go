@@ -16,17 +16,17 @@ import (
 
 var errDisk = errors.New("disk is broken")
 
-// brokenStore fails its n-th write, before or after it took effect, and then
-// either works again or is as good as dead: the daemon was killed.
+// brokenStore fails its n-th write, before or after the write took effect. After that it
+// either works again or fails for good, as if the daemon were killed.
 type brokenStore struct {
 	ipam.Store
 	failAt int
-	after  bool // the write takes effect all the same
+	after  bool // the failed write takes effect nevertheless
 	dies   bool
 	writes int
 }
 
-// write does the write and says what the caller sees of it.
+// write does the write and returns what the caller sees.
 func (s *brokenStore) write(do func() error) error {
 	s.writes++
 	if s.writes == s.failAt {
@@ -49,17 +49,17 @@ func (s *brokenStore) Delete(addrs []netip.Addr) error {
 	return s.write(func() error { return s.Store.Delete(addrs) })
 }
 
-// promises is what callers were told, and rely on.
+// promises is what callers were told and rely on.
 type promises struct {
-	held map[string][]netip.Addr // returned by Allocate, and not released
-	free map[string][]netip.Addr // Release returned nil: they must rest
-	// unclear are owners of a call that failed: they may have a lease or not.
+	held map[string][]netip.Addr // returned by Allocate and not released
+	free map[string][]netip.Addr // Release returned nil: their reuse delay runs
+	// unclear are the owners of a failed call: they may or may not have a lease.
 	unclear map[string]bool
 }
 
-// TestNoPromiseIsBrokenByACrash fails every write of a sequence of calls in turn,
-// in every way, and then checks what callers were told against the allocator, and
-// against the one that comes after a restart.
+// TestNoPromiseIsBrokenByACrash fails every write of a sequence of calls in turn, in every
+// way. It then compares what callers were told with the allocator, and with the one that
+// follows a restart.
 func TestNoPromiseIsBrokenByACrash(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for _, dies := range []bool{false, true} {
@@ -95,12 +95,12 @@ func crashOnce(t *testing.T, broken *brokenStore) {
 	a = reopen(t, broken, all, opts)
 	p.check(t, a)
 
-	// An owner whose call failed tries again, and all is well.
+	// An owner whose call failed tries again, and succeeds.
 	clock.advance(time.Minute)
 	for id := range p.unclear {
 		p.call(t, a, clock, "+"+id)
 	}
-	clear(p.free) // has rested
+	clear(p.free) // the reuse delay has passed
 	p.check(t, a)
 	for id := range p.held {
 		p.call(t, a, clock, "-"+id)
@@ -111,7 +111,7 @@ func crashOnce(t *testing.T, broken *brokenStore) {
 	}
 }
 
-// call does one step and notes what was promised.
+// call does one step and records what was promised.
 func (p *promises) call(t *testing.T, a *ipam.Allocator, clock *clock, step string) {
 	t.Helper()
 	id := step[1:]
@@ -119,7 +119,7 @@ func (p *promises) call(t *testing.T, a *ipam.Allocator, clock *clock, step stri
 	switch step[0] {
 	case 'w':
 		clock.advance(20 * time.Second)
-		clear(p.free) // for simplicity: only what was released last must rest
+		clear(p.free) // for simplicity, only the last released addresses are checked
 	case '+':
 		l, err := a.Allocate(owner, ipam.Meta{})
 		switch {
@@ -179,8 +179,8 @@ func (p *promises) check(t *testing.T, a *ipam.Allocator) {
 	}
 }
 
-// A write that took effect but was reported as failed, and could not be undone,
-// leaves a second lease of its owner behind.
+// A write that took effect but was reported as failed, and that could not be undone, leaves
+// a second lease of its owner behind.
 func TestOwnerWithTwoStoredLeasesKeepsTheNewer(t *testing.T) {
 	clock, store := newClock(), memStore{}
 	owner := ipam.Owner{ContainerID: "c", IfName: "eth0"}
@@ -193,7 +193,7 @@ func TestOwnerWithTwoStoredLeasesKeepsTheNewer(t *testing.T) {
 	clock.advance(time.Hour)
 	a := reopen(t, store, prefixes("10.1.2.0/28", "fd00::/125"), ipam.Options{Clock: clock.now})
 	wantAddresses(t, allocate(t, a, "c"), "10.1.2.3", "fd00::2")
-	clock.advance(time.Hour) // the older lease has rested; what both have is in use still
+	clock.advance(time.Hour) // the older lease's reuse delay has passed; addresses of both are still in use
 	for i := range 5 {
 		allocate(t, a, fmt.Sprint("d", i))
 	}

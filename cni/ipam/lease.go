@@ -18,7 +18,7 @@ import (
 // leaseVersion is the version of the stored form.
 const leaseVersion = 1
 
-// Owner names who holds a lease: one device of one sandbox.
+// Owner names the holder of a lease: one device of one sandbox.
 type Owner struct {
 	ContainerID, IfName string
 }
@@ -26,8 +26,8 @@ type Owner struct {
 // String returns containerID/ifname.
 func (o Owner) String() string { return o.ContainerID + "/" + o.IfName }
 
-// Meta is what a lease remembers about its owner, so that a daemon can find
-// the pod again after a restart.
+// Meta is what a lease records about its owner, so that a daemon can find the pod again
+// after a restart.
 type Meta struct {
 	// Namespace, Name and UID name the pod; empty if there is none.
 	Namespace, Name, UID string
@@ -43,10 +43,10 @@ type Lease struct {
 	Meta  Meta
 	// Addresses has one address per family, in the order of the prefixes.
 	Addresses []netip.Addr
-	// Created is when the lease began.
+	// Created is when the lease was first given.
 	Created time.Time
-	// Released is when the owner gave it back; zero while it is held. A
-	// released lease is kept for the reuse delay.
+	// Released is when the owner returned the lease; zero while it is held. A released
+	// lease is kept until the reuse delay has passed.
 	Released time.Time
 }
 
@@ -78,8 +78,8 @@ func (l Lease) encode() ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// ParseLease reads the stored form of a lease. Unknown fields are ignored, so
-// that a daemon can be rolled back. Errors wrap ErrLease.
+// ParseLease reads the stored form of a lease. It ignores unknown fields, so that a daemon
+// can be rolled back. Errors wrap ErrLease.
 func ParseLease(data []byte) (Lease, error) {
 	var s storedLease
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -102,7 +102,7 @@ func ParseLease(data []byte) (Lease, error) {
 	return l, l.validate()
 }
 
-// validate says what makes l impossible as a lease.
+// validate returns an error that says why l is impossible as a lease.
 func (l Lease) validate() error {
 	if err := l.Owner.validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrLease, err)
@@ -111,7 +111,8 @@ func (l Lease) validate() error {
 		return fmt.Errorf("%w: created is missing", ErrLease)
 	}
 	for _, t := range []time.Time{l.Created, l.Released} {
-		// RFC 3339 has four digits for the year; what was read must be writable.
+		// RFC 3339 has four digits for the year, and every lease that was read must be
+		// writable.
 		if y := t.UTC().Year(); y < 1 || y > 9999 {
 			return fmt.Errorf("%w: time %s is in year %d; want 1 to 9999", ErrLease, t, y)
 		}
@@ -119,7 +120,7 @@ func (l Lease) validate() error {
 	return validAddresses(l.Addresses)
 }
 
-// validate says what an owner lacks.
+// validate returns an error that says what an owner lacks.
 func (o Owner) validate() error {
 	if o.ContainerID == "" || o.IfName == "" {
 		return fmt.Errorf("%w: container ID %q, interface name %q; neither may be empty", ErrOwner, o.ContainerID, o.IfName)
@@ -144,8 +145,8 @@ func validAddresses(addrs []netip.Addr) error {
 	return nil
 }
 
-// fileName returns the name under which the lease is stored: its addresses, so
-// that a file whose content was lost still says which addresses it blocks.
+// fileName returns the name under which the lease is stored: its addresses, so that a file
+// whose content was lost still shows which addresses it blocks.
 func fileName(addrs []netip.Addr) string {
 	names := make([]string, len(addrs))
 	for i, a := range addrs {
@@ -167,6 +168,7 @@ func parseFileName(name string) (addrs []netip.Addr, ok bool) {
 		}
 		addrs = append(addrs, a)
 	}
-	// One address has one spelling, else two files could hold the same lease.
+	// An address must have only one spelling, because two files could otherwise hold the
+	// same lease.
 	return addrs, validAddresses(addrs) == nil && fileName(addrs) == name
 }

@@ -42,7 +42,7 @@ const exampleStored = `{
 }
 `
 
-// The stored form is a promise to later versions: this text must stay readable.
+// The stored form is a promise to later versions: they must be able to read this text.
 func TestLeaseStoredForm(t *testing.T) {
 	data, err := exampleLease().encode()
 	if err != nil {
@@ -103,7 +103,7 @@ func TestFileNames(t *testing.T) {
 		"10.244.1.5":                       false,
 		".json":                            false,
 		"010.244.1.5.json":                 false,
-		"fd00:0::5.json":                   false, // not how it is spelled
+		"fd00:0::5.json":                   false, // not the canonical spelling
 		"10.244.1.5_10.244.1.6.json":       false,
 		"10.244.1.5_fd00::5_fd00::6.json":  false,
 		"readme.json":                      false,

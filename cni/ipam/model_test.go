@@ -15,14 +15,14 @@ import (
 	"github.com/sealane/sealane/cni/ipam"
 )
 
-// model says what an Allocator must answer. It knows every address of every
-// prefix, who has it or had it last, and since when it is free.
+// model knows what an Allocator must answer: every address of every prefix, its present or
+// last owner, and since when it is free.
 type model struct {
 	circles []*oracle
 	leases  map[string][]netip.Addr
-	rest    map[netip.Addr]time.Time // when released
+	rest    map[netip.Addr]time.Time // time of release
 	delay   time.Duration
-	// exact is false if the place in the circle may have been forgotten.
+	// exact is false if the allocator may have lost its place in the round robin.
 	exact bool
 }
 
@@ -34,7 +34,7 @@ func newModel(delay time.Duration, prefixes []netip.Prefix) *model {
 	return m
 }
 
-// wake frees what has rested long enough.
+// wake frees the addresses whose reuse delay has passed.
 func (m *model) wake(now time.Time) {
 	for addr, since := range m.rest {
 		if now.Sub(since) >= m.delay {
@@ -74,8 +74,8 @@ func (m *model) allocate(id string, now time.Time, got []netip.Addr, err error) 
 	return nil
 }
 
-// accept checks that addr is the next one of the circle, or, if the place in the
-// circle is not known, any free one.
+// accept checks that addr is the next one of the round robin, or any free one if the place
+// in it is unknown.
 func (o *oracle) accept(addr netip.Addr, exact bool) error {
 	place := slices.Index(o.addrs, addr)
 	if place < 0 || o.used[addr] {
@@ -97,8 +97,8 @@ func (m *model) release(id string, now time.Time) {
 	delete(m.leases, id)
 }
 
-// TestAllocatorAgreesWithModel runs random calls, restarts and passing time
-// against the model.
+// TestAllocatorAgreesWithModel compares random calls, restarts and passing time with the
+// model.
 func TestAllocatorAgreesWithModel(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

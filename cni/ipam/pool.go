@@ -9,21 +9,21 @@ import (
 	"net/netip"
 )
 
-// minHostBits is how many host bits a prefix needs to have at least one usable
-// address: four addresses, of which up to three are skipped.
+// minHostBits is how many host bits a prefix needs to have at least one usable address:
+// four addresses, of which up to three are skipped.
 const minHostBits = 2
 
-// Pool hands out the addresses of one prefix in a circle: the search for a free
-// address starts behind the one that was handed out last, so that an address
-// that was just freed comes last. It keeps only the addresses in use, so that
-// the size of the prefix does not matter. A Pool is not safe for concurrent use.
+// Pool hands out the addresses of one prefix round robin: the search for a free address
+// starts after the one handed out last, so that an address that was just freed comes last.
+// It stores only the addresses in use, so the size of the prefix does not matter. A Pool is
+// not safe for concurrent use.
 //
-// Of an IPv4 prefix the network address, the first address (many networks take
-// it for a gateway) and the broadcast address are skipped; of an IPv6 prefix the
-// subnet-router anycast address (RFC 4291, section 2.6.1) and the first one.
+// A Pool skips the network address of an IPv4 prefix, its first address (a gateway in many
+// networks) and its broadcast address; of an IPv6 prefix it skips the subnet-router anycast
+// address (RFC 4291, section 2.6.1) and the first one.
 type Pool struct {
 	prefix      netip.Prefix
-	first, last netip.Addr // usable ones
+	first, last netip.Addr // usable addresses
 	cursor      netip.Addr // handed out last
 	size        uint64
 	used        map[netip.Addr]struct{}
@@ -78,12 +78,12 @@ func (p *Pool) Size() uint64 { return p.size }
 // InUse returns the number of addresses in use.
 func (p *Pool) InUse() int { return len(p.used) }
 
-// Contains reports whether addr is one that the pool can hand out.
+// Contains reports whether the pool can hand out addr.
 func (p *Pool) Contains(addr netip.Addr) bool {
 	return addr.BitLen() == p.first.BitLen() && !addr.Less(p.first) && !p.last.Less(addr)
 }
 
-// Next takes the next free address into use. ok is false if there is none.
+// Next takes the next free address and returns it. ok is false if there is none.
 func (p *Pool) Next() (addr netip.Addr, ok bool) {
 	if uint64(len(p.used)) >= p.size {
 		return netip.Addr{}, false
@@ -97,7 +97,7 @@ func (p *Pool) Next() (addr netip.Addr, ok bool) {
 	}
 }
 
-// after returns the usable address behind addr, round the circle.
+// after returns the usable address after addr; the first follows the last.
 func (p *Pool) after(addr netip.Addr) netip.Addr {
 	if addr == p.last {
 		return p.first
@@ -105,8 +105,8 @@ func (p *Pool) after(addr netip.Addr) netip.Addr {
 	return addr.Next()
 }
 
-// Take takes addr into use. It reports false, and changes nothing, if addr is in
-// use already or not in the pool.
+// Take marks addr as used. It returns false, and changes nothing, if addr is used already
+// or not in the pool.
 func (p *Pool) Take(addr netip.Addr) bool {
 	if _, taken := p.used[addr]; taken || !p.Contains(addr) {
 		return false
@@ -115,11 +115,11 @@ func (p *Pool) Take(addr netip.Addr) bool {
 	return true
 }
 
-// Free takes addr out of use. An address that is not in use is no error.
+// Free marks addr as unused. An unused address is no error.
 func (p *Pool) Free(addr netip.Addr) { delete(p.used, addr) }
 
-// SetCursor makes the next search start behind addr. An address that is not in
-// the pool changes nothing.
+// SetCursor makes the next search start after addr. An address outside of the pool changes
+// nothing.
 func (p *Pool) SetCursor(addr netip.Addr) {
 	if p.Contains(addr) {
 		p.cursor = addr

@@ -16,7 +16,7 @@ import (
 
 func TestPoolBounds(t *testing.T) {
 	for _, tc := range []struct {
-		prefix, first, last string // last is "" where a walk would take too long
+		prefix, first, last string // last is "" if a walk would take too long
 		size                uint64
 	}{
 		{"10.244.1.0/24", "10.244.1.2", "10.244.1.254", 253},
@@ -97,7 +97,7 @@ func TestPoolTakesOnlyItsOwn(t *testing.T) {
 	}
 }
 
-// oracle is a Pool for those who have time: a list of all addresses, in order.
+// oracle is a slow, simple Pool: a list of all addresses, in order.
 type oracle struct {
 	addrs []netip.Addr
 	used  map[netip.Addr]bool

@@ -13,13 +13,13 @@ import (
 	"github.com/sealane/sealane/internal/times"
 )
 
-// PoolStats is how full one pool is.
+// PoolStats says how full one pool is.
 type PoolStats struct {
 	Prefix netip.Prefix
 	// Size is the number of usable addresses, at most math.MaxUint64.
 	Size uint64
-	// InUse is the number of addresses that cannot be given out; Resting is
-	// how many of them are released and wait for the reuse delay.
+	// InUse is the number of addresses that cannot be given out; Resting is how many of
+	// them are released and wait for the end of the reuse delay.
 	InUse, Resting int
 }
 
@@ -74,16 +74,17 @@ func (a *Allocator) Leases() []Lease {
 func (a *Allocator) Stale(live func(Lease) bool) []Lease {
 	return slices.DeleteFunc(a.Leases(), func(l Lease) bool {
 		a.mu.Lock()
-		h, ok := a.held[l.Owner] // unless it was released meanwhile
+		h, ok := a.held[l.Owner] // false if it was released in the meantime
 		a.mu.Unlock()
 		return !ok || !a.pastGrace(h) || live(l)
 	})
 }
 
-// Missed is told of each view of the live owners whether the owner is in it, and
-// reports whether it was in none for the grace. A single view says little: the mirror
-// of a static pod is deleted and made anew, and a pod that was deleted by force still
-// runs for a while. The time counts from the first view, in this run of the daemon.
+// Missed takes one view of the live owners: seen says whether it contains owner. Missed
+// reports whether owner has been absent from all views for the grace. A single view says
+// little: the mirror of a static pod is deleted and created again, and a pod that was
+// deleted by force still runs for a while. The time counts from the first view without
+// owner, in this run of the daemon.
 func (a *Allocator) Missed(owner Owner, seen bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -123,18 +124,18 @@ func (a *Allocator) pastGrace(h holding) bool {
 	return now.Sub(h.Created) >= a.opts.Grace && now.Sub(h.touched) >= a.opts.Grace
 }
 
-// adopt takes over what the store held at the start. Called before the allocator
-// is shared, with no pools yet.
+// adopt takes over what the store held at the start. It runs before the allocator is
+// shared, when there are no pools yet.
 func (a *Allocator) adopt(c Contents) {
 	a.holdLocked(c.Blocked)
 	now := a.opts.Clock()
-	// Oldest first, so that of two leases of one owner the newer one wins.
+	// Oldest first, so that the newer of two leases of one owner wins.
 	slices.SortFunc(c.Leases, func(x, y Lease) int { return x.Created.Compare(y.Created) })
 	for _, l := range c.Leases {
 		a.holdLocked(l.Addresses)
-		a.given = l.Addresses
-		// A time to come means that the clock was set back since: rest, and
-		// be young, from now on and not longer.
+		a.lastGiven = l.Addresses
+		// A time in the future means that the clock has been set back: the reuse delay and
+		// the age then count from now.
 		l.Created = times.Earlier(l.Created, now)
 		l.Released = times.Earlier(l.Released, now)
 		if !l.Released.IsZero() {

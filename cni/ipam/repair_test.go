@@ -23,15 +23,15 @@ func TestOwnerIsMissedOnlyAfterTheGrace(t *testing.T) {
 		}
 	}
 	almost := ipam.DefaultGrace - time.Second
-	clock.advance(time.Hour) // an old lease is none the staler for it
+	clock.advance(time.Hour) // the age of the lease does not matter
 	missed(false, false)
 	clock.advance(almost)
 	missed(false, false)
-	missed(true, false) // a view that has it ends the absence
+	missed(true, false) // a view with the owner ends the absence
 	clock.advance(time.Second)
 	missed(false, false)
 	clock.advance(almost)
-	allocate(t, a, "c1") // and so does the owner itself
+	allocate(t, a, "c1") // a request of the owner does too
 	clock.advance(time.Second)
 	missed(false, false)
 	clock.advance(almost)
@@ -40,7 +40,7 @@ func TestOwnerIsMissedOnlyAfterTheGrace(t *testing.T) {
 	missed(false, true)
 	missed(false, true)
 
-	// Neither another lease of the owner nor another daemon knows of it.
+	// Neither another lease of the owner nor another daemon inherits the absence.
 	release(t, a, "c1")
 	missed(false, false)
 	allocate(t, a, "c1")
@@ -69,7 +69,7 @@ func TestReleasedLeaseIsNotStale(t *testing.T) {
 	clock.advance(time.Hour)
 	stale := a.Stale(func(l ipam.Lease) bool {
 		if l.Owner.ContainerID == "c1" {
-			release(t, a, "c2") // its DEL comes while others are looked at
+			release(t, a, "c2") // its DEL comes while Stale checks others
 		}
 		return false
 	})

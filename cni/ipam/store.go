@@ -27,26 +27,25 @@ const (
 	logError     = "error"
 )
 
-// Store keeps leases across restarts. A lease is identified by its addresses:
-// at any time an address is in at most one stored lease that has not outlived
-// its reuse delay.
+// Store keeps leases across restarts. The addresses of a lease identify it: at any time an
+// address is in at most one stored lease whose reuse delay has not passed.
 type Store interface {
-	// Put keeps the lease, and is durable when it returns nil; a release need not
-	// be: a lease that a loss of power brings back blocks its addresses until it is
-	// found to be stale. After an error the lease may be kept or not.
+	// Put stores the lease, durably when it returns nil. A release need not be durable: a
+	// lease that reappears after a loss of power blocks its addresses until it is found to
+	// be stale. After an error the lease may or may not be stored.
 	Put(Lease) error
-	// Delete forgets the lease with these addresses; none is no error. It need
-	// not be durable: a released lease that comes back is released still.
+	// Delete deletes the lease with these addresses; a missing one is no error. The
+	// deletion need not be durable: a released lease that reappears is still released.
 	Delete(addrs []netip.Addr) error
-	// Load returns everything that was kept.
+	// Load returns everything in the store.
 	Load() (Contents, error)
 }
 
 // Contents is what a Store holds.
 type Contents struct {
 	Leases []Lease
-	// Blocked are addresses of leases that can no longer be read. Whoever
-	// holds them may live still, so they must not be given out.
+	// Blocked are addresses of leases that can no longer be read. Their owners may still
+	// run, so these addresses must not be given out.
 	Blocked []netip.Addr
 }
 
@@ -56,7 +55,7 @@ type FileStore struct {
 	log *slog.Logger
 }
 
-// NewFileStore returns the store in dir, and makes dir if it is not there.
+// NewFileStore returns the store in dir, and creates dir if it does not exist.
 func NewFileStore(dir string, log *slog.Logger) (*FileStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create lease directory: %w", err)
@@ -70,7 +69,7 @@ func (s *FileStore) Put(l Lease) error {
 	if err != nil {
 		return fmt.Errorf("encode lease of %s: %w", l.Owner, err)
 	}
-	// Either way power may be lost with an empty file in place: see Load.
+	// Either way a loss of power may leave an empty file: see Load.
 	write := atomicfile.WriteThenSync
 	if !l.Released.IsZero() {
 		write = atomicfile.WriteUnsynced
@@ -87,11 +86,11 @@ func (s *FileStore) Delete(addrs []netip.Addr) error {
 	return nil
 }
 
-// Load implements Store. A file that cannot be understood is renamed to
-// <name>.corrupt, and the addresses in its name stay blocked until an operator
-// deletes it. Remains of a crash are swept. An empty file is what a loss of power
-// leaves of a lease that was just being given or released: as its pod is gone with
-// all others, its addresses rest from now on.
+// Load implements Store. It renames a file that it cannot understand to <name>.corrupt, and
+// the addresses in its name stay blocked until an operator deletes the file. It deletes
+// what a crash left. An empty file is what a loss of power leaves of a lease that was just
+// being given or released: its pod is gone with all others, so the reuse delay of its
+// addresses starts now.
 func (s *FileStore) Load() (Contents, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -106,8 +105,8 @@ func (s *FileStore) Load() (Contents, error) {
 	return c, nil
 }
 
-// loadFile adds what the file says to c. Its error is one of reading, renaming
-// or removing the file, not of the content.
+// loadFile adds the content of the file to c. Its error is about reading, renaming or
+// removing the file, not about the content.
 func (s *FileStore) loadFile(file fs.DirEntry, c *Contents) error {
 	name := file.Name()
 	path := filepath.Join(s.dir, name)
@@ -121,7 +120,7 @@ func (s *FileStore) loadFile(file fs.DirEntry, c *Contents) error {
 		c.Blocked = append(c.Blocked, addrs...)
 		return nil
 	case !file.Type().IsRegular() || !strings.HasSuffix(name, leaseSuffix):
-		s.log.Warn("lease directory holds what is no lease; it is ignored", logPath, path)
+		s.log.Warn("ignoring a file in the lease directory that is not a lease", logPath, path)
 		return nil
 	}
 	lease, err := s.readLease(name)
@@ -135,15 +134,16 @@ func (s *FileStore) loadFile(file fs.DirEntry, c *Contents) error {
 	return nil
 }
 
-// readLease reads the lease in the file called name, which must bear the name
-// of the lease's addresses.
+// readLease reads the lease in the file called name, which must be the name for the lease's
+// addresses.
 func (s *FileStore) readLease(name string) (Lease, error) {
 	data, err := os.ReadFile(filepath.Join(s.dir, name))
 	if err != nil {
 		return Lease{}, fmt.Errorf("read lease: %w", err)
 	}
 	if addrs, ok := parseFileName(name); ok && len(data) == 0 {
-		// A time to come becomes the time at which the allocator takes it over.
+		// The allocator replaces a time in the future with the present time when it adopts
+		// the lease.
 		return Lease{Addresses: addrs, Released: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}, nil
 	}
 	lease, err := ParseLease(data)
@@ -156,7 +156,7 @@ func (s *FileStore) readLease(name string) (Lease, error) {
 	return lease, nil
 }
 
-// quarantine sets the file called name aside and blocks its addresses.
+// quarantine renames the file called name and blocks its addresses.
 func (s *FileStore) quarantine(name string, cause error, c *Contents) error {
 	path := filepath.Join(s.dir, name)
 	aside := path + corruptSuffix
@@ -170,7 +170,7 @@ func (s *FileStore) quarantine(name string, cause error, c *Contents) error {
 	return nil
 }
 
-// logBlocked tells the operator what a corrupt file costs and how to end it.
+// logBlocked tells the operator what a corrupt file costs and how to end that.
 func (s *FileStore) logBlocked(path string, addrs []netip.Addr) {
 	s.log.Warn("addresses of a corrupt lease file are not given out; "+
 		"delete the file once no pod on this node has them", logPath, path, logAddresses, addrs)

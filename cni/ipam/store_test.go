@@ -22,7 +22,7 @@ import (
 )
 
 func TestFileStoreQuarantinesWhatItCannotRead(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ipam") // made by Open
+	dir := filepath.Join(t.TempDir(), "ipam") // created by Open
 	clock := newClock()
 	a := open(t, dir, clock, "10.244.1.0/28", "fd00:1::/120")
 	good, bad := allocate(t, a, "good"), allocate(t, a, "bad")
@@ -44,7 +44,7 @@ func TestFileStoreQuarantinesWhatItCannotRead(t *testing.T) {
 	wantNames(t, dir, "10.244.1.2_fd00:1::2.json", "10.244.1.3_fd00:1::3.json.corrupt")
 	wantNeverGiven(t, a, bad.Addresses)
 
-	// It stays so after another restart, until the file is deleted.
+	// The addresses stay blocked after another restart, until the file is deleted.
 	a = open(t, dir, clock, "10.244.1.0/28", "fd00:1::/120")
 	wantNeverGiven(t, a, bad.Addresses)
 	if err := os.Remove(badFile + ".corrupt"); err != nil {
@@ -57,8 +57,8 @@ func TestFileStoreQuarantinesWhatItCannotRead(t *testing.T) {
 	}
 }
 
-// TestFileStoreLetsRemainsRest: a loss of power may leave an empty file of a lease
-// that nobody was told of yet, or whose release was under way.
+// TestFileStoreLetsRemainsRest: a loss of power may leave an empty file of a lease that
+// nobody was told of yet, or whose release was in progress.
 func TestFileStoreLetsRemainsRest(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ipam")
 	clock := newClock()
@@ -99,7 +99,7 @@ func TestFileStoreIgnoresWhatIsNotALease(t *testing.T) {
 	if len(a.Leases()) != 0 {
 		t.Errorf("leases = %v", a.Leases())
 	}
-	// The remains of a crash are swept; what others put there stays.
+	// The remains of a crash are deleted; foreign files stay.
 	wantNames(t, dir, "10.244.1.2.json", "notes.txt")
 	if !strings.Contains(log.String(), "notes.txt") {
 		t.Errorf("log does not name the foreign file:\n%s", log.String())
@@ -181,7 +181,7 @@ func openLogged(t *testing.T, dir string, clock *clock, log *bytes.Buffer) *ipam
 	return a
 }
 
-// wantNeverGiven fills the pools and fails if one of addrs comes out.
+// wantNeverGiven fills the pools and fails if one of addrs is given out.
 func wantNeverGiven(t *testing.T, a *ipam.Allocator, addrs []netip.Addr) {
 	t.Helper()
 	for i := 0; ; i++ {

@@ -14,7 +14,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 )
 
-// BenchmarkPrivilegedSteps tells how long each step of an ADD takes, and the DEL.
+// BenchmarkPrivilegedSteps measures each step of an ADD, and the DEL.
 func BenchmarkPrivilegedSteps(b *testing.B) {
 	for name, addresses := range map[string][]netip.Addr{
 		"IPv4": {netip.MustParseAddr("10.1.0.2")},

@@ -14,8 +14,8 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 )
 
-// Check compares a pod's network with its Spec; the error wraps ErrDiffers and
-// says everything that is different.
+// Check compares a pod's network with its Spec; the error wraps ErrDiffers and lists all
+// differences.
 func Check(h *nl.Handle, s Spec) error {
 	if s.MTU == 0 {
 		outer, err := h.LinkByName(s.HostIfName)
@@ -66,7 +66,7 @@ func (p *pair) check() error {
 	)
 }
 
-// checkGroup finds a device whose deletion was interrupted.
+// checkGroup detects a device whose deletion was interrupted.
 func (p *pair) checkGroup() error {
 	if p.outer.Group != DeviceGroup {
 		return differs("%s is in device group %#x, want %#x", p.outer.Name, p.outer.Group, uint32(DeviceGroup))
@@ -88,7 +88,8 @@ func (p *pair) checkLink(l nl.Link, mac net.HardwareAddr) error {
 	return errors.Join(errs...)
 }
 
-// checkAddresses looks for the pod's addresses. More of them are the pod's business.
+// checkAddresses checks that the pod has its addresses. Additional ones are the pod's
+// business.
 func (p *pair) checkAddresses() error {
 	has, err := p.pod.Addresses(p.inner.Index)
 	if err != nil {

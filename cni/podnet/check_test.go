@@ -11,7 +11,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 )
 
-// TestPrivilegedCheckWithoutMTU: who does not know the MTU wants both ends to agree.
+// TestPrivilegedCheckWithoutMTU: without an MTU, Check wants both ends to agree.
 func TestPrivilegedCheckWithoutMTU(t *testing.T) {
 	nettest.Privileged(t)
 	host, pod := node(t), nettest.NewNS(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 )
 
-// Connect makes the pod's device, or finds that it is there already. After an
-// error nothing of it is left; ctx bounds the wait for the kernel. h is the host's namespace.
+// Connect creates the pod's device, or finds it complete. After an error nothing of it is
+// left. ctx bounds the wait for the kernel; h belongs to the host's namespace.
 func Connect(ctx context.Context, h *nl.Handle, s Spec) (Result, error) {
 	pod, err := open(h, s)
 	if err != nil {
@@ -21,7 +21,7 @@ func Connect(ctx context.Context, h *nl.Handle, s Spec) (Result, error) {
 	defer pod.Close()
 	p := &pair{spec: s, host: h, pod: pod}
 	if p.find() == nil && p.check() == nil && p.settle(ctx) == nil && s.onCreate(p.outer.Index) == nil {
-		return p.result(), nil // a retry of what had worked
+		return p.result(), nil // a retry of a success
 	}
 	if err := p.clear(); err != nil {
 		return Result{}, fmt.Errorf("remove what an earlier attempt left: %w", err)
@@ -32,7 +32,7 @@ func Connect(ctx context.Context, h *nl.Handle, s Spec) (Result, error) {
 	return p.result(), nil
 }
 
-// open checks the Spec, and opens the namespace of its pod.
+// open checks the Spec and opens the pod's namespace.
 func open(h *nl.Handle, s Spec) (*nl.Handle, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
@@ -41,14 +41,14 @@ func open(h *nl.Handle, s Spec) (*nl.Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace of the pod: %w", err)
 	}
-	// What is done to the pod's eth0 must never be done to the host's.
+	// The changes to the pod's eth0 must never reach the host's eth0.
 	if err := different(h, pod); err != nil {
 		return nil, errors.Join(fmt.Errorf("network namespace %s: %w", s.Netns, err), pod.Close())
 	}
 	return pod, nil
 }
 
-// different refuses to take the host's namespace for a pod's.
+// different returns an error if the pod's namespace is the host's.
 func different(h, pod *nl.Handle) error {
 	outside, err := h.Identity()
 	if err != nil {
@@ -64,15 +64,14 @@ func different(h, pod *nl.Handle) error {
 	return nil
 }
 
-// pair is a pod's device while it is made or looked at.
+// pair is a pod's device while it is created or checked.
 type pair struct {
 	spec         Spec
 	host, pod    *nl.Handle
 	outer, inner nl.Link
 }
 
-// step is one change of the kernel's state: whoever is killed is killed between
-// two of them.
+// step is one change of the kernel's state: a killed daemon stops between two steps.
 type step struct {
 	what string
 	do   func() error
@@ -92,14 +91,14 @@ func (p *pair) make(steps []step) error {
 	return nil
 }
 
-// clear removes what is in the way: what an earlier attempt left, or somebody
-// else's device of the name that the pod's must have.
+// clear removes what is in the way: the remains of an earlier attempt, or a foreign device
+// with the name of the pod's device.
 func (p *pair) clear() error {
 	return errors.Join(p.host.DeleteLink(p.spec.HostIfName), p.pod.DeleteLink(p.spec.IfName))
 }
 
-// steps returns what makes the device. The host's end comes up before the pod's, and
-// the pod's is complete by then: the first packet that the pod can send gets an answer.
+// steps returns the steps that create the device. The host's end comes up before the pod's,
+// and is complete by then: the first packet that the pod can send gets an answer.
 func (p *pair) steps(ctx context.Context) []step {
 	steps := []step{
 		{"add device", p.add},
@@ -127,7 +126,7 @@ func (p *pair) steps(ctx context.Context) []step {
 	return append(steps, step{"wait for the kernel", func() error { return p.settle(ctx) }})
 }
 
-// add creates both ends, each in its place.
+// add creates both ends, each in its namespace.
 func (p *pair) add() error {
 	link, err := p.host.AddVeth(nl.Veth{
 		Name: p.spec.HostIfName, MAC: HostMAC(), Alias: p.spec.alias(), Group: DeviceGroup, MTU: p.spec.MTU,

@@ -29,7 +29,7 @@ func spec(pod *nettest.NS, addresses ...string) Spec {
 	return s
 }
 
-// node makes a namespace that forwards, and has one address per family on lo.
+// node creates a namespace that forwards, with one address per family on lo.
 func node(t testing.TB) *nettest.NS {
 	t.Helper()
 	host := nettest.NewNS(t)
@@ -39,12 +39,12 @@ func node(t testing.TB) *nettest.NS {
 	return host
 }
 
-// families are the addresses of a pod in each kind of cluster.
+// families returns the addresses of a pod in each kind of cluster.
 func families() map[string][]string {
 	return map[string][]string{"IPv4": {"10.9.0.2"}, "IPv6": {"fd00:9::2"}, "dual": {"10.9.0.2", "fd00:9::2"}}
 }
 
-// wantReachable fails unless pod and node reach each other by every address.
+// wantReachable fails unless pod and node reach each other through every address.
 func wantReachable(t *testing.T, host, pod *nettest.NS, s Spec) {
 	t.Helper()
 	for _, a := range s.Addresses {
@@ -99,7 +99,7 @@ func TestPrivilegedConnect(t *testing.T) {
 			if diff := cmp.Diff(first, again); diff != "" {
 				t.Errorf("a retry made something else (-first +again):\n%s", diff)
 			}
-			for range 2 { // what is gone is no error
+			for range 2 { // a missing device is no error
 				if err := NewRemover(host.Handle()).Disconnect(s.HostIfName); err != nil {
 					t.Fatal(err)
 				}
@@ -109,8 +109,8 @@ func TestPrivilegedConnect(t *testing.T) {
 	}
 }
 
-// TestPrivilegedGuardComesFirst: when the guard is asked for, nothing can get to
-// the pod. One that fails leaves nothing; a retry asks again.
+// TestPrivilegedGuardComesFirst: when OnCreate runs, nothing can reach the pod. If it
+// fails, nothing is left; a retry calls it again.
 func TestPrivilegedGuardComesFirst(t *testing.T) {
 	nettest.Privileged(t)
 	host, pod := node(t), nettest.NewNS(t)
@@ -141,7 +141,7 @@ func TestPrivilegedGuardComesFirst(t *testing.T) {
 	}
 }
 
-// TestPrivilegedFirstPacketIsNotLost fails, though not each time, if Connect returns
+// TestPrivilegedFirstPacketIsNotLost fails, though not every time, if Connect returns
 // before the kernel's workers are done.
 func TestPrivilegedFirstPacketIsNotLost(t *testing.T) {
 	nettest.Privileged(t)
@@ -154,12 +154,12 @@ func TestPrivilegedFirstPacketIsNotLost(t *testing.T) {
 	}
 }
 
-// TestPrivilegedPodsReachEachOther needs what a single pod does not: that both ends
-// forward, and that the neighbours are right.
+// TestPrivilegedPodsReachEachOther needs more than a single pod does: both ends must
+// forward, and the neighbours must be right.
 func TestPrivilegedPodsReachEachOther(t *testing.T) {
 	nettest.Privileged(t)
 	host, a, b := node(t), nettest.NewNS(t), nettest.NewNS(t)
-	// New devices do not forward, unless they are told to.
+	// New devices do not forward unless they are told to.
 	host.Run("sysctl", "-qw", "net.ipv4.conf.default.forwarding=0", "net.ipv6.conf.default.forwarding=0")
 	for pod, addresses := range map[*nettest.NS][]string{a: {"10.9.0.2", "fd00:9::2"}, b: {"10.9.0.3", "fd00:9::3"}} {
 		// Some runtimes switch IPv6 off in every sandbox.
@@ -179,7 +179,7 @@ func TestPrivilegedDevicesAreWhatTheyShouldBe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, addresses...)
-			s.Owner.ContainerID = strings.Repeat("c", 300) // longer than an alias can be
+			s.Owner.ContainerID = strings.Repeat("c", 300) // longer than the longest alias
 			made, err := Connect(t.Context(), host.Handle(), s)
 			if err != nil {
 				t.Fatal(err)
@@ -307,7 +307,7 @@ func stepCount() int {
 	return len((&pair{spec: Spec{Addresses: two}}).steps(context.Background()))
 }
 
-// begin returns a pair in whose steps a test can interfere.
+// begin returns a pair whose steps a test can interrupt.
 func begin(t *testing.T, host *nettest.NS, s Spec) *pair {
 	t.Helper()
 	pod, err := open(host.Handle(), s)
@@ -326,7 +326,7 @@ func TestPrivilegedRetryAfterACrashAtEveryStep(t *testing.T) {
 			host, pod := node(t), nettest.NewNS(t)
 			s := spec(pod, "10.9.0.2", "fd00:9::2")
 			p := begin(t, host, s)
-			if err := p.make(p.steps(t.Context())[:n]); err != nil { // and then the daemon is killed
+			if err := p.make(p.steps(t.Context())[:n]); err != nil { // then the daemon is killed
 				t.Fatal(err)
 			}
 			if err := Check(host.Handle(), s); (err == nil) != (n >= stepCount()-1) { // the last step only waits
@@ -386,7 +386,7 @@ func TestPrivilegedFailedConnectLeavesNothing(t *testing.T) {
 	nettest.Privileged(t)
 	host, pod := node(t), nettest.NewNS(t)
 	s := spec(pod, "10.9.0.2")
-	s.MTU = 100000 // more than a veth takes
+	s.MTU = 100000 // more than a veth allows
 	if _, err := Connect(t.Context(), host.Handle(), s); err == nil || !strings.Contains(err.Error(), "add device: ") {
 		t.Errorf("error = %v", err)
 	}
@@ -400,7 +400,7 @@ func TestPrivilegedFailedConnectLeavesNothing(t *testing.T) {
 	wantNothing(t, host)
 }
 
-// A pod whose namespace is the node's would have the node's eth0 replaced.
+// Connect would replace the node's eth0 if a pod's namespace were the node's.
 func TestPrivilegedTheHostIsNoPod(t *testing.T) {
 	nettest.Privileged(t)
 	host := node(t)
@@ -490,7 +490,7 @@ func TestPrivilegedManyGoTogether(t *testing.T) {
 		if i%3 == 0 {
 			stay = append(stay, s)
 		} else {
-			leave = append(leave, s, s) // also one that somebody else is deleting
+			leave = append(leave, s, s) // twice, so that another call is deleting it
 		}
 	}
 	var group errgroup.Group

@@ -13,9 +13,9 @@ import (
 // DoomedGroup is the device group of pods' devices that are about to be deleted.
 const DoomedGroup = DeviceGroup + 1
 
-// Remover disconnects pods. Those that come while it deletes a device wait for it, and
-// then go together: the kernel takes 17 ms to delete one pair of devices, nearly all
-// of it waiting, and 30 ms for thirty, and nobody changes a device meanwhile.
+// Remover disconnects pods. Pods that come while it deletes a device wait, and are then
+// deleted together: the kernel takes 17 ms to delete one pair of devices, nearly all of it
+// waiting, and 30 ms for thirty; meanwhile nobody can change a device.
 type Remover struct {
 	host *nl.Handle
 	mu   sync.Mutex // held while the kernel deletes
@@ -24,8 +24,8 @@ type Remover struct {
 // NewRemover returns a Remover for pods of the host.
 func NewRemover(host *nl.Handle) *Remover { return &Remover{host: host} }
 
-// Disconnect deletes the pod's device, and with it all routes and neighbours. What is
-// not there is no error.
+// Disconnect deletes the pod's device, and with it all routes and neighbours. A missing
+// device is no error.
 func (r *Remover) Disconnect(hostIfName string) error {
 	if err := validHostName(hostIfName); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (r *Remover) Disconnect(hostIfName string) error {
 	if err == nil {
 		err = r.host.SetLink(link.Index, nl.LinkSettings{Group: DoomedGroup})
 	}
-	if errors.Is(err, nl.ErrNotFound) { // or gone with the pod's namespace just now
+	if errors.Is(err, nl.ErrNotFound) { // missing, or just deleted with the pod's namespace
 		return nil
 	}
 	if err != nil {
@@ -43,7 +43,7 @@ func (r *Remover) Disconnect(hostIfName string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := r.host.LinkByIndex(link.Index); errors.Is(err, nl.ErrNotFound) {
-		return nil // somebody who waited for the same has deleted it
+		return nil // another caller has deleted it
 	}
 	return r.host.DeleteGroup(DoomedGroup)
 }

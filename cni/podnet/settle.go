@@ -18,19 +18,19 @@ import (
 // settleTimeout is far longer than the kernel's workers take on a busy node.
 const settleTimeout = 5 * time.Second
 
-// errUnsettled says that the kernel did not finish what it was told.
+// errUnsettled means that the kernel did not finish what it was told to do.
 var errUnsettled = errors.New("IPv6 address did not become usable")
 
-// settle waits for two things that the kernel leaves to its workers, and without which
-// the first packets would be lost: some 15 % of first pings on a busy node.
+// settle waits for two things that the kernel leaves to its workers. Without them the first
+// packets are lost: some 15 % of first pings on a busy node.
 //
-// The host's end was set up when the pod's was down yet, so that it has no carrier and
-// drops what it is to send until link-watch has run. Since Linux 6.8, asking for one
-// device makes up for link-watch. On earlier kernels its worker is on its way by now,
-// and sooner done than the runtime can start a process in the pod.
+// The host's end was set up while the pod's was still down, so it has no carrier and drops
+// what it has to send until link-watch has run. Since Linux 6.8, querying one device does
+// the work of link-watch. On earlier kernels its worker is already scheduled, and finishes
+// before the runtime can start a process in the pod.
 //
-// An IPv6 address gets its local route from a worker, even without duplicate address
-// detection; until then the pod takes answers for packets that it should forward.
+// A worker adds the local route of an IPv6 address, even without duplicate address
+// detection; until then the pod treats packets for that address as packets to forward.
 func (p *pair) settle(ctx context.Context) error {
 	if _, err := p.host.LinkByIndex(p.outer.Index); err != nil {
 		return err
@@ -45,7 +45,7 @@ func (p *pair) settle(ctx context.Context) error {
 		return err
 	}
 	for {
-		// Looked at after the watch has begun, so that no change is missed.
+		// This runs after the watch has begun, so that no change is missed.
 		if ready, err := p.ready(); ready || err != nil {
 			return err
 		}
@@ -58,7 +58,7 @@ func (p *pair) settle(ctx context.Context) error {
 	}
 }
 
-// ready reports whether the pod takes packets to all its addresses.
+// ready reports whether the pod accepts packets to all its addresses.
 func (p *pair) ready() (bool, error) {
 	local, err := p.pod.Routes(nl.RouteFilter{Table: unix.RT_TABLE_LOCAL, Device: p.inner.Index})
 	if err != nil {

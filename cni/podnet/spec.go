@@ -21,13 +21,13 @@ import (
 const (
 	// HostPrefix begins the name of the host side of every pod's device.
 	HostPrefix = "slp"
-	// DeviceGroup is the device group of every device of Sealane's.
+	// DeviceGroup is the device group of all devices of Sealane.
 	DeviceGroup = 0x5ea1
 	// RouteProtocol marks the host's routes to its own pods.
 	RouteProtocol = 95
 
 	minMTU4 = 68   // RFC 791, section 3.2
-	minMTU6 = 1280 // RFC 8200, section 5; with less the kernel takes IPv6 off the device
+	minMTU6 = 1280 // RFC 8200, section 5; with less the kernel disables IPv6 on the device
 	// maxAlias is the longest alias of a device (IFALIASZ - 1).
 	maxAlias = 255
 	// loopback is the index of the loopback device in every network namespace
@@ -36,9 +36,9 @@ const (
 )
 
 var (
-	// ErrSpec says that a Spec cannot be carried out. Nothing was changed.
+	// ErrSpec means that a Spec cannot be carried out. Nothing was changed.
 	ErrSpec = errors.New("invalid pod network")
-	// ErrDiffers says that a pod's network is not as Connect made it.
+	// ErrDiffers means that a pod's network is not as Connect made it.
 	ErrDiffers = errors.New("pod network differs")
 )
 
@@ -46,13 +46,13 @@ var (
 type Spec struct {
 	Owner      ipam.Owner
 	Netns      string       // path of the pod's network namespace
-	IfName     string       // of the inner end, e.g. eth0
-	HostIfName string       // of the outer end: HostName(Owner)
+	IfName     string       // name of the inner end, e.g. eth0
+	HostIfName string       // name of the outer end: HostName(Owner)
 	Addresses  []netip.Addr // one per family
-	MTU        int          // bytes; 0, for Check only: any that both ends have
-	// OnCreate is called with the index of the host's end before anything can get in
-	// or out of the pod, and again when a retry finds the device complete. Connect
-	// fails with its error. nil: nothing is to be done.
+	MTU        int          // bytes; 0, allowed for Check only, means any that both ends share
+	// OnCreate is called with the index of the host's end before any packet can enter or
+	// leave the pod, and again when a retry finds the device complete. Connect fails with
+	// its error. It may be nil.
 	OnCreate func(hostIndex int) error
 }
 
@@ -69,20 +69,20 @@ type Result struct {
 	HostMAC, PodMAC net.HardwareAddr
 }
 
-// HostName is the name of the host side of an owner's device: stable, and
-// different for different owners.
+// HostName returns the name of the host side of an owner's device: stable, and different
+// for different owners.
 func HostName(o ipam.Owner) string {
 	sum := sha256.Sum256([]byte(o.ContainerID + "/" + o.IfName))
 	return HostPrefix + hex.EncodeToString(sum[:])[:11]
 }
 
-// HostMAC is the hardware address of the host side of every device. It is set
+// HostMAC returns the hardware address of the host side of every device. It is set
 // explicitly, which keeps udev from choosing another.
 func HostMAC() net.HardwareAddr { return net.HardwareAddr{0xee, 0xee, 0xee, 0x5e, 0xa1, 0x01} }
 
-// PodMAC is the hardware address of the pod side: derived from the pod's first
-// IPv4 address, else from a hash of its IPv6 address, so that nobody has to
-// remember it. It is locally administered (IEEE 802, 8.4).
+// PodMAC returns the hardware address of the pod side: derived from the pod's first IPv4
+// address, else from a hash of its IPv6 address, so that nothing has to store it. It is
+// locally administered (IEEE 802, 8.4).
 func PodMAC(addresses []netip.Addr) net.HardwareAddr {
 	mac := net.HardwareAddr{0x0a, 0x58, 0, 0, 0, 0}
 	for _, a := range addresses {
@@ -98,8 +98,8 @@ func PodMAC(addresses []netip.Addr) net.HardwareAddr {
 	return mac
 }
 
-// Gateway is the next hop of a pod's default route for the family of a: the
-// same in every pod, and on no device (RFC 3927, RFC 4291 2.5.6).
+// Gateway returns the next hop of a pod's default route for the family of a: the same in
+// every pod, and an address of no device (RFC 3927, RFC 4291 2.5.6).
 func Gateway(a netip.Addr) netip.Addr {
 	if a.Is4() {
 		return netip.AddrFrom4([4]byte{169, 254, 1, 1})
@@ -107,7 +107,7 @@ func Gateway(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 15: 1})
 }
 
-// validate says what makes s impossible.
+// validate returns an error that says why s is impossible.
 func (s Spec) validate() error {
 	switch {
 	case s.Netns == "" || s.IfName == "":
@@ -130,7 +130,7 @@ func (s Spec) validate() error {
 	return validHostName(s.HostIfName)
 }
 
-// validHostName keeps the package from ever touching a device of others.
+// validHostName keeps the package from ever changing a foreign device.
 func validHostName(name string) error {
 	if !strings.HasPrefix(name, HostPrefix) {
 		return fmt.Errorf("%w: host device is %q: it must begin with %q", ErrSpec, name, HostPrefix)
@@ -140,24 +140,24 @@ func validHostName(name string) error {
 
 func (s Spec) has6() bool { return slices.ContainsFunc(s.Addresses, netip.Addr.Is6) }
 
-// alias tells those who look at the host's devices whose this one is.
+// alias shows, in a list of the host's devices, which pod this one belongs to.
 func (s Spec) alias() string {
 	alias := s.Owner.String()
 	return alias[:min(len(alias), maxAlias)]
 }
 
-// host writes an address as the prefix that holds nothing else.
+// host returns the prefix that holds only the address a.
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// everything is the prefix that holds all addresses of the family of a.
+// everything returns the prefix that holds all addresses of the family of a.
 func everything(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 0).Masked() }
 
-// inner is the default route inside the pod.
+// inner returns the default route inside the pod.
 func inner(a netip.Addr, device int) nl.Route {
 	return nl.Route{Dst: everything(a), Via: Gateway(a), Device: device, Onlink: true, Table: nl.MainTable, Protocol: RouteProtocol}
 }
 
-// outer is the host's route to the pod.
+// outer returns the host's route to the pod.
 func outer(a netip.Addr, device int) nl.Route {
 	return nl.Route{Dst: host(a), Device: device, Table: nl.MainTable, Protocol: RouteProtocol}
 }

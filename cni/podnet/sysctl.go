@@ -17,10 +17,10 @@ type setting struct {
 	name, value string
 }
 
-// innerSettings are those of the pod's end. Without an IPv6 address it has no IPv6 at
-// all, else it would solicit routers that are not there. With one it has IPv6, even if
-// the runtime has switched it off for new devices, and nobody can advertise it
-// another router.
+// innerSettings returns the settings of the pod's end. Without an IPv6 address the pod has
+// no IPv6 at all, because it would otherwise solicit routers that do not exist. With one it
+// has IPv6, even if the runtime has switched IPv6 off for new devices, and nobody can
+// advertise another router to it.
 func (p *pair) innerSettings() []setting {
 	dev := "ipv6/conf/" + p.spec.IfName
 	if !p.spec.has6() {
@@ -29,9 +29,9 @@ func (p *pair) innerSettings() []setting {
 	return []setting{{dev + "/disable_ipv6", "0"}, {dev + "/accept_ra", "0"}}
 }
 
-// outerSettings are those of the host's end: it forwards, whatever the default for new
-// devices is; a pod is no router for the host; and it has no link-local address of
-// its own, as nobody talks to it.
+// outerSettings returns the settings of the host's end: it forwards, whatever the default
+// for new devices is; it accepts no pod as a router; and it has no link-local address of
+// its own, because nothing talks to it.
 func (p *pair) outerSettings() []setting {
 	dev := p.spec.HostIfName
 	settings := []setting{{"ipv4/conf/" + dev + "/forwarding", "1"}}
@@ -46,12 +46,13 @@ func (p *pair) outerSettings() []setting {
 	)
 }
 
-// tune writes settings in one visit to the namespace, since each visit costs a thread.
-// A kernel without IPv6 lacks what is under ipv6, and has no need of it.
+// tune writes settings in one visit to the namespace, because each visit costs a thread. A
+// kernel without IPv6 lacks the settings under ipv6, and does not need them.
 func tune(h *nl.Handle, settings []setting) error {
 	return h.Do(func() error {
 		for _, s := range settings {
-			// Opened without O_CREATE and O_TRUNC, which os.WriteFile would ask for.
+			// The file is opened without O_CREATE and O_TRUNC, which os.WriteFile would
+			// use.
 			f, err := os.OpenFile("/proc/sys/net/"+s.name, os.O_WRONLY, 0)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
