@@ -8,8 +8,8 @@ import (
 	"net/netip"
 )
 
-// toWords gives the 16 bytes of an address as the maps hold it (IPv4 mapped
-// into IPv6), in words of this machine's byte order.
+// toWords returns the 16 bytes of an address as the maps hold it (IPv4 mapped into IPv6),
+// in words of this machine's byte order.
 func toWords(a netip.Addr) (w [4]uint32) {
 	b := a.As16()
 	for i := range w {
@@ -26,7 +26,7 @@ func fromWords(w [4]uint32) netip.Addr {
 	return netip.AddrFrom16(b).Unmap()
 }
 
-// encodePrefix gives a prefix as a key of the maps: of 128 bits, IPv4 mapped into IPv6.
+// encodePrefix returns a prefix as a key of the maps: of 128 bits, IPv4 mapped into IPv6.
 func encodePrefix(p netip.Prefix) podPrefix {
 	p = p.Masked()
 	k := podPrefix{Len: uint32(p.Bits())}

@@ -15,7 +15,7 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 )
 
-// Encapsulation tells whether packets on a device begin with an Ethernet header.
+// Encapsulation says whether packets on a device begin with an Ethernet header.
 type Encapsulation int
 
 // The two kinds of device.
@@ -37,18 +37,18 @@ type Device struct {
 	Name  string
 }
 
-// AttachPod puts the programs on the host side of a pod's device. It may be
-// called again, to replace them by this daemon's, without a gap.
+// AttachPod attaches the programs to the host side of a pod's device. It may be called
+// again, to replace the programs with this daemon's without a gap.
 //
-// It does so by clsact on every kernel. What tcx has for it, a place beside the
-// programs of others, is worth nothing on a device that is ours alone; and for each
-// program that comes or goes, tcx waits for an RCU grace period (10 ms and more) with
-// the lock held that every change of a device in the system needs.
+// It uses clsact on every kernel. The advantage of tcx, coexistence with programs of other
+// owners, does not matter on a device that only Sealane uses; and each tcx attach or detach
+// waits for an RCU grace period (10 ms or more) while it holds the lock that every change
+// of a device in the system needs.
 func (d *Datapath) AttachPod(dev Device) error {
 	for dir, name := range map[nl.Direction]string{nl.Ingress: podProgPodEgress, nl.Egress: podProgPodIngress} {
 		err := d.links.AttachClsact(dev.Index, dir, d.programs[name].FD(), "sealane")
 		if err == nil && d.tcx {
-			err = removeIfPresent(d.linkPin(dev.Name, dir)) // a daemon before this one had it so
+			err = removeIfPresent(d.linkPin(dev.Name, dir)) // left by a daemon that used tcx
 		}
 		if err != nil {
 			return fmt.Errorf("attach %s to %s: %w", name, dev.Name, err)
@@ -57,13 +57,13 @@ func (d *Datapath) AttachPod(dev Device) error {
 	return nil
 }
 
-// AttachTunnel puts the programs on a tunnel device. It may be called again.
+// AttachTunnel attaches the programs to a tunnel device. It may be called again.
 func (d *Datapath) AttachTunnel(dev Device, e Encapsulation) error {
 	return d.attachBoth(dev, "lane_ingress_"+e.String(), "lane_egress_"+e.String())
 }
 
-// AttachUplink puts the leak guard on a device that leads out of the node. It
-// may be called again.
+// AttachUplink attaches the leak guard to a device that leads out of the node. It may be
+// called again.
 func (d *Datapath) AttachUplink(dev Device, e Encapsulation) error {
 	return d.attachBoth(dev, "uplink_ingress_"+e.String(), "uplink_egress_"+e.String())
 }
@@ -93,11 +93,11 @@ func (d *Datapath) attach(dev Device, dir nl.Direction, prog *ebpf.Program) erro
 	if err := l.Pin(pin); err != nil {
 		return errors.Join(fmt.Errorf("pin link: %w", err), l.Close())
 	}
-	return l.Close() // the pin holds it
+	return l.Close() // the pin keeps it
 }
 
-// updatePinned replaces the program of a link that an earlier daemon pinned.
-// A link of another device of the same name (the old one is gone) is removed.
+// updatePinned replaces the program of a link that an earlier daemon pinned. It removes a
+// link that belongs to an earlier device of the same name.
 func updatePinned(pin string, index int, prog *ebpf.Program) (bool, error) {
 	l, err := link.LoadPinnedLink(pin, nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -127,8 +127,8 @@ func attachType(dir nl.Direction) ebpf.AttachType {
 	return ebpf.AttachTCXEgress
 }
 
-// Detach takes the programs off a device, or forgets one that is gone, which has
-// no Index any more.
+// Detach takes the programs off a device. For a device that is gone, and so has no Index,
+// it only forgets them.
 func (d *Datapath) Detach(dev Device) error {
 	var errs []error
 	for _, dir := range []nl.Direction{nl.Ingress, nl.Egress} {
@@ -137,7 +137,7 @@ func (d *Datapath) Detach(dev Device) error {
 	return errors.Join(errs...)
 }
 
-// detach takes the program off by the way that it was put on: a pin tells of tcx.
+// detach removes the program in the way that attached it: a pin means tcx.
 func (d *Datapath) detach(dev Device, dir nl.Direction) error {
 	err := fs.ErrNotExist
 	if d.tcx {
@@ -152,8 +152,8 @@ func (d *Datapath) detach(dev Device, dir nl.Direction) error {
 	return d.links.DetachClsact(dev.Index, dir)
 }
 
-// haveTCX probes for tcx (Linux 6.6) with a program of ours on loopback, the
-// one device that is always there.
+// haveTCX probes for tcx (Linux 6.6) with a program of ours on loopback, the one device
+// that always exists.
 func haveTCX(prog *ebpf.Program) (bool, error) {
 	l, err := link.AttachTCX(link.TCXOptions{Interface: 1, Program: prog, Attach: ebpf.AttachTCXIngress})
 	if errors.Is(err, ebpf.ErrNotSupported) {

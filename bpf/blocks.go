@@ -17,8 +17,8 @@ const noBlock = uint64(policy.NoBlock)
 
 func everyIPv4() podPrefix { return encodePrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0)) }
 
-// closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, from IPv4
-// ones, which are among them as the maps hold them.
+// closeIPv4 keeps classes of IPv6 addresses, such as that of ::/0, away from IPv4
+// addresses, which the maps hold as IPv6 ones.
 func (d *Datapath) closeIPv4() error {
 	if err := d.maps.SlBlocks.Put(everyIPv4(), noBlock); err != nil {
 		return fmt.Errorf("write blocks: %w", err)
@@ -26,11 +26,10 @@ func (d *Datapath) closeIPv4() error {
 	return nil
 }
 
-// addBlocks writes classes of addresses, the longest prefixes first, so that an
-// address goes from its old class to its new one, and to none between. A prefix
-// that finds no room would give its addresses the class of a shorter one, which
-// may be allowed where they are not: as long as it is missing, the shorter ones
-// are too.
+// addBlocks writes classes of addresses, the longest prefixes first, so that an address
+// moves from its old class straight to its new one. If a prefix finds no
+// room, its addresses would get the class of a shorter prefix, which may be allowed where
+// they are not: as long as it is missing, the shorter ones stay out too.
 func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.PeerID) {
 	order := slices.SortedFunc(maps.Keys(blocks), longestFirst)
 	for _, p := range order {
@@ -54,7 +53,7 @@ func (d *Datapath) addBlocks(w *writer, blocks map[netip.Prefix]policy.PeerID) {
 	}
 }
 
-// holdsMissing says whether a longer prefix in p is missing.
+// holdsMissing reports whether a longer prefix in p is missing.
 func (d *Datapath) holdsMissing(p netip.Prefix) bool {
 	for k := range d.policy.missing {
 		if q := decodePrefix(k); q.Bits() > p.Bits() && p.Contains(q.Addr()) {
@@ -73,8 +72,8 @@ func (d *Datapath) forgetBlock(w *writer, k podPrefix) {
 	delete(d.policy.blocks, k)
 }
 
-// removeBlocks takes the shortest prefixes away first, again so that no address
-// has a class for a moment that it never was to have.
+// removeBlocks removes the shortest prefixes first, so that no address has a wrong class
+// even for a moment.
 func (d *Datapath) removeBlocks(w *writer, blocks []netip.Prefix) {
 	for _, p := range slices.Backward(slices.SortedFunc(slices.Values(blocks), longestFirst)) {
 		d.forgetBlock(w, encodePrefix(p))

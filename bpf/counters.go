@@ -19,7 +19,7 @@ type Counter struct {
 type Counters struct {
 	Drops  map[Reason]Counter
 	Paths  map[Path]Counter
-	DryRun map[Reason]Counter // passed, and would not if dry-run policies were in force
+	DryRun map[Reason]Counter // passed, but would be dropped if dry-run policies were in force
 }
 
 // Counters reads the counters, summed over CPUs.
@@ -65,11 +65,11 @@ func sum(m *ebpf.Map, key uint32) (Counter, error) {
 // Leak is a packet with a pod's address that the leak guard stopped.
 type Leak struct {
 	Source, Destination netip.Addr
-	Index               int // of the device
+	Index               int // index of the device
 	Reason              Reason
 }
 
-// LastLeak gives the newest packet that the leak guard stopped; false: none yet.
+// LastLeak returns the newest packet that the leak guard stopped; false means none yet.
 func (d *Datapath) LastLeak() (Leak, bool, error) {
 	var v podLeak
 	if err := d.maps.SlLeaks.Lookup(uint32(0), &v); err != nil {

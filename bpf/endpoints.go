@@ -14,11 +14,11 @@ import (
 
 // Endpoint is a pod of this node.
 type Endpoint struct {
-	Index int              // of the host side of its device
-	MAC   net.HardwareAddr // of the pod side
+	Index int              // index of the host side of its device
+	MAC   net.HardwareAddr // hardware address of the pod side
 }
 
-// SetEndpoint makes a pod's address known; replaces what was there.
+// SetEndpoint adds a pod's address, or replaces the earlier entry of that address.
 func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
 	v := podEndpoint{Ifindex: uint32(e.Index)}
 	if copy(v.Mac[:], e.MAC) != len(v.Mac) {
@@ -30,7 +30,7 @@ func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
 	return nil
 }
 
-// DeleteEndpoint forgets a pod's address; that it is unknown is no error.
+// DeleteEndpoint removes a pod's address; an unknown one is no error.
 func (d *Datapath) DeleteEndpoint(addr netip.Addr) error {
 	if err := d.maps.SlEndpoints.Delete(toWords(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete endpoint %s: %w", addr, err)
@@ -38,7 +38,8 @@ func (d *Datapath) DeleteEndpoint(addr netip.Addr) error {
 	return nil
 }
 
-// Endpoints lists what [Datapath.SetEndpoint] has set, also by earlier daemons.
+// Endpoints returns what [Datapath.SetEndpoint] has set, including calls of earlier
+// daemons.
 func (d *Datapath) Endpoints() (map[netip.Addr]Endpoint, error) {
 	all := map[netip.Addr]Endpoint{}
 	var k [4]uint32

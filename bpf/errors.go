@@ -6,9 +6,9 @@ package bpf
 import "errors"
 
 var (
-	// ErrNotBPFFS says that the pin folder is not on a bpffs.
+	// ErrNotBPFFS means that the pin folder is not on a bpffs.
 	ErrNotBPFFS = errors.New("not a bpf file system")
-	// ErrFull says that a table of the data path has no room for another entry.
-	// What is not in a table is not allowed.
+	// ErrFull means that a table of the data path has no room for another entry. Traffic
+	// whose entry is missing is not allowed.
 	ErrFull = errors.New("table is full")
 )

@@ -17,9 +17,9 @@ import (
 type Forward struct {
 	Prefix        netip.Prefix
 	Kind          overlay.ForwardKind
-	Index         int // lane's device, for PodRemote and NodeRemote; 0: no lane yet
+	Index         int // index of the tunnel, for PodRemote and NodeRemote; 0 means no lane yet
 	Encapsulation Encapsulation
-	Remote        netip.Addr // outer destination, for L2 (VXLAN)
+	Remote        netip.Addr // outer destination for L2 (VXLAN); else zero
 }
 
 // SyncForwards makes the forwarding table equal to want: first everything new

@@ -16,9 +16,9 @@ import (
 
 // Options say where the data path keeps its pins, and how large its maps are.
 type Options struct {
-	PinPath   string     // folder on a bpffs, made if absent, e.g. /sys/fs/bpf/sealane
-	Flows     uint32     // entries of the connection-tracking map; 0: 262,144
-	Endpoints uint32     // most pod addresses on this node; 0: 4,096
+	PinPath   string     // folder on a bpffs, created if absent, e.g. /sys/fs/bpf/sealane
+	Flows     uint32     // entries of the connection-tracking map; 0 means 262,144
+	Endpoints uint32     // maximum number of pod addresses on this node; 0 means 4,096
 	Links     *nl.Handle // attaches programs on kernels without tcx (before 6.6)
 }
 
@@ -37,11 +37,11 @@ type Datapath struct {
 	policy encoded
 }
 
-// Load verifies and loads the programs, and opens the pinned maps or makes
-// them. Nothing is attached yet, and what an earlier daemon attached runs on.
+// Load verifies and loads the programs, and opens the pinned maps or creates them. It
+// attaches nothing, and what an earlier daemon attached continues to run.
 //
-// It fails with [ErrNotBPFFS] when PinPath cannot hold pins, and with the
-// verifier's log when the kernel refuses a program.
+// It fails with [ErrNotBPFFS] when PinPath cannot hold pins, and with the verifier's log
+// when the kernel refuses a program.
 func Load(o Options) (*Datapath, error) {
 	d := &Datapath{pins: filepath.Join(o.PinPath, layout), links: o.Links, programs: map[string]*ebpf.Program{}}
 	if err := d.makePins(o.PinPath); err != nil {
@@ -56,7 +56,7 @@ func Load(o Options) (*Datapath, error) {
 			return nil, errors.Join(err, d.Close())
 		}
 	}
-	// Who watched when an earlier daemon was killed does not watch any more.
+	// A watcher of an earlier daemon that was killed no longer watches.
 	if err := errors.Join(d.recall(), d.setWatched(0)); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -77,7 +77,7 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 	if err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
-	defer coll.Close() // closes what is not detached below: maps that a sibling brought already
+	defer coll.Close() // closes the rest: maps that another collection supplied already
 	for name := range spec.Programs {
 		d.programs[name] = coll.DetachProgram(name)
 	}
@@ -97,7 +97,7 @@ func resize(spec *ebpf.CollectionSpec, name string, entries uint32) {
 	}
 }
 
-// Close releases the daemon's hold. What is attached and pinned runs on.
+// Close releases the daemon's references. Attached and pinned programs continue to run.
 func (d *Datapath) Close() error {
 	var errs []error
 	if d.maps.SlFlows != nil {

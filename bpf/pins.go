@@ -22,10 +22,10 @@ import (
 // so that two versions of the daemon never read each other's maps wrongly.
 const layout = "v3"
 
-// layoutBefore is the layout whose maps are those of this one under other names.
+// layoutBefore is the layout with the same maps as this one under other names.
 const layoutBefore = "v2"
 
-// namesBefore gives the name that each map had in layoutBefore.
+// namesBefore returns the name that each map had in layoutBefore.
 func namesBefore() map[string]string {
 	return map[string]string{
 		podMapSlEndpoints: "endpoints", podMapSlForwards: "forwards", podMapSlFlows: "flows", podMapSlDatagrams: "datagrams",
@@ -53,8 +53,8 @@ func (d *Datapath) makePins(root string) error {
 	return nil
 }
 
-// Keep forgets the pinned links of every device that is not in names: devices
-// that went while the daemon was away.
+// Keep forgets the pinned links of every device that is not in names: devices that went
+// away while no daemon ran.
 func (d *Datapath) Keep(names map[string]bool) error {
 	entries, err := os.ReadDir(d.linkPins())
 	if err != nil {
@@ -75,12 +75,12 @@ func (d *Datapath) Keep(names map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// linkPins is the same folder for every layout of the maps: programs of one are
-// replaced by those of the next.
+// linkPins returns the folder of links, which is the same for every layout of the maps:
+// programs of the next layout replace those of the previous one.
 func (d *Datapath) linkPins() string { return filepath.Join(filepath.Dir(d.pins), "links") }
 
-// Retire removes the maps of other layouts, and what they pin. It is for a daemon
-// that has replaced all programs that an earlier version attached.
+// Retire removes the maps of other layouts, and what they pin. Call it after replacing all
+// programs that an earlier version attached.
 func (d *Datapath) Retire() error {
 	others, err := d.otherLayouts()
 	errs := []error{err}
@@ -90,7 +90,7 @@ func (d *Datapath) Retire() error {
 	return errors.Join(errs...)
 }
 
-// otherLayouts are the folders with the maps of other versions.
+// otherLayouts returns the folders with the maps of other versions.
 func (d *Datapath) otherLayouts() ([]string, error) {
 	root := filepath.Dir(d.pins)
 	entries, err := os.ReadDir(root)
@@ -106,15 +106,15 @@ func (d *Datapath) otherLayouts() ([]string, error) {
 	return all, nil
 }
 
-// Inherited reports whether an earlier daemon has used the very maps of this one, and
-// no others are left: what is attached knows what this daemon's programs will know,
+// Inherited reports whether an earlier daemon used exactly the maps of this one, and no
+// others are left. Then the attached programs know what this daemon's programs will know,
 // policies above all.
 func (d *Datapath) Inherited() bool { return d.inherited }
 
-// inherits finds it out, before this daemon makes maps. It adopts the maps of
-// layoutBefore: connections, policies and services stay as they are for the programs
-// that are attached and for those that replace them. The old pins stay until
-// [Datapath.Retire], for an earlier version that comes back before.
+// inherits computes Inherited before this daemon creates maps. It adopts the maps of
+// layoutBefore: connections, policies and services stay the same for the attached programs
+// and for those that replace them. The old pins stay until [Datapath.Retire], in case an
+// earlier version returns before.
 func (d *Datapath) inherits() (bool, error) {
 	adopted, err := pinned.Adopt(filepath.Join(filepath.Dir(d.pins), layoutBefore), d.pins, namesBefore())
 	if err != nil {
@@ -131,8 +131,8 @@ func (d *Datapath) inherits() (bool, error) {
 	return len(found) > 0 && len(others) == 0, err
 }
 
-// linkPin names a pin after device and direction. A device's name may hold a
-// dot, which a bpffs refuses, and never a colon, so a doubled colon is free.
+// linkPin names a pin after device and direction. A device's name may contain a dot, which
+// a bpffs refuses, and never a colon, so a doubled colon can stand for it.
 func (d *Datapath) linkPin(name string, dir nl.Direction) string {
 	return filepath.Join(d.linkPins(), strings.ReplaceAll(name, ".", "::")+":"+dir.String())
 }
@@ -144,9 +144,9 @@ func removeIfPresent(path string) error {
 	return nil
 }
 
-// Clean removes every pin under pinPath; programs end with their last
-// reference. It needs no loaded Datapath. On kernels without tcx the filters go
-// with [nl.Handle.DetachClsact].
+// Clean removes every pin under pinPath; programs end with their last reference. It needs
+// no loaded Datapath. On kernels without tcx, remove the filters with
+// [nl.Handle.DetachClsact].
 func Clean(pinPath string) error {
 	if err := os.RemoveAll(pinPath); err != nil {
 		return fmt.Errorf("remove pins: %w", err)

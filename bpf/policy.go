@@ -11,15 +11,15 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
-// encoded is what this daemon must remember of the tables in the kernel, since
-// the kernel cannot be asked for it cheaply.
+// encoded is what this daemon must remember about the tables in the kernel, because reading
+// it from the kernel is expensive.
 type encoded struct {
 	ports   map[policy.PortsID][]podPortKey
 	blocks  map[podPrefix]bool
 	missing map[podPrefix]bool // blocks that found no room
 }
 
-// recall reads it from the maps that an earlier daemon has left.
+// recall reads d.policy from the maps that an earlier daemon left.
 func (d *Datapath) recall() error {
 	d.policy = encoded{ports: map[policy.PortsID][]podPortKey{}, blocks: map[podPrefix]bool{}, missing: map[podPrefix]bool{}}
 	ports, err := entries[podPortKey, uint32](d.maps.SlPorts)
@@ -44,9 +44,9 @@ func (d *Datapath) recall() error {
 	return nil
 }
 
-// SyncPolicy makes the tables in the kernel equal to want, whatever they were.
-// Flows that both allow go on; one whose packet comes while a pod's rules and its
-// peer's identity or class are both exchanged may lose it.
+// SyncPolicy makes the tables in the kernel equal to want, whatever they were. Flows that
+// both allow continue; one may lose a packet that arrives while a pod's rules and its
+// peer's identity or class are both being exchanged.
 func (d *Datapath) SyncPolicy(want policy.Tables) error {
 	have, err := d.PolicyTables()
 	if err != nil {
@@ -55,8 +55,8 @@ func (d *Datapath) SyncPolicy(want policy.Tables) error {
 	return d.ApplyPolicy(policy.Difference(have, want))
 }
 
-// PolicyTables reads what the kernel has, entry by entry: work in proportion to all
-// that there is.
+// PolicyTables reads the kernel's tables entry by entry; the cost grows with their whole
+// size.
 func (d *Datapath) PolicyTables() (policy.Tables, error) {
 	identities, err1 := entries[[4]uint32, uint64](d.maps.SlIdentities)
 	blocks, err2 := entries[podPrefix, uint64](d.maps.SlBlocks)
@@ -88,7 +88,7 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 	d.tables.Lock()
 	defer d.tables.Unlock()
 	for k, v := range blocks {
-		if k != everyIPv4() || d.policy.blocks[k] { // else it is closeIPv4's
+		if k != everyIPv4() || d.policy.blocks[k] { // otherwise closeIPv4 made the entry
 			t.Blocks[decodePrefix(k)] = policy.PeerID(v)
 		}
 	}
@@ -98,14 +98,14 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 	return t, nil
 }
 
-// ApplyPolicy writes changes in the order that [policy.Changes] asks for: what
-// others lead to comes first and goes last. So the steps of a [compile.Compiler]
-// stop nothing in between that both the old and the new tables allow, neither
-// flows nor their first packets; a [policy.Difference] may. All flows are judged
-// anew when all is written.
+// ApplyPolicy writes changes in the order that [policy.Changes] asks for: an entry that
+// others refer to is written first and removed last. So the steps of a [compile.Compiler]
+// never stop in between what both the old and the new tables allow, neither flows nor their
+// first packets; a [policy.Difference] may. When all is written, every flow is judged
+// again.
 //
-// It goes on after an entry that cannot be written: what is missing is not
-// allowed. The error says what is missing; [Datapath.SyncPolicy] tries again.
+// It continues after an entry that cannot be written: what is missing is not allowed. The
+// error says what is missing; [Datapath.SyncPolicy] tries again.
 func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 	d.tables.Lock()
 	defer d.tables.Unlock()

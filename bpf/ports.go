@@ -34,7 +34,7 @@ func (d *Datapath) addPorts(w *writer, sets map[policy.PortsID][]policy.Ports) {
 // portBits are the bits of a port key in front of the port itself.
 const portBits = 64 + 8
 
-// portKeys covers a range of ports with prefixes: at most 30 of them.
+// portKeys covers a range of ports with at most 30 prefixes.
 func portKeys(id policy.PortsID, r policy.Ports) []podPortKey {
 	var keys []podPortKey
 	for first, last := uint32(r.First), uint32(r.Last); first <= last; {
@@ -55,7 +55,7 @@ func portSetOf(k podPortKey) policy.PortsID {
 	return policy.PortsID(k.Set[0]) | policy.PortsID(k.Set[1])<<32
 }
 
-// portsOf is what portKeys has made keys of.
+// portsOf is the inverse of portKeys.
 func portsOf(keys []podPortKey) []policy.Ports {
 	var all []policy.Ports
 	for _, k := range keys {

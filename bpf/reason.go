@@ -36,7 +36,7 @@ func Reasons() []Reason {
 	return all
 }
 
-// String is the label of the reason in metrics, logs and the CLI.
+// String returns the label of the reason in metrics, logs and the CLI.
 func (r Reason) String() string {
 	labels := [...]string{
 		ReasonMalformed: "malformed", ReasonSpoofedSource: "spoofed_source", ReasonLinkLocal: "link_local", ReasonMulticast: "multicast",
@@ -68,7 +68,7 @@ func Paths() []Path {
 	return []Path{PathLocal, PathLaneOut, PathLaneIn, PathStackOut, PathStackIn}
 }
 
-// String is the label of the path in metrics.
+// String returns the label of the path in metrics.
 func (p Path) String() string {
 	switch p {
 	case PathLocal:

@@ -17,7 +17,7 @@ import (
 	"github.com/sealane/sealane/overlay/service"
 )
 
-// networkOrder gives a port as packets and maps have it.
+// networkOrder returns a port in the byte order of packets and maps.
 func networkOrder(port uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], port)
@@ -40,9 +40,9 @@ func toBackend(a netip.AddrPort) podBackend {
 	return b
 }
 
-// translatable tells whether the programs can serve the service. SCTP's checksum
-// covers its ports and cannot be computed by them: such a service is kube-proxy's
-// where a backend listens at another port.
+// translatable reports whether the programs can serve the service. The checksum of SCTP
+// covers the ports, and the programs cannot compute it: kube-proxy serves such a service if
+// a backend listens on another port.
 func translatable(f service.Frontend, s service.Service) bool {
 	return len(s.Backends) > 0 && (f.Protocol != unix.IPPROTO_SCTP ||
 		!slices.ContainsFunc(s.Backends, func(b netip.AddrPort) bool { return b.Port() != f.Address.Port() }))
@@ -63,11 +63,11 @@ func (d *Datapath) SyncServices(want map[service.Frontend]service.Service) error
 	return d.ApplyServices(want, removed)
 }
 
-// ApplyServices adds or replaces services and takes others away. Connections
-// with a backend that stays go on; TCP connections with one that goes end as
-// that backend ends them; other traffic is given another backend at once.
+// ApplyServices adds or replaces services and removes others. Connections with a backend
+// that stays continue; TCP connections with one that goes end when that backend ends them;
+// other traffic gets another backend at once.
 //
-// It goes on after what cannot be written: kube-proxy serves what is missing.
+// It continues after a service that cannot be written: kube-proxy serves what is missing.
 func (d *Datapath) ApplyServices(set map[service.Frontend]service.Service, removed []service.Frontend) error {
 	d.tables.Lock()
 	defer d.tables.Unlock()
@@ -85,8 +85,8 @@ func (d *Datapath) ApplyServices(set map[service.Frontend]service.Service, remov
 	return errors.Join(w.err(), d.forget(gone))
 }
 
-// setService writes backends before the count that makes them known, and notes
-// which ones went.
+// setService writes backends before the count that makes them visible, and records which
+// ones went.
 func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone map[podFrontend][]podBackend) {
 	var old podService
 	if err := d.maps.SlServices.Lookup(k, &old); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -106,8 +106,9 @@ func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone 
 	if old.Backends > 0 && slices.Equal(before, after) && affinity == old.Affinity {
 		return
 	}
-	// Not the next of the old one: that is gone while there is no backend, and a choice of
-	// before, which TCP ports that are used again still have, must not look like one of now.
+	// Revision is random instead of the next one, because the old revision is gone while
+	// there is no backend. An earlier choice, which TCP ports in reuse may still have, must
+	// not look current.
 	v := podService{Backends: uint32(len(after)), Affinity: affinity, Revision: rand.Uint32()}
 	used := max(len(before), len(after))
 	if !d.writeService(w, k, v, after) {
@@ -123,7 +124,7 @@ func (d *Datapath) setService(w *writer, k podFrontend, s service.Service, gone 
 	}
 }
 
-// writeService tells whether the service is there now, with all of its backends.
+// writeService reports whether the service is now present with all its backends.
 func (d *Datapath) writeService(w *writer, k podFrontend, v podService, backends []podBackend) bool {
 	complete := true
 	for i, b := range backends {
@@ -136,8 +137,8 @@ func (d *Datapath) writeService(w *writer, k podFrontend, v podService, backends
 	return w.put(d.maps.SlServices, k, v)
 }
 
-// forget makes clients choose again whose backend went. TCP connections are left
-// to their ends, which know best when they are over.
+// forget makes clients choose again if their backend went. TCP connections are left to
+// their ends, which know best when they are over.
 func (d *Datapath) forget(gone map[podFrontend][]podBackend) error {
 	if len(gone) == 0 {
 		return nil

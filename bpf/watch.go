@@ -24,10 +24,10 @@ type VerdictKind uint8
 const (
 	VerdictAllowed      VerdictKind = 1
 	VerdictDenied       VerdictKind = 2
-	VerdictDryRunDenied VerdictKind = 3 // passed, and would not if dry-run policies were in force
+	VerdictDryRunDenied VerdictKind = 3 // passed, but would be dropped if dry-run policies were in force
 )
 
-// String is the kind's name in what operators read.
+// String returns the kind's name in what operators read.
 func (k VerdictKind) String() string {
 	switch k {
 	case VerdictAllowed:
@@ -40,21 +40,22 @@ func (k VerdictKind) String() string {
 	return "unknown"
 }
 
-// Verdict is what was decided of a flow when it began, or when policies had
-// changed and it was denied.
+// Verdict is the decision on a flow at its beginning, or the denial of one after policies
+// changed.
 type Verdict struct {
 	Time        time.Time
-	Source      netip.AddrPort // who began the flow; for ICMP echo, ports are the identifier
-	Destination netip.AddrPort // the backend, where a service was asked for
-	Frontend    netip.AddrPort // the service that was asked for; invalid: none
+	Source      netip.AddrPort // end that began the flow; for ICMP echo, ports are the identifier
+	Destination netip.AddrPort // other end; the backend if the flow is to a service
+	Frontend    netip.AddrPort // address of the service; invalid if there is none
 	Protocol    uint8          // as in the IP header
 	Kind        VerdictKind
-	Reason      Reason // why it was denied, or would have been
-	Lost        uint32 // verdicts before this one that found no room in the ring buffer
+	Reason      Reason // why the flow was denied or, in a dry run, would have been; 0 if allowed
+	Lost        uint32 // number of verdicts lost before this one because the ring buffer was full
 }
 
-// WatchVerdicts calls f with each verdict until ctx ends. Verdicts are lost, and
-// packets never wait, when f does not keep up: the next one says how many. One caller at a time.
+// WatchVerdicts calls f with each verdict until ctx ends. When f does not keep up, verdicts
+// are lost and packets never wait; the next verdict says how many were lost. Only one
+// caller at a time is allowed.
 func (d *Datapath) WatchVerdicts(ctx context.Context, f func(Verdict)) error {
 	r, err := ringbuf.NewReader(d.maps.SlVerdicts)
 	if err != nil {
@@ -90,7 +91,7 @@ func (d *Datapath) setWatched(to uint32) error {
 	return d.changeState(func(s *podPolicyState) { s.Watched = to })
 }
 
-// bootTime is when the clock of the programs (CLOCK_MONOTONIC) was at zero.
+// bootTime returns when the clock of the programs (CLOCK_MONOTONIC) was zero.
 func bootTime() (time.Time, error) {
 	var since unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &since); err != nil {

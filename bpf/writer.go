@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entries reads a whole map, many entries at a time: also of one that the
-// programs write to meanwhile, none is missed that is there all the while.
+// entries reads a whole map in batches. While programs write to the map, it misses no entry
+// that is present all the time.
 func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
 	const atOnce = 4096
 	all, keys, values := map[K]V{}, make([]K, atOnce), make([]V, atOnce)
@@ -31,8 +31,8 @@ func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
 	}
 }
 
-// writer writes to maps and goes on after an error, of which it keeps the first
-// and counts the rest.
+// writer writes to maps and continues after an error; it keeps the first error and counts
+// the others.
 type writer struct {
 	first error
 	more  int

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package pinned pins maps a second time, by other names: an upgraded daemon takes
-// over the maps of an earlier version that called them otherwise.
+// Package pinned pins maps a second time, under other names: an upgraded daemon takes over
+// the maps of an earlier version that named them otherwise.
 package pinned
 
 import (
@@ -14,10 +14,10 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Adopt pins the maps that are in the folder from in the folder to as well, where
-// nothing is pinned by their name. names has the old name by the new one.
+// Adopt pins the maps of the folder from in the folder to as well, where their name is
+// still free. names maps each new name to the old one.
 //
-// It reports whether both folders hold the very same maps, none of names missing.
+// It reports whether both folders hold the very same maps, with none of names missing.
 func Adopt(from, to string, names map[string]string) (bool, error) {
 	all := true
 	for name, before := range names {
@@ -54,7 +54,7 @@ func adopt(from, to string) (bool, error) {
 	return true, errors.Join(second.Pin(to), second.Close())
 }
 
-// equal reports whether a and b are one map.
+// equal reports whether a and b are the same map.
 func equal(a, b *ebpf.Map) (bool, error) {
 	one, err1 := a.Info()
 	other, err2 := b.Info()

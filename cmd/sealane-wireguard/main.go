@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Command sealane-wireguard runs WireGuard in user space on nodes whose kernel has
-// none, apart from the node daemon, so that no restart or upgrade of the daemon
-// touches a lane. Where the kernel serves, it is idle and says so.
+// Command sealane-wireguard runs WireGuard in user space on nodes whose kernel has none. It
+// is separate from the node daemon, so that no restart or upgrade of the daemon affects a
+// lane. If the kernel has WireGuard, it stays idle and says so.
 package main
 
 import (
@@ -48,15 +48,15 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("sealane-wireguard", flag.ContinueOnError)
 	f.StringVar(&o.socket, "socket", process.DefaultSocket, "unix socket on which the node daemon asks for devices")
-	f.BoolVar(&o.check, "check", false, "ask the running process how it is, print the answer and exit")
+	f.BoolVar(&o.check, "check", false, "ask the running process for its state, print the answer and exit")
 	f.BoolVar(&o.removeOnExit, "remove-on-exit", false,
 		"remove the devices at the end; without it they stay, and drop packets until the next start")
-	f.TextVar(&o.level, "log-level", slog.LevelInfo, "least level that is logged: debug, info, warn or error")
+	f.TextVar(&o.level, "log-level", slog.LevelInfo, "lowest level that is logged: debug, info, warn or error")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
 	if f.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q: there are flags only, see --help", f.Arg(0))
+		return o, fmt.Errorf("unexpected argument %q: only flags are accepted, see --help", f.Arg(0))
 	}
 	return o, nil
 }

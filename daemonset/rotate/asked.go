@@ -10,12 +10,12 @@ import (
 	"github.com/sealane/sealane/keymgr/identity"
 )
 
-// asked is what a key that is made now answers.
+// asked returns the request that a key created now answers.
 func asked(r cluster.RotationRequest) identity.Asked {
 	return identity.Asked{Rotation: seconds(r.At), Compromised: seconds(r.Compromised)}
 }
 
-// seconds is 0 for no time at all; moment reads it back.
+// seconds returns 0 for the zero time; moment is the inverse.
 func seconds(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

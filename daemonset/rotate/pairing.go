@@ -14,16 +14,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sealane/sealane/internal/signal"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/pairing"
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
-// maxAsking is how many exchanges this node begins at a time.
+// maxAsking is how many exchanges of this node may run at a time.
 const maxAsking = 32
 
-// partner is a peer as far as pairing goes, as of the newest pass.
+// partner is what pairing needs to know about a peer, as of the newest pass.
 type partner struct {
 	id      keymgr.NodeID
 	keys    []keymgr.PeerKey
@@ -32,39 +33,39 @@ type partner struct {
 	first   bool // this node goes first
 }
 
-// ends are the two WireGuard keys of a lane, this node's first.
+// ends are the two WireGuard keys of a pair, this node's first.
 type ends struct{ own, theirs keymgr.PublicKey }
 
-// agreed is a preshared key and how it came about.
+// agreed is a preshared key with its origin.
 type agreed struct {
 	key keymgr.PresharedKey
 	rotation.Pairing
 }
 
-// Exchanged is how an exchange went that this node asked for.
+// Exchanged is the outcome of an exchange that this node asked for.
 type Exchanged struct {
 	uid string
 	ok  bool
 }
 
-// pairings holds the preshared keys, in memory only, and agrees on them with the
-// peers. The network loop brings them to the lanes.
+// pairings holds the preshared keys, in memory only, and agrees on them with the peers. The
+// network loop applies them to the tunnels.
 type pairings struct {
 	identity pairing.Identity
 	keys     func() []identity.WGKey // this node's
 	events   Reporter
 	log      *slog.Logger
 
-	changed chan struct{}  // the network loop should look
+	changed signal.Signal  // tells the network loop to apply new keys
 	results chan Exchanged // of exchanges that this node asked for
 	slots   chan struct{}  // bounds them
 
-	mu       sync.Mutex // guards all below
+	mu       sync.Mutex // guards the fields below
 	agreed   map[ends]agreed
 	partners map[string]partner // by UID
 	asking   map[string]bool    // by UID
-	// version counts the keys that were agreed on, applied those that are in the
-	// lanes; advanced is closed when applied grows.
+	// version counts the agreed keys, applied those that are on the tunnels; advanced is
+	// closed when applied grows.
 	version, applied uint64
 	advanced         chan struct{}
 	counts           map[[2]string]uint64 // by role and result
@@ -77,7 +78,7 @@ func newPairings(c Config) *pairings {
 			Node: c.Identity.Node(), Certificate: c.Identity.TLSCertificate, Authenticate: c.Authenticate,
 		},
 		keys: c.Identity.WGKeys().All, events: c.Events, log: c.Logger,
-		changed: make(chan struct{}, 1), results: make(chan Exchanged), slots: make(chan struct{}, maxAsking),
+		changed: signal.New(), results: make(chan Exchanged), slots: make(chan struct{}, maxAsking),
 		agreed: map[ends]agreed{}, partners: map[string]partner{}, asking: map[string]bool{},
 		advanced: make(chan struct{}), counts: map[[2]string]uint64{}, told: map[[2]string]bool{},
 	}
@@ -95,7 +96,8 @@ func (p *pairings) serve(ctx context.Context, port uint16) error {
 	return s.Serve(ctx, l)
 }
 
-// at returns the node that has an address, the address itself if none has.
+// at returns the node that has the address a, or a node named after the address if none has
+// it.
 func (p *pairings) at(a netip.Addr) keymgr.NodeID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,7 +109,8 @@ func (p *pairings) at(a netip.Addr) keymgr.NodeID {
 	return keymgr.NodeID{Name: a.String()}
 }
 
-// meet replaces the partners; keys of lanes that nobody has any more are forgotten.
+// meet replaces the partners, and forgets the preshared keys of WireGuard keys that no
+// partner has any more.
 func (p *pairings) meet(partners map[string]partner) {
 	own, theirs := map[keymgr.PublicKey]bool{}, map[keymgr.PublicKey]bool{}
 	for _, k := range p.keys() {
@@ -124,7 +127,7 @@ func (p *pairings) meet(partners map[string]partner) {
 	maps.DeleteFunc(p.agreed, func(e ends, _ agreed) bool { return !own[e.own] || !theirs[e.theirs] })
 }
 
-// with returns what was agreed on with the owner of keys, by slot.
+// with returns what was agreed on with the owner of the keys theirs, by slot.
 func (p *pairings) with(own []identity.WGKey, theirs []keymgr.PeerKey) map[rotation.Pair]rotation.Pairing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +142,7 @@ func (p *pairings) with(own []identity.WGKey, theirs []keymgr.PeerKey) map[rotat
 	return out
 }
 
-// preshared hands the lanes the key for an own generation and a peer's key.
+// preshared returns the preshared key for an own generation and a peer's key.
 func (p *pairings) preshared(own uint64, theirs keymgr.PublicKey) (keymgr.PresharedKey, bool) {
 	for _, k := range p.keys() {
 		if k.Generation == own {
@@ -152,16 +155,13 @@ func (p *pairings) preshared(own uint64, theirs keymgr.PublicKey) (keymgr.Presha
 	return keymgr.PresharedKey{}, false
 }
 
-// agree is the server's part: the key is in the lane when it returns without error.
+// agree is the server's part: when it returns no error, the key is on the tunnel.
 func (p *pairings) agree(ctx context.Context, s pairing.Subject, key keymgr.PresharedKey) error {
 	version, undo, err := p.take(s, key)
 	if err != nil {
 		return err
 	}
-	select {
-	case p.changed <- struct{}{}:
-	default: // it is to look already
-	}
+	p.changed.Raise()
 	if err := p.await(ctx, version); err != nil {
 		undo()
 		return err
@@ -170,7 +170,7 @@ func (p *pairings) agree(ctx context.Context, s pairing.Subject, key keymgr.Pres
 	return nil
 }
 
-// take checks what a peer asks for and notes the key; undo brings back the one before.
+// take checks what a peer asks for and stores the key; undo restores the previous one.
 func (p *pairings) take(s pairing.Subject, key keymgr.PresharedKey) (version uint64, undo func(), err error) {
 	ownKnown := slices.ContainsFunc(p.keys(), func(k identity.WGKey) bool { return k.Public == s.Own })
 	p.mu.Lock()
@@ -181,7 +181,7 @@ func (p *pairings) take(s pairing.Subject, key keymgr.PresharedKey) (version uin
 		return 0, nil, &pairing.RefusedError{Reason: pairing.RefusedKey}
 	case o.secrecy == rotation.Classic:
 		return 0, nil, &pairing.RefusedError{Reason: pairing.RefusedPolicy}
-	case o.first && p.asking[s.Peer.UID]: // two exchanges that cross would leave two keys
+	case o.first && p.asking[s.Peer.UID]: // two exchanges at once would leave two keys
 		return 0, nil, &pairing.RefusedError{Reason: pairing.RefusedBusy}
 	}
 	e := ends{s.Own, s.Theirs}
@@ -205,14 +205,14 @@ func (p *pairings) putLocked(e ends, a agreed) {
 	p.version++
 }
 
-// noted is the version that a pass which begins now will bring to the lanes.
+// noted returns the version that a pass which begins now will apply to the tunnels.
 func (p *pairings) noted() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.version
 }
 
-// done says that the lanes have all keys up to a version.
+// done records that the tunnels have all keys up to a version.
 func (p *pairings) done(version uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -239,7 +239,7 @@ func (p *pairings) await(ctx context.Context, version uint64) error {
 	}
 }
 
-// ask begins an exchange with a peer, which ends with a result.
+// ask begins an exchange with a peer; its outcome is sent to results.
 func (p *pairings) ask(ctx context.Context, uid string, slot rotation.Pair) {
 	p.mu.Lock()
 	o := p.partners[uid]

@@ -12,16 +12,17 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
-// Paths finds what the kernel shows of a peer's key.
+// Paths are the paths in the kernel by the peer's key.
 type Paths map[keymgr.PublicKey][]Path
 
-// Path is a lane in the kernel, by one of this node's generations.
+// Path is a peer of a tunnel in the kernel, with the generation of this node's key.
 type Path struct {
 	Own  uint64
 	Peer overlay.PeerState
 }
 
-// NewPaths sorts what the kernel shows by peers' keys; of lanes with own keys alone.
+// NewPaths sorts the kernel's tunnel peers by key; it skips tunnels without a key of this
+// node.
 func NewPaths(own []identity.WGKey, lanes []overlay.TunnelState) Paths {
 	index := Paths{}
 	for _, l := range lanes {

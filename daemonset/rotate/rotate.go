@@ -24,25 +24,25 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
-// Reporter tells operators, as a Kubernetes Event, what they must know.
+// Reporter tells operators what they must know, as Kubernetes Events.
 type Reporter interface {
 	Event(context.Context, kube.EventSpec)
 }
 
-// Config is what a Rotator is made of.
+// Config configures a Rotator.
 type Config struct {
 	Identity *identity.Identity
-	// Authenticate tells whose certificate chain (DER, leaf first) is shown.
+	// Authenticate returns the node that a certificate chain (DER, leaf first) belongs to.
 	Authenticate func(chain [][]byte) (keymgr.NodeID, error)
-	Period       time.Duration // of rotation; 0: only when asked for
+	Period       time.Duration // between rotations; 0 means only on request
 	Mode         keymgr.PSKMode
 	Events       Reporter
 	Logger       *slog.Logger
 }
 
-// Rotator asks the rotation machine what should be so, and does all of it that does
-// not concern lanes: keys on disk, exchanges with peers. Serve, Preshared, Shown and
-// Pairings are safe for concurrent use; all else is for one goroutine.
+// Rotator asks the rotation machine what to do, and does everything except changes of
+// tunnels: keys on disk, exchanges with peers. Serve, Preshared, Shown and Pairings are
+// safe for concurrent use; only one goroutine may call the other methods.
 type Rotator struct {
 	machine  *rotation.Machine
 	identity *identity.Identity
@@ -51,27 +51,27 @@ type Rotator struct {
 	boot     time.Time
 	log      *slog.Logger
 
-	// ready is the newest generation whose devices this daemon has made or found.
+	// ready is the newest generation whose devices this daemon has created or found.
 	ready uint64
 	scene Scene
 	last  rotation.Decision
 	shown atomic.Pointer[Shown]
 }
 
-// Scene is what a decision is made on besides kernel and disk.
+// Scene is the input of a decision besides kernel and disk.
 type Scene struct {
-	Published keymgr.Signed // this node's statement as the API server has it
+	Published keymgr.Signed // this node's statement on the API server
 	Request   cluster.RotationRequest
 	Peers     []Peer
 }
 
-// Peer is a verified peer, and where this node reaches it.
+// Peer is a verified peer, and the address at which this node reaches it.
 type Peer struct {
 	keymgr.Peer
 	Addr netip.Addr
 }
 
-// Shown is the newest decision for status, and since when its state holds.
+// Shown is the newest decision for status, and the time since which its state holds.
 type Shown struct {
 	Decision rotation.Decision
 	Since    time.Time
@@ -98,14 +98,14 @@ func (r *Rotator) Preshared(own uint64, theirs keymgr.PublicKey) (keymgr.Preshar
 	return r.pairs.preshared(own, theirs)
 }
 
-// Changed reports that a peer waits for a preshared key to be in its lane.
+// Changed reports that a peer waits until its preshared key is on the tunnel.
 func (r *Rotator) Changed() <-chan struct{} { return r.pairs.changed }
 
-// Results gives the exchanges that have ended. Hand each to Take.
+// Results returns the channel of finished exchanges. Pass each of them to Take.
 func (r *Rotator) Results() <-chan Exchanged { return r.pairs.results }
 
-// Take tells the next decision how an exchange went, and with it all others that
-// have ended by now: in a large cluster a pass takes longer than many exchanges.
+// Take passes the outcome of an exchange to the next decision, together with all others
+// that have ended by now: in a large cluster a pass takes longer than many exchanges.
 func (r *Rotator) Take(e Exchanged) {
 	for {
 		r.machine.Exchanged(e.uid, e.ok, time.Now())
@@ -117,23 +117,23 @@ func (r *Rotator) Take(e Exchanged) {
 	}
 }
 
-// Pass is one update of the lanes. The contract: Begin, then Step where the plan may
-// change, then apply the plan to the lanes, then Commit if that worked. A Pass that
-// fails is dropped; the next one begins where it began.
+// Pass is one update of the tunnels. The contract: call Begin, then Step where the plan may
+// change, then apply the plan to the tunnels, then Commit if that succeeded. Drop a Pass
+// that fails; the next one starts from the same state.
 type Pass struct {
 	rotator *Rotator
-	noted   uint64 // preshared keys up to here were agreed on when the pass began
+	noted   uint64 // version of the preshared keys when the pass began
 	newest  uint64 // generation whose devices the plan has
 }
 
-// Begin starts a pass: every preshared key that is agreed on by now will be in the
-// lanes when it is committed.
+// Begin starts a pass: every preshared key that is agreed on by now will be on the tunnels
+// when the pass is committed.
 func (r *Rotator) Begin() *Pass {
 	return &Pass{rotator: r, noted: r.pairs.noted(), newest: r.ready}
 }
 
-// Commit says that the lanes are as decided. It reports whether that makes a
-// difference to the next decision, which should then be made at once.
+// Commit records that the tunnels are as decided. It reports whether that affects the next
+// decision, which should then follow at once.
 func (p *Pass) Commit() bool {
 	r := p.rotator
 	r.pairs.done(p.noted)
@@ -142,8 +142,8 @@ func (p *Pass) Commit() bool {
 	return changed
 }
 
-// Step makes a decision on a new scene. It acts on it too: it makes and removes keys
-// on disk, and begins the exchanges that are due. What concerns lanes is the caller's.
+// Step makes a decision on a new scene and acts on it: it creates and removes keys on disk,
+// and begins the exchanges that are due. Changes of tunnels are left to the caller.
 func (p *Pass) Step(ctx context.Context, s Scene, lanes []overlay.TunnelState) (rotation.Decision, error) {
 	d, err := p.rotator.decide(ctx, s, lanes)
 	if err != nil {
@@ -155,13 +155,13 @@ func (p *Pass) Step(ctx context.Context, s Scene, lanes []overlay.TunnelState) (
 	return d, nil
 }
 
-// Shown returns the newest decision, nil before the first.
+// Shown returns the newest decision, or nil before the first one.
 func (r *Rotator) Shown() *Shown { return r.shown.Load() }
 
-// Pairings counts the exchanges since the daemon started.
+// Pairings returns the counts of exchanges since the daemon started.
 func (r *Rotator) Pairings() []status.Pairing { return r.pairs.soFar() }
 
-// bootTime is when the machine started, by today's clock.
+// bootTime returns when the machine started, according to the present clock.
 func bootTime() (time.Time, error) {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
@@ -170,8 +170,8 @@ func bootTime() (time.Time, error) {
 	return time.Now().Add(-time.Duration(up.Nano())), nil
 }
 
-// decide makes a decision on a new scene, makes and removes keys as it says, and
-// begins the exchanges that it asks for.
+// decide makes a decision on a new scene, creates and removes keys as decided, and begins
+// the exchanges that the decision asks for.
 func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelState) (rotation.Decision, error) {
 	r.scene = s
 	partners := map[string]partner{}
@@ -212,9 +212,9 @@ func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelSta
 	}
 }
 
-// Poll checks, between passes, whether the kernel shows something that changes the
-// last decision, and begins the exchanges that are due. It reports whether a pass is
-// needed, and otherwise how long nothing is expected to happen.
+// Poll checks, between passes, whether the kernel shows something that changes the last
+// decision, and begins the exchanges that are due. It reports whether a pass is needed, and
+// otherwise for how long no change is expected.
 func (r *Rotator) Poll(ctx context.Context, lanes []overlay.TunnelState) (changed bool, next time.Duration) {
 	asked := map[string]rotation.Pair{}
 	d := r.step(lanes, asked)
@@ -242,7 +242,7 @@ func (r *Rotator) ask(ctx context.Context, asked map[string]rotation.Pair) {
 	}
 }
 
-// sameDecision compares what is done, not what is waited for.
+// sameDecision compares what the decisions do, not what they wait for.
 func sameDecision(a, b rotation.Decision) bool {
 	act := func(p, q rotation.PeerDecision) bool {
 		return p.Active == q.Active && slices.Equal(p.Install, q.Install)
@@ -250,7 +250,7 @@ func sameDecision(a, b rotation.Decision) bool {
 	return a.State == b.State && slices.Equal(a.Publish, b.Publish) && slices.Equal(a.Revoke, b.Revoke) && maps.EqualFunc(a.Peers, b.Peers, act)
 }
 
-// note keeps a decision for status. The reason of a new key stays until the next.
+// note stores a decision for status. The reason for a new key stays until the next new key.
 func (r *Rotator) note(d rotation.Decision, why rotation.Reason) {
 	n := &Shown{Decision: d, Since: time.Now(), Reason: why}
 	if old := r.shown.Load(); old != nil {
@@ -264,7 +264,7 @@ func (r *Rotator) note(d rotation.Decision, why rotation.Reason) {
 	r.shown.Store(n)
 }
 
-// input puts together what the machine is told.
+// input assembles the input of the machine.
 func (r *Rotator) input(lanes []overlay.TunnelState) rotation.Input {
 	s := r.scene
 	in := rotation.Input{
@@ -291,7 +291,7 @@ func (r *Rotator) input(lanes []overlay.TunnelState) rotation.Input {
 	return in
 }
 
-// own describes this node's keys, as peers know them where they do.
+// own describes this node's keys, as its statement shows them if it lists them.
 func (r *Rotator) own(published keymgr.Signed) rotation.Own {
 	var o rotation.Own
 	since := map[uint64]time.Time{}
@@ -319,8 +319,8 @@ func (r *Rotator) own(published keymgr.Signed) rotation.Own {
 	return o
 }
 
-// secrecy is what this node's mode and a peer's make of each other; those that
-// exclude each other never get here.
+// secrecy returns what this node's mode and a peer's result in; modes that exclude each
+// other never get here.
 func (r *Rotator) secrecy(p keymgr.Peer) rotation.Secrecy {
 	switch {
 	case r.mode == keymgr.PSKRequired || p.PSK == keymgr.PSKRequired:

@@ -15,7 +15,7 @@ import (
 	"github.com/sealane/sealane/keymgr/pairing"
 )
 
-// Roles in an exchange, as in metrics.
+// Roles in an exchange, as metrics name them.
 const (
 	roleServer = "server"
 	roleClient = "client"
@@ -27,8 +27,8 @@ func (p *pairings) count(role, result string) {
 	p.counts[[2]string{role, result}]++
 }
 
-// failed counts a failure. What smells of an attack or of a wrong clock is told to
-// the operator, once until it works again; the rest mends itself.
+// failed counts a failure. If the failure may be due to an attack or a wrong clock, it
+// tells the operator, once until pairing works again; other failures heal without help.
 func (p *pairings) failed(ctx context.Context, role string, peer keymgr.NodeID, err error) {
 	reason := pairing.Reason(err)
 	p.count(role, reason)
@@ -39,7 +39,7 @@ func (p *pairings) failed(ctx context.Context, role string, peer keymgr.NodeID, 
 	if reason != "downgrade" && reason != "certificate" && reason != "protocol" {
 		return
 	}
-	about := [2]string{peer.UID, reason} // all strangers are one: there may be many
+	about := [2]string{peer.UID, reason} // all strangers count as one, because there may be many
 	p.mu.Lock()
 	again := p.told[about]
 	p.told[about] = true
@@ -55,7 +55,7 @@ func (p *pairings) failed(ctx context.Context, role string, peer keymgr.NodeID, 
 	})
 }
 
-// soFar lists the outcomes since the daemon started.
+// soFar returns the outcomes since the daemon started.
 func (p *pairings) soFar() []status.Pairing {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package atomicfile replaces files so that a reader, or a reboot, sees either
-// the whole old content or the whole new one.
+// Package atomicfile replaces files so that a reader, or a reboot, sees either the whole
+// old content or the whole new content.
 //
-// Everything that Sealane keeps on disk goes through this package: leases, keys,
-// sequence marks, the CNI configuration. A crash can leave a temporary file
-// behind; IsTemp recognises it, so that whoever lists a directory can skip or
-// sweep it.
+// Everything that Sealane keeps on disk uses this package: leases, keys, sequence marks,
+// the CNI configuration. A crash can leave a temporary file behind; IsTemp recognises it,
+// so that readers of a directory can skip or delete it.
 package atomicfile
 
 import (
@@ -19,8 +18,8 @@ import (
 	"strings"
 )
 
-// tempPrefix begins the name of every temporary file. The leading dot keeps
-// runtimes that scan a directory (a CNI runtime does) from reading it.
+// tempPrefix begins the name of every temporary file. The leading dot keeps programs that
+// scan a directory, such as a CNI runtime, from reading it.
 const tempPrefix = ".sealane-tmp-"
 
 // Write replaces the file at path by data with exactly the permissions perm,
@@ -36,10 +35,10 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// WriteThenSync replaces the file as Write does, with one sync in place of two: of
-// the file when it has its name. ext4, XFS and Btrfs commit the name with it. If
-// power is lost before WriteThenSync returns, path may be empty afterwards, which
-// the reader must be able to bear.
+// WriteThenSync replaces the file as Write does, with one sync instead of two: that of the
+// file under its final name. ext4, XFS and Btrfs commit the name with it. If power is lost
+// before WriteThenSync returns, path may be empty afterwards, and the reader must cope with
+// that.
 func WriteThenSync(path string, data []byte, perm fs.FileMode) error {
 	if err := WriteUnsynced(path, data, perm); err != nil {
 		return err
@@ -54,13 +53,13 @@ func WriteThenSync(path string, data []byte, perm fs.FileMode) error {
 	return nil
 }
 
-// WriteUnsynced replaces the file for all processes at once, but does not wait for
-// the disk: after a loss of power path may be as it was, as it should be, or empty.
+// WriteUnsynced replaces the file at once for all processes, but does not wait for the
+// disk: after a loss of power path may hold the old content, the new content, or nothing.
 func WriteUnsynced(path string, data []byte, perm fs.FileMode) error {
 	return replace(path, data, perm, func(*os.File) error { return nil })
 }
 
-// replace writes a temporary file, has it synced, and renames it over path.
+// replace writes a temporary file, calls sync on it, and renames it over path.
 func replace(path string, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
 	if err != nil {
@@ -88,14 +87,13 @@ func Remove(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// IsTemp reports whether name, the last element of a path, is that of a
-// temporary file of Write. One that is still there when its writer is gone is
-// the remains of a crash and can be deleted.
+// IsTemp reports whether name, the last element of a path, is the name of a temporary file
+// of Write. If its writer is gone, the file is left over from a crash and can be deleted.
 func IsTemp(name string) bool {
 	return strings.HasPrefix(name, tempPrefix)
 }
 
-// fill writes the temporary file, has it synced, and closes it in every case.
+// fill writes the temporary file, calls sync on it, and always closes it.
 func fill(f *os.File, data []byte, perm fs.FileMode, sync func(*os.File) error) error {
 	_, err := f.Write(data)
 	if err == nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package keylock is a lock for each key of a set that nobody has to know in advance.
+// Package keylock provides a lock for each key; the keys need not be known in advance.
 package keylock
 
 import (
@@ -9,16 +9,17 @@ import (
 	"sync"
 )
 
-// Locks has a lock for each key. The zero value is ready; it takes memory only for
-// keys that are locked.
+// Locks has a lock for each key. The zero value is ready to use; only locked keys take
+// memory.
 type Locks[K comparable] struct {
 	mu sync.Mutex // guards held
-	// held has a channel for each locked key, which is closed when the key is unlocked.
+	// held has a channel for each locked key; unlocking the key closes the channel.
 	held map[K]chan struct{}
 }
 
-// Lock waits until nobody else holds key, and holds it until unlock is called, which
-// has to be done once. It returns ctx's error, and holds nothing, if ctx ends before.
+// Lock waits until nobody else holds key, and then holds it until unlock is called, which
+// must happen exactly once. If ctx ends first, Lock returns the error of ctx and holds
+// nothing.
 func (l *Locks[K]) Lock(ctx context.Context, key K) (unlock func(), err error) {
 	for {
 		other := l.tryLock(key)
@@ -33,7 +34,8 @@ func (l *Locks[K]) Lock(ctx context.Context, key K) (unlock func(), err error) {
 	}
 }
 
-// tryLock returns the channel of whoever holds key; nil: the caller does now.
+// tryLock returns the channel of the present holder of key, or nil if the caller holds it
+// now.
 func (l *Locks[K]) tryLock(key K) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BPFFS mounts a bpf file system of the test's own and gives its path; it goes
-// with the test, and with it every pin.
+// BPFFS mounts a bpf file system for this test alone and returns its path. The mount, and
+// every pin in it, ends with the test.
 func BPFFS(t testing.TB) string {
 	t.Helper()
 	Privileged(t)

@@ -15,10 +15,11 @@ import (
 	"github.com/sealane/sealane/internal/nl"
 )
 
-// Impairment is what a bad network does to packets.
+// Impairment describes what a bad network does to packets.
 type Impairment struct {
 	Delay time.Duration
-	// Reordered is the percentage that is not delayed, and so overtakes the rest.
+	// Reordered is the percentage of packets that are not delayed, and so overtake the
+	// rest.
 	Reordered float32
 }
 
@@ -30,11 +31,11 @@ type Impaired struct {
 	index  int
 }
 
-// netemLimit is how many packets a bad network holds: more than any sender here
-// sends within the delay, also after a stall of an emulated machine.
+// netemLimit is how many packets a bad network holds: more than any sender here sends
+// within the delay, even after a stall of an emulated machine.
 const netemLimit = 100_000
 
-// Impair makes what the device sends meet a bad network (tc-netem(8)), as long as
+// Impair makes packets that the device sends pass a bad network (tc-netem(8)), as long as
 // the namespace lives. The error is nl.ErrUnsupported if this kernel has no netem.
 func (n *NS) Impair(device string, i Impairment) (*Impaired, error) {
 	n.t.Helper()
@@ -60,7 +61,7 @@ func (n *NS) Impair(device string, i Impairment) (*Impaired, error) {
 	return q, nil
 }
 
-// netlink gives the library's own door to the namespace, open until the test ends.
+// netlink returns the library's own handle for the namespace, open until the test ends.
 func (n *NS) netlink() (*netlink.Handle, error) {
 	at, err := netns.GetFromPath(n.Path)
 	if err != nil {

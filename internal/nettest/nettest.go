@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package nettest gives tests network namespaces of their own, wires between them,
-// and one gate for tests that need root.
+// Package nettest gives tests network namespaces of their own, wires between them, and one
+// gate for tests that need root.
 //
-// A privileged test is named TestPrivileged… and begins with Privileged(t). What it
-// makes through this package is gone when it ends, also when it fails.
+// A privileged test is named TestPrivileged… and begins with Privileged(t). Everything that
+// it creates through this package is removed at its end, even if it fails.
 package nettest
 
 import (
@@ -30,8 +30,8 @@ import (
 // privileged tests into a failure, so that a run that must have them cannot lose them.
 const RequireEnv = "SEALANE_PRIVILEGED"
 
-// namespaceDir is where ip-netns(8) keeps its namespaces, so that they can be
-// looked into while a test runs.
+// namespaceDir is where ip-netns(8) keeps its namespaces, so that a person can inspect them
+// while a test runs.
 const namespaceDir = "/var/run/netns"
 
 // Privileged skips the test without root, or fails it if RequireEnv is set.
@@ -115,7 +115,7 @@ func removeNamed(path string) error {
 	return nil
 }
 
-// Remove takes the namespace away before the test ends, as a container runtime does.
+// Remove removes the namespace before the test ends, as a container runtime does.
 func (n *NS) Remove() {
 	n.t.Helper()
 	if err := removeNamed(n.Path); err != nil {
@@ -123,12 +123,12 @@ func (n *NS) Remove() {
 	}
 }
 
-// Handle returns the netlink door of the namespace. The test must not close it.
+// Handle returns the netlink handle of the namespace. The test must not close it.
 func (n *NS) Handle() *nl.Handle { return n.h }
 
-// Do runs f in the namespace, on a thread that is thrown away afterwards. Sockets
-// that f opens, and commands that it starts, are in the namespace. f must not call
-// t.Fatal: it runs on another goroutine.
+// Do runs f in the namespace, on a thread that is discarded afterwards. Sockets that f
+// opens, and commands that it starts, are in the namespace. f must not call t.Fatal,
+// because it runs on another goroutine.
 func (n *NS) Do(f func()) {
 	n.t.Helper()
 	if err := n.h.Do(func() error {
@@ -142,9 +142,9 @@ func (n *NS) Do(f func()) {
 	}
 }
 
-// Isolate gives the namespace file systems of its own at the directories, empty at
-// first, so that several nodes on one machine can use the same fixed path. What Do
-// and commands see from then on is that.
+// Isolate gives the namespace its own, initially empty file systems at the directories, so
+// that several nodes on one machine can use the same fixed path. Do and commands see them
+// from then on.
 func (n *NS) Isolate(dirs ...string) {
 	n.t.Helper()
 	err := onThread(func() error {
@@ -172,7 +172,7 @@ func (n *NS) Isolate(dirs ...string) {
 	n.t.Cleanup(func() { _ = n.mounts.Close() })
 }
 
-// enterMounts moves the calling thread, which will be thrown away.
+// enterMounts moves the calling thread, which must be discarded afterwards.
 func (n *NS) enterMounts() error {
 	if n.mounts == nil {
 		return nil
@@ -196,8 +196,8 @@ func (n *NS) Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs a command in the namespace and returns what it printed; it fails the
-// test if the command fails.
+// Run runs a command in the namespace and returns its output; it fails the test if the
+// command fails.
 func (n *NS) Run(name string, args ...string) string {
 	n.t.Helper()
 	out, err := n.Try(name, args...)
@@ -219,7 +219,7 @@ func (n *NS) Try(name string, args ...string) (string, error) {
 // End is one end of a wire.
 type End struct {
 	NS        *NS
-	Name      string // device name; empty means one is made up
+	Name      string // device name; empty means a generated one
 	Addresses []netip.Prefix
 }
 
@@ -255,7 +255,7 @@ func (e End) up(t testing.TB) nl.Link {
 	return l
 }
 
-// onThread runs f on a thread that is thrown away afterwards.
+// onThread runs f on a thread that is discarded afterwards.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -274,7 +274,7 @@ func suffix(t testing.TB) string {
 	return hex.EncodeToString(b)
 }
 
-// Current says whether the calling thread is in the namespace.
+// Current reports whether the calling thread is in the namespace.
 func (n *NS) Current() (bool, error) {
 	here, err := netns.Get()
 	if err != nil {

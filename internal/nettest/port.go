@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// FreePort returns a TCP port on which nobody listens in the namespace of the caller.
+// FreePort returns a TCP port on which nothing listens in the caller's namespace.
 func FreePort(t testing.TB) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", ":0")

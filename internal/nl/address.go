@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses returns the addresses of a device with their prefix length, sorted.
-// Link-local IPv6 addresses that the kernel made are among them.
+// Addresses returns the addresses of a device with their prefix length, sorted. They
+// include link-local IPv6 addresses that the kernel created.
 func (h *Handle) Addresses(index int) ([]netip.Prefix, error) {
 	raw, err := dump(func() ([]netlink.Addr, error) { return h.h.AddrList(byIndex(index), netlink.FAMILY_ALL) })
 	if err != nil {
@@ -30,7 +30,7 @@ func (h *Handle) Addresses(index int) ([]netip.Prefix, error) {
 }
 
 // AllAddresses returns the addresses of all devices by device index, as [Handle.Addresses]
-// does of one, in one dump.
+// does for one, with a single dump.
 func (h *Handle) AllAddresses() (map[int][]netip.Prefix, error) {
 	raw, err := dump(func() ([]netlink.Addr, error) { return h.h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -59,7 +59,7 @@ func (h *Handle) EnsureAddress(index int, p netip.Prefix) error {
 	return err
 }
 
-// DeleteAddress takes an address from a device; absent is no error.
+// DeleteAddress takes an address from a device; a missing one is no error.
 func (h *Handle) DeleteAddress(index int, p netip.Prefix) error {
 	err := kernelError(h.h.AddrDel(byIndex(index), toNetlinkAddr(p)), "delete address %s from device %d", p, index)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -83,7 +83,7 @@ type Neighbor struct {
 	Permanent bool
 }
 
-// EnsureNeighbor sets a permanent neighbour entry, whatever was there.
+// EnsureNeighbor sets a permanent neighbour entry and replaces any earlier one.
 func (h *Handle) EnsureNeighbor(index int, addr netip.Addr, mac net.HardwareAddr) error {
 	n := toNeigh(index, addr)
 	n.State, n.HardwareAddr = netlink.NUD_PERMANENT, mac

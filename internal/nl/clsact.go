@@ -33,16 +33,16 @@ func (d Direction) parent() uint32 {
 	return netlink.HANDLE_MIN_EGRESS
 }
 
-// filterPriority and filterHandle are the place of our program among the filters
-// of a hook. Fixed, so that a new program replaces the old one in one step.
+// filterPriority and filterHandle place our program among the filters of a hook. They are
+// fixed, so that a new program replaces the old one in one step.
 const (
 	filterPriority = 1
 	filterHandle   = 0x5ea1
 )
 
-// AttachClsact puts a tc program on a device in direct-action mode, replacing the
-// one that an earlier call put there without a moment in between. It is the way
-// for kernels without tcx (before Linux 6.6).
+// AttachClsact attaches a tc program to a device in direct-action mode, and replaces
+// without a gap the one that an earlier call attached. It serves kernels without tcx
+// (before Linux 6.6).
 func (h *Handle) AttachClsact(index int, d Direction, progFD int, name string) error {
 	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
@@ -55,8 +55,8 @@ func (h *Handle) AttachClsact(index int, d Direction, progFD int, name string) e
 	return kernelError(h.h.FilterReplace(filter), "attach %s to %s of device %d", name, d, index)
 }
 
-// DetachClsact removes what AttachClsact put there; absent is no error. The qdisc
-// goes with the last filter of the device, ours or not.
+// DetachClsact removes what AttachClsact attached; a missing filter is no error. The qdisc
+// goes with the last filter of the device, whoever owns it.
 func (h *Handle) DetachClsact(index int, d Direction) error {
 	err := h.h.FilterDel(clsactFilter(index, d))
 	if err != nil && !gone(err) {
@@ -80,8 +80,8 @@ func (h *Handle) DetachClsact(index int, d Direction) error {
 	return kernelError(err, "delete clsact of device %d", index)
 }
 
-// gone says that the kernel found nothing to delete; without a clsact qdisc it
-// answers a filter's deletion with EINVAL.
+// gone reports whether the kernel found nothing to delete; without a clsact qdisc it
+// answers the deletion of a filter with EINVAL.
 func gone(err error) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)
 }

@@ -13,18 +13,18 @@ import (
 )
 
 var (
-	// ErrNotFound says that a device, address, route, rule or namespace is not there.
+	// ErrNotFound means that a device, address, route, rule or namespace does not exist.
 	ErrNotFound = errors.New("not found")
-	// ErrExists says that the name or value is already taken.
+	// ErrExists means that the name or value is already taken.
 	ErrExists = errors.New("already exists")
-	// ErrUnsupported says that the running kernel does not have the feature.
+	// ErrUnsupported means that the running kernel does not have the feature.
 	ErrUnsupported = errors.New("not supported by this kernel")
-	// ErrInvalid says that the request itself is wrong; nothing was sent to the kernel.
+	// ErrInvalid means that the request itself is wrong; nothing was sent to the kernel.
 	ErrInvalid = errors.New("invalid request")
 )
 
-// kernelError names what was tried and maps the kernel's answer to a sentinel.
-// The original error stays in the chain, so errors.Is(err, unix.EPERM) works.
+// kernelError names the attempt and maps the kernel's answer to a sentinel. The original
+// error stays in the chain, so errors.Is(err, unix.EPERM) works.
 func kernelError(err error, format string, args ...any) error {
 	if err == nil {
 		return nil

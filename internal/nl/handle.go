@@ -75,14 +75,14 @@ func (h *Handle) Close() error {
 	return h.ns.Close()
 }
 
-// Do runs f on a thread of its own that is in the Handle's namespace, and waits
-// for it. The thread is thrown away afterwards, so f may change anything of it.
-// Sockets that f opens stay in the namespace.
+// Do runs f on a separate thread in the Handle's namespace, and waits for it. The thread is
+// discarded afterwards, so f may change anything about it. Sockets that f opens stay in the
+// namespace.
 func (h *Handle) Do(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine, and no
-		// other goroutine can ever run on a thread that is in a foreign namespace.
+		// The thread is never unlocked: the runtime ends it with the goroutine, and no
+		// other goroutine can ever run on a thread in a foreign namespace.
 		runtime.LockOSThread()
 		if err := netns.Set(h.ns); err != nil {
 			done <- kernelError(err, "enter network namespace")
@@ -93,8 +93,8 @@ func (h *Handle) Do(f func() error) error {
 	return <-done
 }
 
-// Identity returns a number that is equal for two Handles exactly if they are in
-// the same network namespace.
+// Identity returns a number that is equal for two Handles if and only if they belong to the
+// same network namespace.
 func (h *Handle) Identity() (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(h.ns), &st); err != nil {
@@ -121,7 +121,7 @@ func toIPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// toPrefix is the inverse of toIPNet; nil gives the zero Prefix.
+// toPrefix is the inverse of toIPNet; nil becomes the zero Prefix.
 func toPrefix(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}

@@ -26,7 +26,7 @@ type Link struct {
 	PeerIndex int              // veth: index of the other end in its own namespace; 0 otherwise
 }
 
-// LinkSettings changes a device. A zero field is left as it is.
+// LinkSettings changes a device. A zero field changes nothing.
 type LinkSettings struct {
 	MTU   int // bytes
 	Queue int // packets that may wait to be sent
@@ -149,13 +149,14 @@ func (h *Handle) AddWireGuard(name string, mtu int) error {
 // probeName is a device that exists for the length of a probe.
 const probeName = "sealane-probe"
 
-// HasWireGuard says whether this kernel has WireGuard, loading its module if need be.
+// HasWireGuard reports whether this kernel has WireGuard, and loads its module if
+// necessary.
 func (h *Handle) HasWireGuard() (bool, error) {
 	err := h.AddWireGuard(probeName, 0)
 	switch {
 	case errors.Is(err, ErrUnsupported):
 		return false, nil
-	case err == nil, errors.Is(err, ErrExists): // somebody else probes at this moment
+	case err == nil, errors.Is(err, ErrExists): // another process is probing at this moment
 		return true, h.DeleteLink(probeName)
 	}
 	return false, err
@@ -175,7 +176,7 @@ func (h *Handle) AddVXLAN(v VXLAN) error {
 	return kernelError(h.h.LinkSetARPOff(byIndex(l.Index)), "switch off ARP on %s", v.Name)
 }
 
-// addLink creates a device and takes it away again if it cannot be completed.
+// addLink creates a device and removes it again if it cannot be completed.
 func (h *Handle) addLink(l netlink.Link, alias string) (Link, error) {
 	name := l.Attrs().Name
 	if err := h.h.LinkAdd(l); err != nil {
@@ -192,11 +193,12 @@ func (h *Handle) addLink(l netlink.Link, alias string) (Link, error) {
 	return created, nil
 }
 
-// DeleteLink removes the device called name; one that is not there is no error.
+// DeleteLink removes the device called name; a missing one is no error.
 func (h *Handle) DeleteLink(name string) error {
 	l, err := h.h.LinkByName(name)
 	if err == nil {
-		// By index: between the two calls the name may have gone to another device.
+		// Delete by index, because the name may have moved to another device between the
+		// two calls.
 		err = h.h.LinkDel(byIndex(l.Attrs().Index))
 	}
 	if err = kernelError(err, "delete device %s", name); errors.Is(err, ErrNotFound) {
@@ -205,10 +207,10 @@ func (h *Handle) DeleteLink(name string) error {
 	return err
 }
 
-// DeleteGroup deletes all devices of a group at once; none is no error. For many the
-// kernel takes hardly longer than for one, since it waits for packets on their way
-// through any device once (rtnl_group_dellink in net/core/rtnetlink.c). Group 0, in
-// which devices are by default, is ErrInvalid.
+// DeleteGroup deletes all devices of a group at once; an empty group is no error. Deleting
+// many takes the kernel hardly longer than deleting one, because it waits only once for
+// packets in flight through any device (rtnl_group_dellink in net/core/rtnetlink.c). Group
+// 0, the default of all devices, is ErrInvalid.
 func (h *Handle) DeleteGroup(group uint32) error {
 	if group == 0 {
 		return fmt.Errorf("delete devices of group 0: %w", ErrInvalid)
@@ -253,7 +255,7 @@ func (h *Handle) SetLink(index int, s LinkSettings) error {
 	return nil
 }
 
-// byIndex is what the library wants where an index is enough.
+// byIndex returns a link for library calls that need only the index.
 func byIndex(index int) netlink.Link {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Index = index

@@ -34,10 +34,10 @@ type Route struct {
 	MTU         int // bytes; 0 means the device's
 	Unreachable bool
 	Onlink      bool
-	Protocol    int // who made it (RTPROT_*)
+	Protocol    int // origin of the route (RTPROT_*)
 }
 
-// String gives the route in the manner of ip-route(8).
+// String returns the route in the style of ip-route(8).
 func (r Route) String() string {
 	var b strings.Builder
 	if r.Unreachable {
@@ -68,8 +68,8 @@ func (r Route) String() string {
 	return b.String()
 }
 
-// RouteFilter selects routes; a zero field selects all. Without a Table, routes of
-// all tables are returned, the kernel's own (table local) among them.
+// RouteFilter selects routes; a zero field selects all. Without a Table it selects routes
+// of all tables, including the kernel's own (table local).
 type RouteFilter struct {
 	Table    int
 	Protocol int
@@ -78,7 +78,7 @@ type RouteFilter struct {
 
 // Routes returns the matching routes, IPv4 before IPv6, sorted.
 func (h *Handle) Routes(f RouteFilter) ([]Route, error) {
-	// RT_FILTER_TABLE with table 0 is how the library is told not to leave out other tables.
+	// RT_FILTER_TABLE with table 0 tells the library to include all tables.
 	mask, want := netlink.RT_FILTER_TABLE, &netlink.Route{Table: f.Table}
 	var out []Route
 	for _, fam := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -133,8 +133,8 @@ func toRoute(r netlink.Route) Route {
 	return out
 }
 
-// ReplaceRoute makes the route so, replacing one with the same destination, table
-// and metric. The error is ErrNotFound when the device is gone.
+// ReplaceRoute adds the route, or replaces the one with the same destination, table and
+// metric. The error is ErrNotFound when the device is gone.
 func (h *Handle) ReplaceRoute(r Route) error {
 	raw, err := toNetlinkRoute(r)
 	if err != nil {
@@ -143,7 +143,7 @@ func (h *Handle) ReplaceRoute(r Route) error {
 	return kernelError(h.h.RouteReplace(raw), "set route %s", r)
 }
 
-// DeleteRoute removes the route; absent is no error.
+// DeleteRoute removes the route; a missing one is no error.
 func (h *Handle) DeleteRoute(r Route) error {
 	raw, err := toNetlinkRoute(r)
 	if err != nil {

@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rule is a policy-routing rule; comparable. From or To must be set, and both of
-// one family; 0.0.0.0/0 or ::/0 stands for "all" of a family.
+// Rule is a policy-routing rule; it is comparable. From or To must be set, and both must be
+// of one family; 0.0.0.0/0 or ::/0 means "all" of a family.
 type Rule struct {
 	Priority int
 	From, To netip.Prefix
-	// Mark selects packets whose mark, of which only the bits of Mask count, is
-	// this. Without a Mask the mark does not matter.
+	// Mark selects packets whose mark equals Mark in the bits of Mask. Mask 0 selects all
+	// packets.
 	Mark, Mask uint32
 	Table      int
 }
 
-// String gives the rule in the manner of ip-rule(8).
+// String returns the rule in the style of ip-rule(8).
 func (r Rule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d:", r.Priority)
@@ -81,7 +81,7 @@ func toRule(r netlink.Rule) Rule {
 	return out
 }
 
-// AddRule adds the rule; one already there is no error.
+// AddRule adds the rule; an existing one is no error.
 func (h *Handle) AddRule(r Rule) error {
 	raw, err := toNetlinkRule(r)
 	if err != nil {
@@ -94,7 +94,7 @@ func (h *Handle) AddRule(r Rule) error {
 	return err
 }
 
-// DeleteRule removes the rule; absent is no error.
+// DeleteRule removes the rule; a missing one is no error.
 func (h *Handle) DeleteRule(r Rule) error {
 	raw, err := toNetlinkRule(r)
 	if err != nil {

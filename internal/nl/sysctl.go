@@ -27,8 +27,8 @@ func (h *Handle) Sysctl(name string) (string, error) {
 	return strings.TrimSpace(string(raw)), err
 }
 
-// SetSysctl sets a network setting of the namespace and says whether it had
-// another value before. A setting that has the value already is not written.
+// SetSysctl sets a network setting of the namespace and reports whether it had another
+// value before. It does not write a value that is already set.
 func (h *Handle) SetSysctl(name, value string) (changed bool, err error) {
 	old, err := h.Sysctl(name)
 	if err != nil {
@@ -52,8 +52,8 @@ func (h *Handle) SetSysctl(name, value string) (changed bool, err error) {
 	return err == nil, err
 }
 
-// sysctlPath refuses whatever is not of a network namespace: such a write would
-// change the whole machine from inside what looks like a namespace.
+// sysctlPath refuses a setting that does not belong to a network namespace: writing it
+// would change the whole machine from inside what looks like a namespace.
 func sysctlPath(name string) (string, error) {
 	if !strings.HasPrefix(name, "net/") || filepath.Clean(name) != name {
 		return "", fmt.Errorf("sysctl %q: %w: want net/…, with slashes", name, ErrInvalid)

@@ -10,16 +10,16 @@ import (
 	"slices"
 )
 
-// Tunnel says how a tunnel device is to look.
+// Tunnel describes the wanted state of a tunnel device.
 type Tunnel struct {
 	MTU       int
 	Alias     string
 	Group     uint32
-	Addresses []netip.Prefix // these and no others
+	Addresses []netip.Prefix // exactly these
 }
 
-// EnsureTunnel makes a tunnel device look like t, sets it up and returns it. What
-// is as wanted already is not touched.
+// EnsureTunnel makes a tunnel device match t, sets it up and returns it. It does not touch
+// what matches already.
 func (h *Handle) EnsureTunnel(name string, t Tunnel) (Link, error) {
 	l, err := h.LinkByName(name)
 	if err != nil {
@@ -31,15 +31,15 @@ func (h *Handle) EnsureTunnel(name string, t Tunnel) (Link, error) {
 	if err := h.SetLink(l.Index, t.settings(l)); err != nil {
 		return Link{}, err
 	}
-	// After setting it up: an IPv6 address on a device that is down is not usable
-	// and its route would be missing.
+	// This follows setting the device up: an IPv6 address on a device that is down is not
+	// usable, and its route would be missing.
 	if err := h.exactAddresses(l.Index, t.Addresses); err != nil {
 		return Link{}, err
 	}
 	return h.LinkByIndex(l.Index)
 }
 
-// settings returns what has to change of l.
+// settings returns the changes that l needs.
 func (t Tunnel) settings(l Link) LinkSettings {
 	s := LinkSettings{MTU: t.MTU, Alias: t.Alias, Group: t.Group, State: Up}
 	if l.MTU == t.MTU {
@@ -57,9 +57,9 @@ func (t Tunnel) settings(l Link) LinkSettings {
 	return s
 }
 
-// quietTunnel sets what a tunnel needs of the kernel: a loose reverse path check,
-// because a peer's answer may come by another lane than the request went, and
-// nothing that the kernel would make up or send by itself.
+// quietTunnel applies the kernel settings that a tunnel needs: a loose reverse path check,
+// because a peer's answer may arrive on another tunnel than the request used, and no
+// addresses or packets that the kernel would generate by itself.
 func (h *Handle) quietTunnel(name string, t Tunnel) error {
 	if _, err := h.SetSysctl(fmt.Sprintf("net/ipv4/conf/%s/rp_filter", name), "2"); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (h *Handle) quietTunnel(name string, t Tunnel) error {
 	for _, s := range settings {
 		_, err := h.SetSysctl(fmt.Sprintf("net/ipv6/conf/%s/%s", name, s.key), s.value)
 		if errors.Is(err, ErrNotFound) && !has6 {
-			return nil // a kernel without IPv6 needs none of it
+			return nil // a kernel without IPv6 needs none of these
 		}
 		if err != nil {
 			return err
@@ -85,8 +85,8 @@ func (h *Handle) quietTunnel(name string, t Tunnel) error {
 	return nil
 }
 
-// exactAddresses adds what is missing before it deletes what is too much, so that
-// a device that keeps an address never is without one.
+// exactAddresses adds missing addresses before it deletes surplus ones, so that a device
+// that keeps an address is never without one.
 func (h *Handle) exactAddresses(index int, want []netip.Prefix) error {
 	have, err := h.Addresses(index)
 	if err != nil {

@@ -21,10 +21,10 @@ func watchGroups() []uint {
 	}
 }
 
-// Watch reports that devices, addresses, routes or rules changed. The channel holds
-// one pending report however many changes there were; a reader that is slow, or
-// whom the kernel could not tell everything, loses detail but never the fact.
-// The channel is closed when ctx ends or the socket fails.
+// Watch reports changes of devices, addresses, routes or rules. The channel holds one
+// pending report however many changes there were. A slow reader, or a reader that the
+// kernel could not tell about every change, loses detail but never the fact that something
+// changed. The channel is closed when ctx ends or the socket fails.
 func (h *Handle) Watch(ctx context.Context) (<-chan struct{}, error) {
 	s, err := nl.SubscribeAt(h.ns, netns.None(), unix.NETLINK_ROUTE, watchGroups()...)
 	if err != nil {

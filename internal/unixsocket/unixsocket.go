@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package unixsocket opens the sockets that the node's own programs find a daemon by.
+// Package unixsocket opens the sockets through which the node's own programs find a daemon.
 package unixsocket
 
 import (
@@ -16,7 +16,7 @@ import (
 // maxPath is the longest path, in bytes, that fits into sockaddr_un.
 const maxPath = 107
 
-// Check returns an error that says why there can be no socket at path, if so.
+// Check returns an error if no socket is possible at path, and says why.
 func Check(path string) error {
 	if len(path) > maxPath {
 		return fmt.Errorf("it has %d bytes, and a socket's path at most %d", len(path), maxPath)
@@ -27,12 +27,12 @@ func Check(path string) error {
 	return nil
 }
 
-// Listen listens on a unix socket at path that only root can reach, and makes its
-// directory. The socket replaces that of an older daemon in one step: there is no
-// moment at which a client finds none. The file stays when the listener is closed,
-// and refuses connections then.
+// Listen listens on a unix socket at path that only root can reach, and creates its
+// directory. The socket replaces that of an older daemon in one step: clients find a socket
+// at every moment. When the listener is closed the file stays, and refuses connections.
 func Listen(path string) (net.Listener, error) {
-	// One temporary name for each socket: a daemon opens several at once in one directory.
+	// Each socket has its own temporary name, because a daemon opens several at once in one
+	// directory.
 	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	if err := errors.Join(Check(path), Check(fresh)); err != nil {
 		return nil, fmt.Errorf("listen on socket %q: %w", path, err)
