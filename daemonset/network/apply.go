@@ -92,8 +92,7 @@ func encapsulation(k overlay.Kind) bpf.Encapsulation {
 	return bpf.L3
 }
 
-// forwards is the plan's forwarding table as the data path has it. A test compares
-// the numbers of the kinds in both packages.
+// forwards returns the plan's forwarding table as the data path has it.
 func forwards(plan overlay.Plan, index map[string]int) []bpf.Forward {
 	var all []bpf.Forward
 	for _, f := range plan.Forward {

@@ -16,6 +16,8 @@ import (
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/readiness"
+	"github.com/sealane/sealane/internal/backoff"
+	"github.com/sealane/sealane/internal/signal"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -93,8 +95,8 @@ type Keeper struct {
 	rest       time.Duration // until the next check, if all is well
 	distrusted time.Time     // since when the certificate leads to no trusted root; zero: it does
 
-	changed chan struct{} // the identity changed: the network loop should make a pass
-	poked   chan struct{} // wakes Run
+	changed signal.Signal // the identity changed: the network loop should make a pass
+	poked   signal.Signal // wakes Run
 
 	mu   sync.Mutex // guards want
 	want *wanted    // nil: nothing is known yet
@@ -127,7 +129,7 @@ func newKeeper(c Config, own *identity.Identity, v *keymgr.Verifier, restored []
 	return &Keeper{
 		cfg: c, identity: own, verifier: v, revocations: &revocationWatcher{verifier: v},
 		peers: newPeerVerifier(v, c.Events, c.Logger, restored), log: c.Logger,
-		clock: time.Now, rest: identityCheck, changed: make(chan struct{}, 1), poked: make(chan struct{}, 1),
+		clock: time.Now, rest: identityCheck, changed: signal.New(), poked: signal.New(),
 	}
 }
 
@@ -223,21 +225,14 @@ func (k *Keeper) update(change func(*wanted)) {
 	}
 	change(&next)
 	if k.want == nil || !reflect.DeepEqual(*k.want, next) {
-		signal(k.poked)
+		k.poked.Raise()
 	}
 	k.want = &next
 }
 
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // one is waiting already
-	}
-}
-
 // Run keeps certificate and statement fresh until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	retry := retryLeast
+	retry := backoff.Backoff{First: retryLeast, Max: retryMost}
 	timer := time.NewTimer(identityCheck)
 	poked := k.poked
 	for {
@@ -263,15 +258,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 			poked = nil // another request at each change in the cluster would make it worse
 		}
 		if err == nil {
-			retry = retryLeast
+			retry.Reset()
 			timer.Reset(k.rest)
 			continue
 		}
+		pause := retry.Next()
 		if !errors.Is(err, errNoLanes) {
-			k.log.Error("certificate or key statement is out of date", "error", err, "retry", retry)
+			k.log.Error("certificate or key statement is out of date", "error", err, "retry", pause)
 		}
-		timer.Reset(retry)
-		retry = min(2*retry, retryMost)
+		timer.Reset(pause)
 	}
 }
 

@@ -35,7 +35,7 @@ func (k *Keeper) refresh(ctx context.Context, w *wanted) error {
 	if err := k.renew(ctx, w, why); err != nil {
 		return errors.Join(err, early)
 	}
-	signal(k.changed)
+	k.changed.Raise()
 	return k.publishStatement(ctx, w)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/cluster"
+	"github.com/sealane/sealane/internal/signal"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
@@ -154,13 +155,13 @@ func TestTooManyRequestsAreNotMadeMore(t *testing.T) {
 		k.keeper.cfg.Cluster = desk
 		k.pass() // pokes
 		synctest.Test(t, func(t *testing.T) {
-			k.keeper.poked = make(chan struct{}, 1)
-			signal(k.keeper.poked)
+			k.keeper.poked = signal.New()
+			k.keeper.poked.Raise()
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- k.keeper.Run(ctx) }()
 			synctest.Wait()
-			signal(k.keeper.poked)
+			k.keeper.poked.Raise()
 			synctest.Wait()
 			if got := len(desk.asked) == 2; got != atOnce || len(desk.asked) == 0 {
 				t.Errorf("%s: asked %d times", reason, len(desk.asked))

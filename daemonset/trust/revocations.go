@@ -86,7 +86,7 @@ func (k *Keeper) checkSelfRevoked(ctx context.Context) error {
 		return fmt.Errorf("replace revoked key: %w", err)
 	}
 	k.log.Warn("node key was revoked and is replaced", "reason", reason)
-	signal(k.changed)
+	k.changed.Raise()
 	return nil
 }
 
