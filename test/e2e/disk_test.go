@@ -6,36 +6,16 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sealane/sealane/daemonset/status"
 )
 
-// diskStatus is the part of an agent's report that says what it goes by.
-type diskStatus struct {
-	keyStatus
-	Ready           bool
-	FromDisk        bool
-	NotReadyReasons []string
-	Pairings        []struct {
-		Result string
-		Count  int
-	}
-}
-
-func diskOf(t testing.TB, node string) (s diskStatus, err error) {
-	t.Helper()
-	out, err := lab(t.Context(), "", "sh", node, "curl", "-sS", "-m", "5", "http://127.0.0.1:9754/status")
-	if err != nil {
-		return s, err
-	}
-	return s, json.Unmarshal([]byte(out), &s)
-}
-
-// agreed counts the exchanges since the daemon started.
-func (s diskStatus) agreed() (n int) {
+// agreed counts the exchanges of preshared keys since the daemon started.
+func agreed(s status.Node) (n uint64) {
 	for _, p := range s.Pairings {
 		if p.Result == "agreed" {
 			n += p.Count
@@ -68,8 +48,8 @@ func TestDaemonStartsWithoutAPIServer(t *testing.T) {
 		// They are due after 10 s, or 15 where the peer should begin, and a daemon to which
 		// nothing happens looks every 30 s.
 		eventually(t, 90*time.Second, "a preshared key is agreed on with each peer", func() error {
-			s, err := diskOf(t, node)
-			if n := s.agreed(); err == nil && n < len(m.nodes)-1 {
+			s, err := statusOf(t, node)
+			if n := agreed(s); err == nil && n < uint64(len(m.nodes)-1) {
 				err = fmt.Errorf("%d exchanges: %+v", n, s.Pairings)
 			}
 			return err
@@ -81,7 +61,7 @@ func TestDaemonStartsWithoutAPIServer(t *testing.T) {
 	})
 	began := time.Now()
 	eventually(t, 2*time.Minute, "the daemon follows the API server", func() error {
-		s, err := diskOf(t, node)
+		s, err := statusOf(t, node)
 		if err == nil && (s.FromDisk || !s.Ready) {
 			err = fmt.Errorf("from disk: %t, %v", s.FromDisk, s.NotReadyReasons)
 		}
@@ -94,7 +74,7 @@ func TestDaemonStartsWithoutAPIServer(t *testing.T) {
 
 func servesFromDisk(t testing.TB, node string, peers int) error {
 	t.Helper()
-	s, err := diskOf(t, node)
+	s, err := statusOf(t, node)
 	switch {
 	case err != nil:
 		return err
@@ -104,7 +84,7 @@ func servesFromDisk(t testing.TB, node string, peers int) error {
 		return fmt.Errorf("peers %+v", s.Peers)
 	}
 	for _, p := range s.Peers {
-		if p.State != "connected" || !p.Preshared {
+		if p.State != status.Connected || !p.Preshared {
 			return fmt.Errorf("peer %+v", p)
 		}
 	}

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sealane/sealane/daemonset/status"
 )
 
 // rotations is how many follow each other in TestRotationsInSequence.
@@ -26,25 +28,10 @@ func rotations() int {
 	return 6
 }
 
-// keyStatus is the part of an agent's report that is about its key.
-type keyStatus struct {
-	Key      struct{ Generation uint64 }
-	Rotation struct {
-		State   string
-		Waiting []string
-	}
-	Peers []struct {
-		Name, State string
-		Preshared   bool
-		Lanes       int
-	}
-}
-
-// keyOf reads an agent's report on the node itself: the API server may be away.
-func keyOf(t testing.TB, node string) (keyStatus, error) {
+// statusOf reads an agent's report on the node itself: the API server may be away.
+func statusOf(t testing.TB, node string) (s status.Node, err error) {
 	t.Helper()
-	var s keyStatus
-	out, err := lab(t.Context(), "", "sh", node, "curl", "-sS", "-m", "5", "http://127.0.0.1:9754/status")
+	out, err := lab(t.Context(), "", "sh", node, "curl", "-sS", "-m", "5", "http://127.0.0.1:9754"+status.Path)
 	if err != nil {
 		return s, err
 	}
@@ -94,7 +81,7 @@ func settled(t testing.TB) {
 	t.Helper()
 	eventually(t, 5*time.Minute, "no rotation under way", func() error {
 		for _, n := range nodes(t) {
-			s, err := keyOf(t, n)
+			s, err := statusOf(t, n)
 			if err != nil {
 				return err
 			}
@@ -102,7 +89,7 @@ func settled(t testing.TB) {
 				return fmt.Errorf("%s: %+v", n, s.Rotation)
 			}
 			for _, p := range s.Peers {
-				if p.State != "connected" || p.Lanes != 1 || !p.Preshared {
+				if p.State != status.Connected || p.GenerationPairs != 1 || !p.Preshared {
 					return fmt.Errorf("%s: %+v", n, p)
 				}
 			}
@@ -113,7 +100,7 @@ func settled(t testing.TB) {
 
 func generation(t testing.TB, node string) uint64 {
 	t.Helper()
-	s, err := keyOf(t, node)
+	s, err := statusOf(t, node)
 	if err != nil {
 		t.Fatal(err)
 	}

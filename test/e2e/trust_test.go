@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sealane/sealane/daemonset/status"
 )
 
 // agentOf gives the agent's pod on a node.
@@ -49,13 +51,8 @@ func nodeKey(t testing.TB, node string) map[string]any {
 // refusals gives how often a node's agent has refused statements, by reason.
 func refusals(t testing.TB, node string) map[string]uint64 {
 	t.Helper()
-	out := kubectl(t, "get", "--raw", "/api/v1/namespaces/sealane-system/pods/"+agentOf(t, node)+":9754/proxy/status")
-	var report struct {
-		Refused []struct {
-			Reason string
-			Count  uint64
-		}
-	}
+	out := kubectl(t, "get", "--raw", "/api/v1/namespaces/sealane-system/pods/"+agentOf(t, node)+":9754/proxy"+status.Path)
+	var report status.Node
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		t.Fatal(err)
 	}
