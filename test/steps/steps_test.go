@@ -116,9 +116,26 @@ steps_end`)
 	got.want(t, `^held \| second half$`, `^last .* passed$`)
 }
 
+// The kernel gives each session an equal share, whatever the niceness of the processes in it.
+func TestIdleYieldsToOtherSessions(t *testing.T) {
+	got := run(t, `
+background() { idle calm 1 bash -c 'nice; cat /proc/self/autogroup || true'; }
+beside background
+step front 1 cat /proc/self/autogroup
+steps_end`)
+	got.want(t, `^calm \| 19$`)
+	if _, err := os.Stat("/proc/self/autogroup"); err == nil {
+		got.want(t, `^calm \| /autogroup-\d+ nice 19$`)
+		if n := len(regexp.MustCompile(`autogroup-\d+ nice 19`).FindAllString(got.output, -1)); n > 1 {
+			t.Errorf("all are calm:\n%s", got.output)
+		}
+	}
+}
+
 func TestLimit(t *testing.T) {
 	got := run(t, `
-step slow 0.005 bash -c 'sleep 60 & echo $! >"$dir/pid"; wait'
+slow() { idle slow 0.005 bash -c 'sleep 60 & echo $! >"$dir/pid"; wait'; }
+beside slow
 steps_end`)
 	if !got.failed {
 		t.Error("a step over its limit was not noticed")
@@ -141,7 +158,7 @@ steps_end`)
 
 func TestInterruptEndsAllSteps(t *testing.T) {
 	cmd := script(t, `
-background() { quiet back 1 bash -c 'echo $$ >"$dir/back"; exec sleep 60'; }
+background() { idle back 1 bash -c 'echo $$ >"$dir/back"; exec sleep 60'; }
 beside background
 step front 1 bash -c 'echo $$ >"$dir/front"; exec sleep 60'
 step later 1 touch "$dir/later"
