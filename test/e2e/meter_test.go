@@ -131,15 +131,31 @@ func (f flow) String() string {
 		f.Sent, f.Lost, f.Reordered, f.GapMS, f.StallMS, f.RcvbufErrors)
 }
 
-func (m mesh) measure(t testing.TB, from, to, flags string) (report, error) {
+// measure runs a meter, which is left to itself until it has ended: a stream through the API server for all that time
+// would break when that stands still.
+func (m mesh) measure(t testing.TB, from, to, flags string) (r report, err error) {
 	t.Helper()
-	out, err := m.exec(t, from, "", "/tmp/meter run "+flags+" "+bracketed(m.ips[to][0])+":9000")
-	if err != nil {
-		return report{}, err
+	target := bracketed(m.ips[to][0]) + ":9000"
+	run := "rm -f /tmp/report; (/tmp/meter run " + flags + " " + target + " >/tmp/running 2>&1; mv /tmp/running /tmp/report) </dev/null >/dev/null 2>&1 &"
+	if _, err := m.exec(t, from, "", run); err != nil {
+		return r, err
 	}
-	var r report
+	out := ""
+	for deadline := time.Now().Add(5 * time.Minute); ; {
+		if out, err = m.exec(t, from, "", "cat /tmp/report"); err == nil {
+			break
+		}
+		select {
+		case <-t.Context().Done():
+			return r, t.Context().Err()
+		case <-time.After(time.Second):
+		}
+		if time.Now().After(deadline) {
+			return r, fmt.Errorf("no report: %w", err)
+		}
+	}
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		return report{}, fmt.Errorf("read report %q: %w", tail(out), err)
+		return r, fmt.Errorf("read report %q: %w", tail(out), err)
 	}
 	return r, nil
 }
