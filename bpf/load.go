@@ -12,13 +12,17 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/policy"
 )
 
 // Options say where the data path keeps its pins, and how large its maps are.
 type Options struct {
-	PinPath   string     // folder on a bpffs, created if absent, e.g. /sys/fs/bpf/sealane
-	Flows     uint32     // entries of the connection-tracking map; 0 means 262,144
-	Endpoints uint32     // maximum number of pod addresses on this node; 0 means 4,096
+	PinPath   string // folder on a bpffs, created if absent, e.g. /sys/fs/bpf/sealane
+	Flows     uint32 // entries of the connection-tracking map; 0 means 262,144
+	Endpoints uint32 // maximum number of pod addresses on this node; 0 means 4,096
+	// NodePorts are the ports by which nodes speak to each other: nothing that a pod
+	// sends to one of them passes, but to another pod. At most 8 ranges.
+	NodePorts []policy.Ports
 	Links     *nl.Handle // attaches programs on kernels without tcx (before 6.6)
 }
 
@@ -51,6 +55,9 @@ func Load(o Options) (*Datapath, error) {
 	if d.inherited, err = d.inherits(); err != nil {
 		return nil, err
 	}
+	if len(o.NodePorts) > maxNodePorts {
+		return nil, fmt.Errorf("%d ranges of ports of nodes: use at most %d", len(o.NodePorts), maxNodePorts)
+	}
 	for _, load := range []func() (*ebpf.CollectionSpec, error){loadPod, loadLane, loadUplink} {
 		if err := d.loadCollection(load, o); err != nil {
 			return nil, errors.Join(err, d.Close())
@@ -73,6 +80,11 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 	}
 	resize(spec, podMapSlFlows, o.Flows)
 	resize(spec, podMapSlEndpoints, o.Endpoints)
+	if v := spec.Variables[podVarNodePorts]; v != nil {
+		if err := v.Set(encodeNodePorts(o.NodePorts)); err != nil {
+			return fmt.Errorf("set the ports of nodes: %w", err)
+		}
+	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.pins}})
 	if err != nil {
 		return fmt.Errorf("load programs: %w", err)
@@ -89,6 +101,21 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 		return fmt.Errorf("open maps: %w", err)
 	}
 	return nil
+}
+
+const maxNodePorts = 8 // NODE_PORTS in src/pod.c
+
+// nodePort is an element of node_ports.
+type nodePort struct {
+	First, Last uint16
+	Protocol    uint32 // 0: none
+}
+
+func encodeNodePorts(ports []policy.Ports) (all [maxNodePorts]nodePort) {
+	for i, p := range ports {
+		all[i] = nodePort{First: p.First, Last: p.Last, Protocol: uint32(p.Protocol)}
+	}
+	return all
 }
 
 func resize(spec *ebpf.CollectionSpec, name string, entries uint32) {

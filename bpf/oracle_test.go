@@ -91,7 +91,7 @@ func flowOf(p testPacket) oracleFlow {
 }
 
 func (p testPacket) isSYN() bool {
-	return p.proto == protoTCP && p.fragment != 2 && p.flags&(flagSYN|flagACK) == flagSYN
+	return p.proto == protoTCP && p.fragment < 2 && p.flags&(flagSYN|flagACK) == flagSYN
 }
 
 // tracked is a packet, the flow it is of, and what is known of that.
@@ -103,18 +103,33 @@ type tracked struct {
 	origin netip.AddrPort
 }
 
-// parse gives a later fragment the ports of the first.
-func (o *oracle) parse(p testPacket) testPacket {
-	key := oracleFlow{netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0), p.proto}
-	switch p.fragment {
-	case 1:
-		o.datagrams[key] = p
-	case 2:
-		first := o.datagrams[key]
+func datagramOf(p testPacket) oracleFlow {
+	return oracleFlow{netip.AddrPortFrom(p.src, 0), netip.AddrPortFrom(p.dst, 0), p.proto}
+}
+
+// parse gives a later fragment the ports of the first. false: a segment's header is not
+// all in one packet, or may be hidden by one that begins within it. What a frame holds
+// behind its packet is nobody's business.
+func (o *oracle) parse(p testPacket) (testPacket, bool) {
+	if p.proto == protoTCP && (p.fragment == 3 || p.tiny && p.fragment < 2) {
+		return p, false
+	}
+	if p.fragment > 1 {
+		first := o.datagrams[datagramOf(p)]
 		p.sport, p.dport = first.sport, first.dport
 	}
-	return p
+	return p, true
 }
+
+// pass keeps the ports of a first fragment that may go on.
+func (o *oracle) pass(p testPacket) {
+	if p.fragment == 1 {
+		o.datagrams[datagramOf(p)] = p
+	}
+}
+
+// peerPort is the port of UDP by which the oracle's nodes speak to each other.
+const peerPort = 3
 
 // track finds a packet's flow; false: it is an ICMP error about what its receiver
 // has never sent.
@@ -179,14 +194,14 @@ func (t tracked) goesOnFast() bool {
 // answers says whether a packet to a node that goes by the stack is part of a flow
 // that the node began on the short way.
 func (t tracked) answers() bool {
-	if t.fragment == 2 || t.quoted != nil || t.isSYN() {
+	if t.fragment > 1 || t.quoted != nil || t.isSYN() {
 		return false
 	}
 	return t.class() == "fast" || t.state == nil && t.proto == protoTCP
 }
 
 func (o *oracle) stack(t tracked) {
-	if t.fragment == 2 || t.quoted != nil {
+	if t.fragment > 1 || t.quoted != nil {
 		return
 	}
 	// TCP keeps its way until the next SYN. All else has no such beginning: a whole
@@ -206,7 +221,10 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 	if p.vlan {
 		return dropped(ReasonProtocol)
 	}
-	p = o.parse(p)
+	p, whole := o.parse(p)
+	if !whole {
+		return dropped(ReasonMalformed)
+	}
 	if i, ok := o.endpoints[p.src]; !ok || i != device {
 		if p.src.Is6() && (p.src.IsLinkLocalUnicast() || p.src.IsUnspecified()) {
 			return dropped(ReasonLinkLocal)
@@ -216,11 +234,18 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 	if p.dst.IsMulticast() || p.dst == netip.MustParseAddr("255.255.255.255") {
 		return dropped(ReasonMulticast)
 	}
+	if p.dst.IsLoopback() {
+		return dropped(ReasonLoopback)
+	}
+	f := o.find(p.dst)
+	ofPods := f.Kind == overlay.PodLocal || f.Kind == overlay.PodRemote || f.Kind == overlay.Cluster
+	if !ofPods && p.proto == protoUDP && p.dport == peerPort {
+		return dropped(ReasonNodePort)
+	}
 	t, ok := o.track(p)
 	if !ok || p.quoted != nil && p.src != t.flow.a.Addr() && p.src != t.flow.b.Addr() {
 		return dropped(ReasonMalformed)
 	}
-	f := o.find(p.dst)
 	var trial Reason
 	if f.Kind != overlay.NodeLocal {
 		var drop Reason
@@ -228,6 +253,7 @@ func (o *oracle) podEgress(p testPacket, device int) verdict {
 			return dropped(drop)
 		}
 	}
+	o.pass(p)
 	v := o.forward(t, f)
 	v.Trial = trial
 	return v
@@ -266,6 +292,7 @@ func (o *oracle) byStack(p testPacket, tracks bool) verdict {
 	if drop != 0 {
 		return dropped(drop)
 	}
+	o.pass(p)
 	o.stack(t)
 	return verdict{Action: actOK, Trial: trial}
 }
@@ -274,8 +301,13 @@ func (o *oracle) podIngress(p testPacket) verdict {
 	if p.vlan {
 		return verdict{Action: actOK}
 	}
-	v := o.byStack(o.parse(p), true)
+	p, whole := o.parse(p)
+	if !whole {
+		return dropped(ReasonMalformed)
+	}
+	v := o.byStack(p, true)
 	if v.Drop == 0 {
+		o.pass(p)
 		v.Path = "stack_in"
 	}
 	return v
@@ -285,7 +317,10 @@ func (o *oracle) laneIngress(p testPacket) verdict {
 	if p.vlan {
 		return dropped(ReasonProtocol)
 	}
-	p = o.parse(p)
+	p, whole := o.parse(p)
+	if !whole {
+		return dropped(ReasonMalformed)
+	}
 	peer := o.find(p.src).Kind
 	if peer != overlay.PodRemote && peer != overlay.NodeRemote {
 		return dropped(ReasonLaneSource)
@@ -311,6 +346,7 @@ func (o *oracle) intoPod(p testPacket) verdict {
 	if drop != 0 {
 		return dropped(drop)
 	}
+	o.pass(p)
 	if o.fast(t) {
 		return verdict{Action: actRedirect, Path: "lane_in", Trial: trial}
 	}
@@ -321,7 +357,10 @@ func (o *oracle) laneEgress(p testPacket) verdict {
 	if p.vlan {
 		return dropped(ReasonProtocol)
 	}
-	p = o.parse(p)
+	p, whole := o.parse(p)
+	if !whole {
+		return dropped(ReasonMalformed)
+	}
 	if k := o.find(p.dst).Kind; k != overlay.PodRemote && k != overlay.NodeRemote {
 		return dropped(ReasonNoLane)
 	}

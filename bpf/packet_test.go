@@ -16,9 +16,11 @@ type testPacket struct {
 	sport, dport uint16
 	flags        uint8 // TCP
 	ttl          uint8
-	fragment     int // 0: whole, 1: first, 2: later
+	fragment     int // 0: whole, 1: first, 2: later, 3: later, from the 8th byte on
 	extensions   int // IPv6 hop-by-hop and destination options headers
 	quoted       *testPacket
+	tiny         bool // ends 8 bytes behind the network header
+	padding      bool // the frame goes on behind the packet, with what looks like the rest of a header with ACK
 	vlan         bool // neither IP nor ARP
 	forwarded    bool // by this host, for pod_ingress, and no answer
 }
@@ -45,7 +47,13 @@ func (p testPacket) bytes() []byte {
 		etherType = 0x86dd
 	}
 	binary.BigEndian.PutUint16(eth[12:], etherType)
-	return append(eth, p.network()...)
+	frame := append(eth, p.network()...)
+	if p.padding {
+		padding := make([]byte, 24)
+		padding[4], padding[5] = 0x50, flagACK
+		frame = append(frame, padding...)
+	}
+	return frame
 }
 
 func (p testPacket) network() []byte {
@@ -65,6 +73,8 @@ func (p testPacket) network4() []byte {
 		h[6] = 0x20
 	case 2:
 		h[7] = 0x10
+	case 3:
+		h[7] = 1
 	}
 	copy(h[12:], p.src.AsSlice())
 	copy(h[16:], p.dst.AsSlice())
@@ -76,8 +86,11 @@ func (p testPacket) network6() []byte {
 	payload, next := p.transport(), p.proto
 	if p.fragment != 0 {
 		f := []byte{next, 0, 0, 1, 0, 0, 0, 9}
-		if p.fragment == 2 {
+		switch p.fragment {
+		case 2:
 			f[2], f[3] = 1, 0
+		case 3:
+			f[3] = 8
 		}
 		payload, next = append(f, payload...), 44
 	}
@@ -116,6 +129,9 @@ func (p testPacket) transport() []byte {
 		}
 		binary.BigEndian.PutUint16(b[4:], p.sport)
 	}
+	if p.tiny {
+		return b[:8]
+	}
 	return b
 }
 
@@ -145,7 +161,7 @@ func randomPacket(r *rand.Rand, from, to []netip.Addr) testPacket {
 	case 0:
 		p.ttl = uint8(r.IntN(3))
 	case 1:
-		p.fragment = 1 + r.IntN(2)
+		p.fragment = 1 + r.IntN(3)
 	case 2:
 		p.vlan = true
 	case 3, 4:
@@ -168,6 +184,8 @@ func randomPacket(r *rand.Rand, from, to []netip.Addr) testPacket {
 		}
 		p.quoted = &q
 	}
+	p.padding = r.IntN(4) == 0
+	p.tiny = p.quoted == nil && r.IntN(8) == 0
 	return p
 }
 

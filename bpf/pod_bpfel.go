@@ -71,6 +71,8 @@ const (
 	podDropReasonDROP_POLICY_INGRESS   podDropReason = 14
 	podDropReasonDROP_POLICY_UNKNOWN   podDropReason = 15
 	podDropReasonDROP_POLICY_PEER      podDropReason = 16
+	podDropReasonDROP_NODE_PORT        podDropReason = 17
+	podDropReasonDROP_LOOPBACK         podDropReason = 18
 )
 
 type podEndpoint struct {
@@ -270,6 +272,7 @@ const (
 	podMapSlVerdicts    = "sl_verdicts"
 	podProgPodEgress    = "pod_egress"
 	podProgPodIngress   = "pod_ingress"
+	podVarNodePorts     = "node_ports"
 )
 
 // loadPod returns the embedded CollectionSpec for pod.
@@ -349,6 +352,7 @@ type podMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podVariableSpecs struct {
+	NodePorts *ebpf.VariableSpec `ebpf:"node_ports"`
 }
 
 // podObjects contains all objects after they have been loaded into the kernel.
@@ -424,6 +428,7 @@ func (m *podMaps) Close() error {
 //
 // It can be passed to loadPodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podVariables struct {
+	NodePorts *ebpf.Variable `ebpf:"node_ports"`
 }
 
 // podPrograms contains all programs after they have been loaded into the kernel.

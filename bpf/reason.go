@@ -25,12 +25,14 @@ const (
 	ReasonPolicyIngress   Reason = 14
 	ReasonPolicyUnknown   Reason = 15
 	ReasonPolicyPeer      Reason = 16
+	ReasonNodePort        Reason = 17
+	ReasonLoopback        Reason = 18
 )
 
 // Reasons lists every reason in the order of its number.
 func Reasons() []Reason {
-	all := make([]Reason, 0, ReasonPolicyPeer)
-	for r := ReasonMalformed; r <= ReasonPolicyPeer; r++ {
+	all := make([]Reason, 0, ReasonLoopback)
+	for r := ReasonMalformed; r <= ReasonLoopback; r++ {
 		all = append(all, r)
 	}
 	return all
@@ -43,6 +45,7 @@ func (r Reason) String() string {
 		ReasonProtocol: "protocol", ReasonNoLane: "no_lane", ReasonNoEndpoint: "no_endpoint", ReasonLaneSource: "lane_source",
 		ReasonLaneDestination: "lane_destination", ReasonLeakEgress: "leak_egress", ReasonLeakIngress: "leak_ingress", ReasonHelper: "helper",
 		ReasonPolicyEgress: "policy_egress", ReasonPolicyIngress: "policy_ingress", ReasonPolicyUnknown: "policy_unknown", ReasonPolicyPeer: "policy_peer",
+		ReasonNodePort: "node_port", ReasonLoopback: "loopback",
 	}
 	if int(r) >= len(labels) || labels[r] == "" {
 		return "unknown"

@@ -27,13 +27,19 @@ func load(t testing.TB) *Datapath {
 
 func loadAt(t testing.TB, pins string) *Datapath {
 	t.Helper()
+	return loadWith(t, Options{PinPath: pins})
+}
+
+func loadWith(t testing.TB, o Options) *Datapath {
+	t.Helper()
 	nettest.Privileged(t)
 	links, err := nl.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { links.Close() })
-	d, err := Load(Options{PinPath: pins, Links: links})
+	o.Links = links
+	d, err := Load(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +130,7 @@ const (
 )
 
 func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
-	d := load(t)
+	d := loadWith(t, Options{PinPath: nettest.BPFFS(t), NodePorts: []policy.Ports{{Protocol: protoUDP, First: peerPort, Last: peerPort}}})
 	o := world(t, d)
 	seed := uint64(os.Getpid())
 	t.Logf("seed %d", seed)
@@ -196,6 +202,8 @@ func TestPrivilegedProgramsAgreeWithOracle(t *testing.T) {
 		{actShot, ReasonPolicyIngress, "", false, 0},
 		{actShot, ReasonPolicyUnknown, "", false, 0},
 		{actShot, ReasonPolicyPeer, "", false, 0},
+		{actShot, ReasonNodePort, "", false, 0},
+		{actShot, ReasonLoopback, "", false, 0},
 	} {
 		if seen[v] == 0 {
 			t.Errorf("no packet met %+v: the test does not cover it", v)
@@ -303,6 +311,7 @@ func TestReasonsMatchC(t *testing.T) {
 		ReasonLeakIngress: podDropReasonDROP_LEAK_INGRESS, ReasonHelper: podDropReasonDROP_HELPER,
 		ReasonPolicyEgress: podDropReasonDROP_POLICY_EGRESS, ReasonPolicyIngress: podDropReasonDROP_POLICY_INGRESS,
 		ReasonPolicyUnknown: podDropReasonDROP_POLICY_UNKNOWN, ReasonPolicyPeer: podDropReasonDROP_POLICY_PEER,
+		ReasonNodePort: podDropReasonDROP_NODE_PORT, ReasonLoopback: podDropReasonDROP_LOOPBACK,
 	} {
 		if uint32(r) != uint32(c) || r.String() == "unknown" {
 			t.Errorf("reason %q is %d in Go and %d in C", r, r, c)

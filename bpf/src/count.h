@@ -14,7 +14,7 @@ enum drop_reason {
 	DROP_SPOOFED_SOURCE = 2, /* a pod sent from an address that is not its own */
 	DROP_LINK_LOCAL = 3, /* link-local or unspecified source: never leaves a pod */
 	DROP_MULTICAST = 4, /* multicast and broadcast are not carried */
-	DROP_PROTOCOL = 5, /* neither IPv4, IPv6 nor ARP */
+	DROP_PROTOCOL = 5, /* neither IPv4 nor IPv6, or tagged for a VLAN */
 	DROP_NO_LANE = 6, /* the peer has no lane (yet): refused, never sent in clear */
 	DROP_NO_ENDPOINT = 7, /* no pod here has this address */
 	DROP_LANE_SOURCE = 8, /* came out of a lane from an address that is not the peer's */
@@ -26,6 +26,8 @@ enum drop_reason {
 	DROP_POLICY_INGRESS = 14, /* the receiver's NetworkPolicies do not allow it */
 	DROP_POLICY_UNKNOWN = 15, /* a pod of this node whose policies are not known yet */
 	DROP_POLICY_PEER = 16, /* policy would have to know the other pod, and does not yet */
+	DROP_NODE_PORT = 17, /* a pod speaks to a port by which nodes speak to each other */
+	DROP_LOOPBACK = 18, /* a loopback address: no packet with one leaves its host */
 };
 
 /* Which way a packet of a pod took; the Go side has the same numbers. */

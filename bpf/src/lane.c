@@ -53,6 +53,8 @@ static __always_inline int lane_ingress(struct __sk_buff *skb, __u32 l2)
 		reason = judge(skb, &p, &t, 0);
 		if (reason)
 			return drop(skb, reason);
+		if (p.fragment)
+			share_ports(&p, &p.src, 0);
 		if (!takes_fast_path(&p, &t, 0))
 			return TC_OK;
 		if (from_frontend(skb, &p, &t))
@@ -101,6 +103,8 @@ static __always_inline int lane_egress(struct __sk_buff *skb, __u32 l2)
 	reason = judge(skb, &p, &t, 0);
 	if (reason)
 		return drop(skb, reason);
+	if (p.fragment)
+		share_ports(&p, &p.src, 0);
 	came_by_stack(&p, &t);
 	return TC_OK;
 }

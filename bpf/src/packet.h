@@ -44,6 +44,7 @@ struct packet {
 	struct addr src, dst;
 	struct ports ports; /* echo: the identifier twice, so that both directions agree */
 	__u32 l3, l4; /* offsets of the headers */
+	__u32 end; /* offset behind the packet; what follows is padding, which its receiver never sees */
 	__u32 id; /* of a fragment: which datagram it is part of */
 	__u8 proto;
 	__u8 v4; /* 1: IPv4 */
@@ -51,8 +52,8 @@ struct packet {
 	__u8 syn; /* TCP's first packet: SYN without ACK */
 	__u8 fragment; /* any fragment: the stack puts it together */
 	__u8 later; /* a fragment without ports in it */
+	__u8 second; /* a fragment that begins 8 bytes into the datagram */
 	__u8 error; /* ICMP error: flow is that of the packet it quotes */
-	__u8 pad;
 };
 
 static __always_inline void map_v4(struct addr *a, __be32 v4)
@@ -82,13 +83,42 @@ static __always_inline int is_link_local(const struct packet *p)
 	return (s[0] == 0xfe && (s[1] & 0xc0) == 0x80) || (p->src.w[0] | p->src.w[1] | p->src.w[2] | p->src.w[3]) == 0;
 }
 
-static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
+/*
+ * Reads n bytes of the packet. A frame may be longer than the packet in it: behind its end stand bytes of the sender's
+ * choice, which the stack cuts off, so that a decision by them would be one about another packet.
+ */
+static __always_inline int read(struct __sk_buff *skb, const struct packet *p, __u32 at, void *to, __u32 n)
+{
+	return at + n > p->end || bpf_skb_load_bytes(skb, at, to, n) ? -1 : 0;
+}
+
+/*
+ * Notes where a packet of len bytes ends; -1: not all of it is there. The length is 0 where many segments in one buffer
+ * are too long for the field (BIG TCP), and those come without padding.
+ */
+static __always_inline int set_end(struct __sk_buff *skb, struct packet *p, __u32 len, int jumbo)
+{
+	p->end = jumbo && skb->gso_size ? skb->len : p->l3 + len;
+	return p->end > skb->len ? -1 : 0;
+}
+
+/* Is the destination a loopback address (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)? */
+static __always_inline int is_loopback(const struct packet *p)
+{
+	if (p->v4)
+		return ((const __u8 *)&p->dst)[12] == 127;
+	return (p->dst.w[0] | p->dst.w[1] | p->dst.w[2]) == 0 && p->dst.w[3] == bpf_htonl(1);
+}
+
+static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p, int quoted)
 {
 	struct iphdr h;
 
 	if (bpf_skb_load_bytes(skb, p->l3, &h, sizeof(h)))
 		return -1;
 	if ((h.vhl >> 4) != 4 || (h.vhl & 15) < 5)
+		return -1;
+	if (!quoted && set_end(skb, p, bpf_ntohs(h.len), !h.len))
 		return -1;
 	p->v4 = 1;
 	map_v4(&p->src, h.src);
@@ -97,9 +127,10 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
 	p->ttl = h.ttl;
 	p->later = (h.frag & bpf_htons(0x1fff)) != 0;
 	p->fragment = (h.frag & bpf_htons(0x3fff)) != 0;
+	p->second = (h.frag & bpf_htons(0x1fff)) == bpf_htons(1);
 	p->id = h.id;
 	p->l4 = p->l3 + (h.vhl & 15) * 4;
-	return 0;
+	return p->l4 > p->end ? -1 : 0;
 }
 
 /* Is it an IPv4 address to the maps? None such is on a wire (RFC 4038, 4.2). */
@@ -118,6 +149,8 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 		return -1;
 	if (((__u8 *)&h)[0] >> 4 != 6 || is_mapped(&h.src) || is_mapped(&h.dst))
 		return -1;
+	if (set_end(skb, p, sizeof(h) + bpf_ntohs(h.len), !h.len && h.next == IPPROTO_HOPOPTS))
+		return -1;
 	p->src = h.src;
 	p->dst = h.dst;
 	p->proto = h.next;
@@ -130,12 +163,13 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 			return 0;
 		if (p->later) /* what follows is not a header */
 			return 0;
-		if (bpf_skb_load_bytes(skb, p->l4, ext, sizeof(ext)))
+		if (read(skb, p, p->l4, ext, sizeof(ext)))
 			return -1;
 		if (p->proto == IPPROTO_FRAGMENT) {
 			p->fragment = 1;
 			p->later = ext[2] != 0 || (ext[3] & 0xf8) != 0;
-			if (bpf_skb_load_bytes(skb, p->l4 + 4, &p->id, sizeof(p->id)))
+			p->second = ext[2] == 0 && (ext[3] & 0xf8) == 8;
+			if (read(skb, p, p->l4 + 4, &p->id, sizeof(p->id)))
 				return -1;
 			p->l4 += 8;
 		} else if (p->proto == IPPROTO_AH) {
@@ -162,13 +196,14 @@ __global int parse_quoted(struct __sk_buff *skb, const struct packet *p, struct 
 	if (!p || !quoted)
 		return -1;
 	quoted->l3 = p->l4 + 8;
+	quoted->end = p->end; /* an error quotes a beginning only, which is shorter than it says */
 	if (p->v4) {
-		if (parse_v4(skb, quoted))
+		if (quoted->l3 + sizeof(struct iphdr) > p->end || parse_v4(skb, quoted, 1))
 			return -1;
 	} else {
 		struct ip6hdr h;
 
-		if (bpf_skb_load_bytes(skb, quoted->l3, &h, sizeof(h)))
+		if (read(skb, p, quoted->l3, &h, sizeof(h)))
 			return -1;
 		quoted->src = h.src;
 		quoted->dst = h.dst;
@@ -176,9 +211,9 @@ __global int parse_quoted(struct __sk_buff *skb, const struct packet *p, struct 
 		quoted->l4 = quoted->l3 + sizeof(h);
 	}
 	if (has_ports(quoted->proto) && !quoted->later)
-		return bpf_skb_load_bytes(skb, quoted->l4, &quoted->ports, sizeof(quoted->ports));
+		return read(skb, p, quoted->l4, &quoted->ports, sizeof(quoted->ports));
 	if (quoted->proto == IPPROTO_ICMP || quoted->proto == IPPROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, quoted->l4 + 4, &quoted->ports.src, 2))
+		if (read(skb, p, quoted->l4 + 4, &quoted->ports.src, 2))
 			return -1;
 		quoted->ports.dst = quoted->ports.src;
 	}
@@ -189,7 +224,7 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 h[8];
 
-	if (bpf_skb_load_bytes(skb, p->l4, h, sizeof(h)))
+	if (read(skb, p, p->l4, h, sizeof(h)))
 		return -1;
 	if (p->proto == IPPROTO_ICMP)
 		p->error = h[0] == 3 || h[0] == 4 || h[0] == 5 || h[0] == 11 || h[0] == 12;
@@ -215,38 +250,68 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } sl_datagrams SEC(".maps");
 
+static __always_inline void datagram_of(const struct packet *p, struct datagram *d)
+{
+	d->src = p->src;
+	d->dst = p->dst;
+	d->id = p->id;
+	d->proto = p->proto;
+}
+
 /*
  * The first fragment speaks for all. One whose first has not been seen has no
  * ports: it belongs to no known flow, and passes where every port would.
  */
-static __always_inline void share_ports(struct packet *p)
+static __always_inline void find_ports(struct packet *p)
 {
-	struct datagram d = { .src = p->src, .dst = p->dst, .id = p->id, .proto = p->proto };
-	struct ports *first, own = p->ports; /* before Linux 6.8 a value has to be on the function's own stack */
+	struct datagram d = {};
+	struct ports *first;
 
-	if (!p->later) {
-		bpf_map_update_elem(&sl_datagrams, &d, &own, UPDATE_ANY);
-		return;
-	}
+	datagram_of(p, &d);
 	first = bpf_map_lookup_elem(&sl_datagrams, &d);
 	if (first)
 		p->ports = *first;
 }
+
+/*
+ * Notes the ports of a datagram of *src whose first fragment passes, as they were written: *asked is the service that
+ * the packet was for before it was translated, or null. Who may not send the packet has no say in what becomes of
+ * another's fragments.
+ */
+__global int share_ports(const struct packet *p, const struct addr *src, const struct frontend *asked)
+{
+	struct datagram d = {};
+	struct ports ports;
+
+	if (!p || !src || p->later)
+		return 0;
+	datagram_of(p, &d);
+	d.src = *src;
+	ports = p->ports;
+	if (asked) {
+		d.dst = asked->addr;
+		ports.dst = asked->port;
+	}
+	return bpf_map_update_elem(&sl_datagrams, &d, &ports, UPDATE_ANY);
+}
+
+/* The smallest header of TCP; a first fragment has to hold it, so that none can hide the flags (RFC 1858, RFC 3128). */
+#define TCP_HLEN 20
 
 static __always_inline int parse_upper(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 flags;
 
 	if (p->later)
-		return 0;
+		return p->second && p->proto == IPPROTO_TCP ? -1 : 0;
 	if (p->proto == (p->v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return parse_icmp(skb, p);
 	if (!has_ports(p->proto))
 		return 0;
-	if (bpf_skb_load_bytes(skb, p->l4, &p->ports, sizeof(p->ports)))
+	if (read(skb, p, p->l4, &p->ports, sizeof(p->ports)))
 		return -1;
 	if (p->proto == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, p->l4 + 13, &flags, 1))
+		if (p->l4 + TCP_HLEN > p->end || read(skb, p, p->l4 + 13, &flags, 1))
 			return -1;
 		p->syn = (flags & 0x12) == 0x02;
 	}
@@ -259,12 +324,12 @@ __global int parse(struct __sk_buff *skb, __u32 l2, struct packet *p)
 	if (!p)
 		return -1;
 	p->l3 = l2;
-	if (skb->protocol == bpf_htons(ETH_P_IP) ? parse_v4(skb, p) : parse_v6(skb, p))
+	if (skb->protocol == bpf_htons(ETH_P_IP) ? parse_v4(skb, p, 0) : parse_v6(skb, p))
 		return -1;
 	if (parse_upper(skb, p))
 		return -1;
-	if (p->fragment)
-		share_ports(p);
+	if (p->later)
+		find_ports(p);
 	return 0;
 }
 

@@ -103,6 +103,34 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p, cons
 	return pass(skb, PATH_STACK_OUT);
 }
 
+/*
+ * The ports by which nodes speak to each other: lanes, the exchange of preshared keys, VXLAN. Set when the programs are
+ * loaded; protocol 0: none. Pods have nothing to say to them, at whatever address: their packets would come with the
+ * node's own address, and be counted against it.
+ */
+#define NODE_PORTS 8
+const volatile struct {
+	__u16 first, last;
+	__u32 proto;
+} node_ports[NODE_PORTS] = {};
+
+static __always_inline int is_node_port(const struct packet *p)
+{
+	__u16 port = bpf_ntohs(p->ports.dst);
+
+#pragma unroll
+	for (int i = 0; i < NODE_PORTS; i++) {
+		if (node_ports[i].proto == p->proto && port >= node_ports[i].first && port <= node_ports[i].last)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int is_of_pods(const struct forward *f)
+{
+	return f && (f->kind == FORWARD_POD_LOCAL || f->kind == FORWARD_POD_REMOTE || f->kind == FORWARD_CLUSTER);
+}
+
 /* Ingress of the host side: a packet leaves the pod. */
 SEC("tc")
 int pod_egress(struct __sk_buff *skb)
@@ -115,11 +143,9 @@ int pod_egress(struct __sk_buff *skb)
 	struct forward *f;
 	int reason, translated;
 
-	if (!is_ip(skb)) {
-		if (skb->protocol == bpf_htons(ETH_P_ARP))
-			return TC_OK; /* answered or ignored by the stack; cannot leave the node */
+	/* ARP, too: a pod knows its next hop, and all that it asks would fill the node's table of neighbours. */
+	if (!is_ip(skb) || skb->vlan_present)
 		return drop(skb, DROP_PROTOCOL);
-	}
 	if (parse(skb, ETH_HLEN, &p))
 		return drop(skb, DROP_MALFORMED);
 	from = endpoint_of(&p.src);
@@ -127,6 +153,8 @@ int pod_egress(struct __sk_buff *skb)
 		return drop(skb, is_link_local(&p) ? DROP_LINK_LOCAL : DROP_SPOOFED_SOURCE);
 	if (is_multicast(&p))
 		return drop(skb, DROP_MULTICAST);
+	if (is_loopback(&p))
+		return drop(skb, DROP_LOOPBACK);
 	f = forward_of(&p.dst);
 	if (!f) {
 		gateway_of(&p, &gateway);
@@ -140,6 +168,8 @@ int pod_egress(struct __sk_buff *skb)
 			f = forward_of(&p.dst);
 		}
 	}
+	if (!is_of_pods(f) && !p.error && is_node_port(&p))
+		return drop(skb, DROP_NODE_PORT);
 	if (track(skb, &p, &t))
 		return drop(skb, DROP_MALFORMED);
 	if (p.error && !same_addr(&p.src, &t.flow.low) && !same_addr(&p.src, &t.flow.high))
@@ -147,6 +177,8 @@ int pod_egress(struct __sk_buff *skb)
 	if (asked)
 		t.origin = t.sender;
 	if (asked && same_addr(&p.src, &gateway)) { /* to itself: no policy forbids that */
+		if (p.fragment)
+			share_ports(&p, &p.dst, asked);
 		if (begins(&p, &t, FLOW_FAST, asked))
 			flow_set(&t, FLOW_FAST, asked);
 		return deliver(skb, &p, from, PATH_LOCAL);
@@ -156,6 +188,8 @@ int pod_egress(struct __sk_buff *skb)
 		if (reason)
 			return drop(skb, reason);
 	}
+	if (p.fragment)
+		share_ports(&p, &p.src, asked);
 	return forward(skb, &p, f, &t, asked);
 }
 
@@ -182,6 +216,8 @@ int pod_ingress(struct __sk_buff *skb)
 			return drop(skb, reason);
 		came_by_stack(&p, &t);
 	}
+	if (p.fragment)
+		share_ports(&p, &p.src, 0);
 	if (from_frontend(skb, &p, &t))
 		return drop(skb, DROP_HELPER);
 	return pass(skb, PATH_STACK_IN);
