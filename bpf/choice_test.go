@@ -180,6 +180,56 @@ func TestPrivilegedAffinity(t *testing.T) {
 	})
 }
 
+// forget empties a map, as one that is full does with what it holds.
+func forget[K comparable, V any](t *testing.T, m *ebpf.Map) {
+	t.Helper()
+	all, err := entries[K, V](m)
+	if err != nil || len(all) == 0 {
+		t.Fatal("nothing to forget", err)
+	}
+	for k := range all {
+		if err := m.Delete(k); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPrivilegedLostChoiceIsMadeAgain: whoever fills the maps of choices takes away neither
+// another's connection nor a client's backend.
+func TestPrivilegedLostChoiceIsMadeAgain(t *testing.T) {
+	d := load(t)
+	world(t, d)
+	each(t, func(t *testing.T, _ int, f family) {
+		at, kept := port(f.service(1), 80), port(f.service(2), 80)
+		offer(t, d, at, eight(f)...)
+		frontend := service.Frontend{Address: kept, Protocol: protoTCP}
+		if err := d.ApplyServices(map[service.Frontend]service.Service{frontend: {Backends: eight(f), Affinity: time.Hour}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		before := map[testPacket]netip.AddrPort{}
+		for from := range uint16(100) {
+			for _, p := range []testPacket{request(f, protoTCP, 1000+from, at), request(f, protoUDP, 1000+from, at), request(f, protoTCP, 1000+from, kept)} {
+				to := goesTo(t, d, p)
+				p.flags = flagACK
+				before[p] = to
+			}
+		}
+		forget[podRequest, podChoice](t, d.maps.SlCtServices)
+		forget[podClient, podChoice](t, d.maps.SlAffinities)
+		for p, was := range before {
+			if is := goesTo(t, d, p); is != was {
+				t.Errorf("%+v went to %s and goes to %s", p, was, is)
+			}
+		}
+		forget[podClient, podChoice](t, d.maps.SlAffinities)
+		had := request(f, protoTCP, 1000, kept)
+		had.flags = flagACK
+		if is := goesTo(t, d, request(f, protoTCP, 5000, kept)); is != before[had] {
+			t.Errorf("the client had %s and got %s", before[had], is)
+		}
+	})
+}
+
 // TestPrivilegedServiceOfTheStack: what the programs cannot serve is left as it is.
 func TestPrivilegedServiceOfTheStack(t *testing.T) {
 	d := load(t)
@@ -195,9 +245,10 @@ func TestPrivilegedServiceOfTheStack(t *testing.T) {
 		}
 		want(request(f, protoTCP, 1, at), at)
 		offer(t, d, at, backend)
-		middle := request(f, protoTCP, 2, at)
+		middle := request(f, protoTCP, 1, at)
 		middle.flags = flagACK
 		want(middle, at) // of a connection that kube-proxy has
+		want(request(f, protoTCP, 1, at), backend)
 		want(request(f, protoUDP, 4, port(at.Addr(), 81)), port(at.Addr(), 81))
 		want(request(f, protoTCP, 5, at), backend)
 		offer(t, d, at)

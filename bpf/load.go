@@ -81,7 +81,14 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 	resize(spec, podMapSlFlows, o.Flows)
 	resize(spec, podMapSlEndpoints, o.Endpoints)
 	if v := spec.Variables[podVarNodePorts]; v != nil {
-		if err := v.Set(encodeNodePorts(o.NodePorts)); err != nil {
+		var all [maxNodePorts]struct {
+			First, Last uint16
+			Protocol    uint32 // 0: none
+		}
+		for i, p := range o.NodePorts {
+			all[i].First, all[i].Last, all[i].Protocol = p.First, p.Last, uint32(p.Protocol)
+		}
+		if err := v.Set(all); err != nil {
 			return fmt.Errorf("set the ports of nodes: %w", err)
 		}
 	}
@@ -104,19 +111,6 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 }
 
 const maxNodePorts = 8 // NODE_PORTS in src/pod.c
-
-// nodePort is an element of node_ports.
-type nodePort struct {
-	First, Last uint16
-	Protocol    uint32 // 0: none
-}
-
-func encodeNodePorts(ports []policy.Ports) (all [maxNodePorts]nodePort) {
-	for i, p := range ports {
-		all[i] = nodePort{First: p.First, Last: p.Last, Protocol: uint32(p.Protocol)}
-	}
-	return all
-}
 
 func resize(spec *ebpf.CollectionSpec, name string, entries uint32) {
 	if m := spec.Maps[name]; m != nil && entries != 0 {

@@ -31,9 +31,9 @@ const (
 
 // Reasons lists every reason in the order of its number.
 func Reasons() []Reason {
-	all := make([]Reason, 0, ReasonLoopback)
-	for r := ReasonMalformed; r <= ReasonLoopback; r++ {
-		all = append(all, r)
+	all := make([]Reason, ReasonLoopback)
+	for i := range all {
+		all[i] = Reason(i + 1)
 	}
 	return all
 }
@@ -73,17 +73,8 @@ func Paths() []Path {
 
 // String returns the label of the path in metrics.
 func (p Path) String() string {
-	switch p {
-	case PathLocal:
-		return "local"
-	case PathLaneOut:
-		return "lane_out"
-	case PathLaneIn:
-		return "lane_in"
-	case PathStackOut:
-		return "stack_out"
-	case PathStackIn:
-		return "stack_in"
+	if labels := [...]string{"local", "lane_out", "lane_in", "stack_out", "stack_in"}; int(p) < len(labels) {
+		return labels[p]
 	}
 	return "unknown"
 }

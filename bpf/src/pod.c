@@ -158,8 +158,13 @@ int pod_egress(struct __sk_buff *skb)
 	f = forward_of(&p.dst);
 	if (!f) {
 		gateway_of(&p, &gateway);
-		if (same_addr(&p.dst, &gateway))
-			return track(skb, &p, &t) ? drop(skb, DROP_MALFORMED) : back_to_itself(skb, &p, from, &t);
+		if (same_addr(&p.dst, &gateway)) {
+			if (track(skb, &p, &t))
+				return drop(skb, DROP_MALFORMED);
+			if (p.fragment)
+				share_ports(&p, &p.src, 0);
+			return back_to_itself(skb, &p, from, &t);
+		}
 		translated = p.error ? 0 : to_backend(skb, &p, &gateway, &service);
 		if (translated < 0)
 			return drop(skb, DROP_HELPER);

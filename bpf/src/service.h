@@ -82,11 +82,34 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } sl_affinities SEC(".maps");
 
+static __always_inline __u32 mix(__u32 h, __u32 word)
+{
+	h = (h ^ word) * 0x85ebca6b; /* the constants of MurmurHash3's finalizer */
+	return h ^ (h >> 13);
+}
+
+/*
+ * The same number for the same connection, or the same client where it is to keep its backend: what chose once chooses
+ * alike while the backends are the same. So whoever fills the maps of choices takes nobody's connection away.
+ */
+static __always_inline __u32 lot(const struct request *r, int whole_client)
+{
+	__u32 h = mix(r->frontend.proto, r->frontend.port);
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		h = mix(mix(h, r->client.w[i]), r->frontend.addr.w[i]);
+	if (!whole_client)
+		h = mix(h, r->port);
+	h *= 0xc2b2ae35;
+	return h ^ (h >> 16);
+}
+
 static __always_inline int choose(const struct request *r, const struct service *s, struct choice *c)
 {
 	struct backend_key key = { .frontend = r->frontend };
 	struct client client = {};
-	struct choice *kept;
+	struct choice *kept = 0;
 	struct backend *b;
 
 	c->revision = s->revision;
@@ -101,7 +124,8 @@ static __always_inline int choose(const struct request *r, const struct service 
 			return 0;
 		}
 	}
-	key.index = bpf_get_prandom_u32() % s->backends;
+	/* A client whose time is over is to get another backend, as kube-proxy's does. */
+	key.index = (kept ? bpf_get_prandom_u32() : lot(r, s->affinity != 0)) % s->backends;
 	b = bpf_map_lookup_elem(&sl_backends, &key);
 	if (!b)
 		return -1;
@@ -119,11 +143,19 @@ static __always_inline int goes_on(const struct packet *p, const struct service 
 	return !p->syn || (s && c->revision == s->revision);
 }
 
+/* Does the stack have this connection with a service? It had its first packet, when there was no backend here. */
+static __always_inline int is_of_stack(const struct packet *p)
+{
+	struct flow f = {};
+
+	flow_key(p, &f);
+	return flow_find(&f) != 0;
+}
+
 /*
  * A packet of a pod to a service goes to a backend: 1, with what was asked for
  * in *asked; 0: it is none, or the stack's; -1: the kernel could not rewrite it.
- * In the middle of a connection that is not known here, it is the stack's. A TCP
- * connection outlives the service, or the readiness of its last backend, which
+ * A TCP connection outlives the service, or the readiness of its last backend, which
  * may still serve it while it ends.
  */
 __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *gateway, struct frontend *asked)
@@ -157,7 +189,7 @@ __global int to_backend(struct __sk_buff *skb, struct packet *p, struct addr *ga
 			bpf_map_delete_elem(&sl_ct_services, &r);
 		return 0;
 	} else {
-		if (p->later || (p->proto == IPPROTO_TCP && !p->syn) || choose(&r, s, &c))
+		if (p->later || (p->proto == IPPROTO_TCP && !p->syn && is_of_stack(p)) || choose(&r, s, &c))
 			return 0;
 		bpf_map_update_elem(&sl_ct_services, &r, &c, UPDATE_ANY);
 	}

@@ -30,12 +30,14 @@ import (
 	"github.com/sealane/sealane/daemonset/report"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/trust"
+	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/hostnet"
 	"github.com/sealane/sealane/overlay/vxlan"
 	"github.com/sealane/sealane/overlay/wireguard"
+	"github.com/sealane/sealane/policy"
 )
 
 // Run is the daemon. It returns when ctx ends, or with the first fault that
@@ -53,13 +55,22 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer client.Close()
-	datapath, err := bpf.Load(bpf.Options{PinPath: cfg.BPFDir, Links: links})
+	datapath, err := bpf.Load(bpf.Options{PinPath: cfg.BPFDir, Links: links, NodePorts: nodePorts(cfg)})
 	if err != nil {
 		return err
 	}
 	defer datapath.Close()
 	d := &daemon{cfg: cfg, log: log, links: links, client: cluster.New(client), datapath: datapath}
 	return d.run(ctx)
+}
+
+// nodePorts are those by which nodes speak to each other, which all have alike.
+func nodePorts(cfg Config) []policy.Ports {
+	lanes := policy.Ports{Protocol: ipproto.UDP, First: cfg.LanePort, Last: cfg.LanePort + 3}
+	if cfg.Lane == overlay.VXLAN {
+		lanes = policy.Ports{Protocol: ipproto.UDP, First: overlay.VXLANPort, Last: overlay.VXLANPort}
+	}
+	return []policy.Ports{lanes, {Protocol: ipproto.TCP, First: cfg.PairingPort, Last: cfg.PairingPort}}
 }
 
 // daemon holds what the parts are made of.
