@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -32,9 +33,23 @@ func root() string {
 	return dir
 }
 
+// labProgram builds the lab, if need be, and gives its program. Tests ask the nodes so often that to look for newer
+// sources each time was most of the work.
+var labProgram = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command(filepath.Join(root(), "test/lab/lab"), "program").Output()
+	if err != nil {
+		return "", fmt.Errorf("build the lab: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+})
+
 // lab runs a command of the lab and gives its standard output.
 func lab(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(root(), "test/lab/lab"), args...)
+	program, err := labProgram()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer

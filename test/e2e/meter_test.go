@@ -6,13 +6,16 @@
 package e2e
 
 import (
+	"bufio"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -168,19 +171,42 @@ type queues struct {
 	full chan int
 }
 
-// queueCounters prints the name and the value of each counter of a node, devices by
-// their index: those of a name follow each other. It starts few processes, not to be
-// what keeps the machine busy.
-const queueCounters = `awk '$1 == "Udp:" && $2 ~ /^[0-9]/ {print "udp4", $6} $1 == "Udp6RcvbufErrors" {print "udp6", $2}' /proc/net/snmp /proc/net/snmp6
-ip -oneline -statistics link show | awk '$2 ~ /^sealane-/ {for (k = 1; k < NF; k++) if ($k == "RX:" || $k == "TX:") {
-	way = $k; while ($k != "\\") k++; print way $1, $(k+4)}}'
-n=0; while read -r _ dropped _; do n=$((n+16#$dropped)); done </proc/net/softnet_stat; echo softnet $n`
+// queueCounters prints, for each line that it reads, the name and the value of each counter of a node, devices by their
+// index, and then a dot. It starts no process, not to be what keeps the machine busy.
+const queueCounters = `shopt -s nullglob
+while read -r _; do
+	while read -r name _ _ _ _ errors _; do [[ $name$errors != Udp:[0-9]* ]] || echo udp4 $errors; done </proc/net/snmp
+	while read -r name errors; do [[ $name != Udp6RcvbufErrors ]] || echo udp6 $errors; done </proc/net/snmp6
+	for device in /sys/class/net/sealane-*; do
+		read -r index <$device/ifindex && read -r rx <$device/statistics/rx_dropped && read -r tx <$device/statistics/tx_dropped &&
+			echo RX$index $rx && echo TX$index $tx
+	done 2>/dev/null
+	n=0; while read -r _ dropped _; do n=$((n+16#$dropped)); done </proc/net/softnet_stat; echo softnet $n
+	echo .
+done`
 
 func (m mesh) watchQueues(t testing.TB) *queues {
 	t.Helper()
 	q := &queues{stop: make(chan struct{}), full: make(chan int, 1)}
-	seen := map[string]int{}
-	m.growth(t, seen) // takes the marks
+	var watches []*queueWatch
+	for _, n := range m.nodes {
+		w, err := newQueueWatch(t, n)
+		if err != nil {
+			t.Fatalf("watch the queues of %s: %v", n, err)
+		}
+		watches = append(watches, w)
+	}
+	growth := func() (grown int) {
+		for i, w := range watches {
+			n, err := w.growth()
+			if err != nil {
+				t.Errorf("read counters of %s: %v", m.nodes[i], err)
+			}
+			grown += n
+		}
+		return grown
+	}
+	growth() // takes the marks
 	grown := 0
 	go func() {
 		tick := time.NewTicker(time.Second)
@@ -188,39 +214,73 @@ func (m mesh) watchQueues(t testing.TB) *queues {
 		for {
 			select {
 			case <-q.stop:
-				q.full <- grown + m.growth(t, seen)
+				grown += growth()
+				for i, w := range watches {
+					if err := w.end(); err != nil {
+						t.Errorf("watch the queues of %s: %v", m.nodes[i], err)
+					}
+				}
+				q.full <- grown
 				return
 			case <-tick.C:
-				grown += m.growth(t, seen)
+				grown += growth()
 			}
 		}
 	}()
 	return q
 }
 
-// growth is by how much all counters together have grown since the last look.
-func (m mesh) growth(t testing.TB, seen map[string]int) (grown int) {
-	t.Helper()
-	for _, n := range m.nodes {
-		out, err := lab(t.Context(), "", "sh", n, "bash", "-c", queueCounters)
-		if err != nil {
-			t.Errorf("read counters of %s: %v", n, err)
-			return grown
-		}
-		for line := range strings.Lines(out) {
-			var name string
-			var value int
-			if k, _ := fmt.Sscan(line, &name, &value); k != 2 {
-				t.Errorf("counter %q of %s: want a name and a number", line, n)
-			}
-			grown += max(0, value-seen[n+name])
-			seen[n+name] = value
-		}
-	}
-	return grown
-}
-
 func (q *queues) total() int {
 	close(q.stop)
 	return <-q.full
 }
+
+// queueWatch is a shell on a node that prints its counters when it is asked.
+type queueWatch struct {
+	cmd  *exec.Cmd
+	ask  io.WriteCloser
+	told *bufio.Scanner
+	seen map[string]int
+}
+
+func newQueueWatch(t testing.TB, node string) (*queueWatch, error) {
+	program, err := labProgram()
+	if err != nil {
+		return nil, err
+	}
+	w := &queueWatch{cmd: exec.CommandContext(t.Context(), program, "sh", node, "bash", "-c", queueCounters), seen: map[string]int{}}
+	w.cmd.WaitDelay = 5 * time.Second
+	w.cmd.Stderr = os.Stderr
+	if w.ask, err = w.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := w.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	w.told = bufio.NewScanner(out)
+	return w, w.cmd.Start()
+}
+
+// growth is by how much all counters together have grown since the last look.
+func (w *queueWatch) growth() (grown int, err error) {
+	if _, err := w.ask.Write([]byte("\n")); err != nil {
+		return 0, err
+	}
+	for w.told.Scan() {
+		line := w.told.Text()
+		if line == "." {
+			return grown, nil
+		}
+		var name string
+		var value int
+		if k, _ := fmt.Sscan(line, &name, &value); k != 2 {
+			return grown, fmt.Errorf("counter %q: want a name and a number", line)
+		}
+		grown += max(0, value-w.seen[name])
+		w.seen[name] = value
+	}
+	return grown, cmp.Or(w.told.Err(), io.ErrUnexpectedEOF)
+}
+
+func (w *queueWatch) end() error { return errors.Join(w.ask.Close(), w.cmd.Wait()) }
