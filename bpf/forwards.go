@@ -4,11 +4,10 @@
 package bpf
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
+	"slices"
 
 	"github.com/sealane/sealane/overlay"
 )
@@ -22,44 +21,47 @@ type Forward struct {
 	Remote        netip.Addr // outer destination for L2 (VXLAN); else zero
 }
 
-// SyncForwards makes the forwarding table equal to want: first everything new
-// or changed, then removals, so that no range is ever without its entry.
+// SyncForwards makes the forwarding table equal to want. Removals come first, because they
+// cut lanes and make room. If want does not fit, peers' addresses stay out, which one peer
+// could multiply, and the error, an ErrFull, names them. An entry that cannot be written
+// does not keep the others from it.
 func (d *Datapath) SyncForwards(want []Forward) error {
-	have, err := d.forwards()
+	m := d.maps.SlForwards
+	have, err := entries[podPrefix, podForward](m)
 	if err != nil {
-		return err
+		return fmt.Errorf("list forwards: %w", err)
 	}
-	for _, f := range want {
+	fits, rest := fit(want, int(m.MaxEntries()))
+	next := make(map[podPrefix]podForward, len(fits))
+	for _, f := range fits {
 		k, v := encodeForward(f)
-		old, ok := have[k]
-		delete(have, k)
-		if ok && old == v {
-			continue
-		}
-		if err := d.maps.SlForwards.Put(k, v); err != nil {
-			return fmt.Errorf("set forward %s: %w", f.Prefix, err)
-		}
+		next[k] = v
 	}
+	var w writer
 	for k := range have {
-		if err := d.maps.SlForwards.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("delete forward %s: %w", decodePrefix(k), err)
+		if _, ok := next[k]; !ok {
+			w.remove(m, k)
 		}
 	}
-	return nil
+	for _, f := range fits {
+		k := encodePrefix(f.Prefix)
+		if old, ok := have[k]; !ok || old != next[k] {
+			w.replace(m, k, next[k])
+		}
+	}
+	if len(rest) > 0 {
+		w.note(m, "write", fmt.Sprintf("%s to %s (%d forwards)", rest[0].Prefix, rest[len(rest)-1].Prefix, len(rest)), ErrFull)
+	}
+	return w.err()
 }
 
-func (d *Datapath) forwards() (map[podPrefix]podForward, error) {
-	all := map[podPrefix]podForward{}
-	var k podPrefix
-	var v podForward
-	it := d.maps.SlForwards.Iterate()
-	for it.Next(&k, &v) {
-		all[k] = v
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("list forwards: %w", err)
-	}
-	return all, nil
+// fit sorts forwards by how much depends on each: this node's own, pod ranges, and then the
+// addresses of peers. What finds no room is the rest.
+func fit(want []Forward, room int) (fits, rest []Forward) {
+	rank := map[overlay.ForwardKind]int{overlay.PodRemote: 1, overlay.Cluster: 1, overlay.NodeRemote: 2}
+	order := slices.SortedStableFunc(slices.Values(want), func(a, b Forward) int { return cmp.Compare(rank[a.Kind], rank[b.Kind]) })
+	room = min(room, len(order))
+	return order[:room], order[room:]
 }
 
 func encodeForward(f Forward) (podPrefix, podForward) {

@@ -153,7 +153,7 @@ type content struct {
 func contents(t *testing.T, d *Datapath) (c content) {
 	t.Helper()
 	endpoints, err1 := d.Endpoints()
-	forwards, err2 := d.forwards()
+	forwards, err2 := entries[podPrefix, podForward](d.maps.SlForwards)
 	flows, err3 := entries[podFlow, podFlowState](d.maps.SlFlows)
 	policies, err4 := entries[[4]uint32, podEndpointPolicy](d.maps.SlEpPolicies)
 	var s podPolicyState

@@ -283,7 +283,7 @@ func TestPrivilegedSyncForwardsReplacesAll(t *testing.T) {
 	if err := d.SyncForwards(want); err != nil {
 		t.Fatal(err)
 	}
-	have, err := d.forwards()
+	have, err := entries[podPrefix, podForward](d.maps.SlForwards)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,17 @@ func (w *writer) put(m *ebpf.Map, k, v any) bool {
 	return err == nil
 }
 
+// replace writes an entry. In a full trie, kernels up to 6.12 have no room even for an entry
+// that replaces another.
+func (w *writer) replace(m *ebpf.Map, k, v any) {
+	if err := m.Put(k, v); errors.Is(err, unix.ENOSPC) {
+		w.remove(m, k)
+	} else if err == nil {
+		return
+	}
+	w.put(m, k, v)
+}
+
 func (w *writer) remove(m *ebpf.Map, k any) {
 	if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		w.note(m, "remove", k, err)
