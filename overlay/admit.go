@@ -13,6 +13,11 @@ import (
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
+// maxAddresses is how many addresses of one peer a plan takes, as many as a statement may
+// list. A node's kubelet writes as many into its Node object as it likes, and each of them
+// is an entry in tables of all other nodes.
+const maxAddresses = 8
+
 // admission goes through the peers in the order of their names and sorts out each one that
 // contradicts this node or an earlier peer. keymgr refuses the same contradictions, and its
 // memory lets the first claimant keep what it has; admission is the second line of defence.
@@ -196,6 +201,11 @@ func (a *admission) laneFault(p Peer) string {
 // keeps its lane.
 func (a *admission) ownAddresses(p Peer) Peer {
 	var kept []netip.Addr
+	if more := len(p.Addresses) - maxAddresses; more > 0 {
+		reason := fmt.Sprintf("it has %d addresses: the last %d are left out, a node has at most %d", len(p.Addresses), more, maxAddresses)
+		a.refused = append(a.refused, Refusal{ID: p.ID, Reason: reason})
+		p.Addresses = p.Addresses[:maxAddresses]
+	}
 	for _, addr := range sorted(p.Addresses, netip.Addr.Compare) {
 		if slices.Contains(kept, addr) {
 			continue

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,40 @@ import (
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
+
+// TestAddressesOfOnePeer: a peer has the first eight, however many its kubelet reports, and
+// the others have all of theirs.
+func TestAddressesOfOnePeer(t *testing.T) {
+	cfg := Config{
+		Kind: VXLAN, AllowPlaintext: true, Self: keymgr.NodeID{Name: "self", UID: "1"}, UnderlayMTU: 1500,
+		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, PodCIDRs: prefixes("10.0.1.0/24"),
+	}
+	good := Peer{ID: keymgr.NodeID{Name: "good", UID: "2"}, Endpoint: netip.MustParseAddr("192.0.2.2"), PodCIDRs: prefixes("10.0.2.0/24")}
+	good.Addresses = []netip.Addr{good.Endpoint}
+	greedy := Peer{ID: keymgr.NodeID{Name: "greedy", UID: "3"}, Endpoint: netip.MustParseAddr("192.0.2.255"), PodCIDRs: prefixes("10.0.3.0/24")}
+	greedy.Addresses = []netip.Addr{greedy.Endpoint}
+	for a := netip.MustParseAddr("198.51.100.0"); len(greedy.Addresses) < 70_000; a = a.Next() {
+		greedy.Addresses = append(greedy.Addresses, a)
+	}
+	for _, lane := range []bool{true, false} {
+		if !lane {
+			greedy.Endpoint = netip.Addr{} // known, and no more
+		}
+		plan, err := Compute(cfg, []Peer{greedy, good})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(plan.Masquerade.Peers); n != maxAddresses+1 || !slices.Contains(plan.Masquerade.Peers, netip.MustParsePrefix("192.0.2.255/32")) {
+			t.Errorf("lane %t: %d addresses of peers, want the first %d of one and one of the other", lane, n, maxAddresses)
+		}
+		if len(plan.Forward) > 20 || len(plan.Routes) > 40 {
+			t.Errorf("lane %t: %d forwards, %d routes", lane, len(plan.Forward), len(plan.Routes))
+		}
+		if len(plan.Refused) != 1 || plan.Refused[0].Whole || !strings.Contains(plan.Refused[0].Reason, "it has 70000 addresses") {
+			t.Errorf("lane %t: refused %v", lane, plan.Refused)
+		}
+	}
+}
 
 // A golden file holds a cluster as one node sees it, a line of three hyphens, and the
 // expected plan or error. A line of the cluster is a word and its values; a peer line is a

@@ -47,7 +47,7 @@ type Peer struct {
 	// Pairs carries traffic.
 	Active    rotation.Pair
 	Endpoint  netip.Addr   // outer address of its lanes
-	Addresses []netip.Addr // its InternalIPs
+	Addresses []netip.Addr // its InternalIPs, in its own order; a plan takes the first eight
 	PodCIDRs  []netip.Prefix
 }
 
