@@ -72,7 +72,8 @@ var (
 	ErrPodCIDROverlap = reject("pod_cidr_overlap", "pod CIDR belongs to another node")
 	// ErrPSK: the preshared-key modes of the two nodes exclude each other.
 	ErrPSK = reject("psk", "incompatible preshared-key mode")
-	// ErrStore: the sequence mark could not be written, so nothing was accepted.
+	// ErrStore: the disk did not take it. A statement is not accepted then; a revocation list
+	// is in force all the same.
 	ErrStore = reject("store", "sequence mark not stored")
 )
 

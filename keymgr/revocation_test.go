@@ -239,19 +239,44 @@ func TestCorruptStoredListIsNotIgnored(t *testing.T) {
 }
 
 // failingStore cannot save.
-type failingStore struct{ keymgr.RevocationStore }
+// failingStore is a disk that may be full.
+type failingStore struct {
+	full  bool
+	saved int
+}
 
-func (failingStore) LoadRevocations() (keymgr.Signed, error) { return keymgr.Signed{}, nil }
-func (failingStore) SaveRevocations(s keymgr.Signed) error   { return errors.New("disk is full") }
+func (*failingStore) LoadRevocations() (keymgr.Signed, error) { return keymgr.Signed{}, nil }
 
-func TestListIsOnDiskBeforeItIsInForce(t *testing.T) {
+func (f *failingStore) SaveRevocations(keymgr.Signed) error {
+	if f.full {
+		return errors.New("disk is full")
+	}
+	f.saved++
+	return nil
+}
+
+// TestFullDiskKeepsNobodyFromBeingRevoked: the list is in force at once, and on disk as soon
+// as that is possible.
+func TestFullDiskKeepsNobodyFromBeingRevoked(t *testing.T) {
 	s := newScene(t)
-	cfg := s.VerifierConfig("self")
-	cfg.Revocations = failingStore{}
+	cfg, store := s.VerifierConfig("self"), &failingStore{full: true}
+	cfg.Revocations = store
 	v := s.Open(cfg)
-	wantReason(t, v.SetRevocations(s.sign(t, list(1, blocked(s.a)))), keymgr.ErrStore)
-	if _, ok := v.Revocations(); ok {
-		t.Error("a list that could be forgotten is in force")
+	signed := s.sign(t, list(1, blocked(s.a)))
+	for range 2 { // it goes on saying so
+		wantReason(t, v.SetRevocations(signed), keymgr.ErrStore)
+		if _, revoked := v.Revoked(s.a.Live.ID, keymgr.CertificateInfo{}); !revoked {
+			t.Error("a node is not revoked while the disk is full")
+		}
+	}
+	store.full = false
+	for range 2 {
+		if err := v.SetRevocations(signed); err != nil {
+			t.Error(err)
+		}
+	}
+	if store.saved != 1 {
+		t.Errorf("saved %d times, want once when there is room", store.saved)
 	}
 }
 

@@ -62,6 +62,7 @@ func (f *FileMarks) SaveRevocations(s Signed) error {
 type revocations struct {
 	list    RevocationList
 	hash    Hash
+	stored  bool                    // on disk
 	nodes   map[string]*RevokedNode // by UID
 	keys    map[Hash]*RevokedNode
 	serials map[CertificateSerial]*RevokedNode
@@ -136,6 +137,7 @@ func (v *Verifier) openRevocations() error {
 	}
 	if l.TrustDomain == v.cfg.TrustDomain {
 		v.revoked = newRevocations(l, HashPayload(s.Payload))
+		v.revoked.stored = true
 	}
 	return nil
 }
@@ -143,13 +145,15 @@ func (v *Verifier) openRevocations() error {
 // SetRevocations puts a signed revocation list into force, durably, if an issuer of node
 // certificates signed it and it is not older than the one in force. After an error the
 // previous list stays in force: somebody who can merely write where the list is
-// published can neither revoke nor readmit.
+// published can neither revoke nor readmit. Only after ErrStore the new list is in force,
+// because a full disk must not keep a revoked node among the others; call SetRevocations
+// again until it is durable too.
 func (v *Verifier) SetRevocations(s Signed) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	hash := HashPayload(s.Payload)
 	if v.revoked != nil && v.revoked.hash == hash {
-		return nil
+		return v.saveRevocations(s)
 	}
 	l, err := verifyRevocations(s, listScene{roots: v.roots, trustDomain: v.cfg.TrustDomain, now: v.cfg.Clock()})
 	if err != nil {
@@ -160,12 +164,19 @@ func (v *Verifier) SetRevocations(s Signed) error {
 	} else if old != nil && l.Number == old.list.Number {
 		return fmt.Errorf("set revocations: %w: %d with hash %s and %s", ErrFork, l.Number, old.hash, hash)
 	}
-	if v.cfg.Revocations != nil {
-		if err := v.cfg.Revocations.SaveRevocations(s); err != nil {
-			return fmt.Errorf("set revocations: %w: %w", ErrStore, err)
-		}
-	}
 	v.revoked = newRevocations(l, hash)
+	return v.saveRevocations(s)
+}
+
+// saveRevocations stores the list in force, unless it is stored already.
+func (v *Verifier) saveRevocations(s Signed) error {
+	if v.cfg.Revocations == nil || v.revoked.stored {
+		return nil
+	}
+	if err := v.cfg.Revocations.SaveRevocations(s); err != nil {
+		return fmt.Errorf("set revocations: %w: %w", ErrStore, err)
+	}
+	v.revoked.stored = true
 	return nil
 }
 

@@ -180,19 +180,23 @@ func (k *Keeper) Verify(ctx context.Context, snap cluster.Snapshot, self string)
 }
 
 // Learn takes over what a snapshot says of other nodes: roots and revocations. It
-// leaves this node's identity as it is.
+// leaves this node's identity as it is. After an error the roots are those of before;
+// revocations are followed all the same.
 func (k *Keeper) Learn(self kube.Node, snap cluster.Snapshot) error {
 	k.verifier.SetSelf(k.identity.WGKeys().Publics(), self.PodCIDRs)
-	if bundle := snap.Bundle; len(bundle) > 0 {
-		if err := k.identity.SaveBundle(bundle); err != nil {
-			return fmt.Errorf("keep trust bundle: %w", err)
-		}
-		if err := k.verifier.SetRoots(bundle); err != nil {
-			return err
-		}
+	err := k.setRoots(snap.Bundle)
+	k.revocations.follow(snap.Revoked) // by the new roots, if there are
+	return err
+}
+
+func (k *Keeper) setRoots(bundle []byte) error {
+	if len(bundle) == 0 {
+		return nil
 	}
-	k.revocations.follow(snap.Revoked)
-	return nil
+	if err := k.identity.SaveBundle(bundle); err != nil {
+		return fmt.Errorf("keep trust bundle: %w", err)
+	}
+	return k.verifier.SetRoots(bundle)
 }
 
 // Follow is Learn, and has Run bring this node's own identity in line with the

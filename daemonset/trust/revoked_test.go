@@ -140,6 +140,29 @@ func TestRevokedPeerLosesItsLaneAtOnce(t *testing.T) {
 	}
 }
 
+// TestRevokedAlthoughTheBundleIsBad: somebody who spoils the trust bundle does not keep a
+// node from being cut off, and the others stay as they are.
+func TestRevokedAlthoughTheBundleIsBad(t *testing.T) {
+	k := newCourt(t)
+	if j := k.pass(); !k.laneOf(j) {
+		t.Fatalf("no lane before: %+v", j)
+	}
+	k.snap.Bundle = []byte("no certificates")
+	look := func() Result {
+		if err := k.keeper.Learn(k.snap.Nodes[0], k.snap); err == nil {
+			t.Error("a bad bundle is no error")
+		}
+		return k.keeper.Verify(t.Context(), k.snap, "self")[0]
+	}
+	if j := look(); !k.laneOf(j) {
+		t.Errorf("the bundle alone: %+v", j)
+	}
+	k.publish(entry(k.b.Live.ID, true, hashOf(t, k.b.Identity)))
+	if j := look(); k.laneOf(j) || !errors.Is(j.Err, keymgr.ErrRevoked) {
+		t.Errorf("after: %+v", j)
+	}
+}
+
 func TestReadmittedPeerNeedsANewKey(t *testing.T) {
 	k := newCourt(t)
 	old := k.snap.NodeKeys["b"]
