@@ -17,6 +17,10 @@ import (
 type Backend interface {
 	// Apply creates the planned tunnels with their peers and deletes all others.
 	Apply(ctx context.Context, p Plan) error
+	// Remove takes peers, by the names of tunnels, off these tunnels, and touches nothing
+	// else. It needs no plan and nothing of what Apply needs, so that it works where Apply
+	// fails. A tunnel that is not there has no peers.
+	Remove(peers map[string][]keymgr.PublicKey) error
 	// Observe reads the tunnels from the kernel.
 	Observe() ([]TunnelState, error)
 	// Clean removes every trace of the backend; it needs no Plan.

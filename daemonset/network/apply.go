@@ -5,6 +5,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,8 +14,19 @@ import (
 	"github.com/sealane/sealane/overlay"
 )
 
-// apply brings the plan of v to the host, and returns the names of the uplinks. The
-// order never leaves a lane without its programs:
+// apply brings the plan of v to the host, and returns the names of the uplinks. The peers
+// that must go have gone before; routes into lanes go first here, whatever fails later.
+func (l *Loop) apply(ctx context.Context, v *View, host host) ([]string, error) {
+	retract := l.Host.Retract(v.Plan)
+	if retract != nil {
+		retract = fmt.Errorf("remove routes: %w", retract)
+	}
+	uplinks, err := l.build(ctx, v, host)
+	return uplinks, errors.Join(retract, err)
+}
+
+// build makes everything that the plan of v has. The order never leaves a lane without its
+// programs:
 //
 //  1. the leak guard on the uplinks,
 //  2. tunnel devices that are missing, without peers,
@@ -26,7 +38,7 @@ import (
 //
 // A step that fails ends it; all steps are idempotent, and the next pass begins at
 // the first.
-func (l *Loop) apply(ctx context.Context, v *View, host host) ([]string, error) {
+func (l *Loop) build(ctx context.Context, v *View, host host) ([]string, error) {
 	plan := v.Plan
 	uplinks, err := l.guardUplinks(host, v.Self.Addresses)
 	if err != nil {
@@ -47,13 +59,23 @@ func (l *Loop) apply(ctx context.Context, v *View, host host) ([]string, error) 
 	if err := l.Datapath.SyncForwards(forwards(plan, index)); err != nil {
 		return uplinks, err
 	}
-	if err := l.Host.Apply(ctx, plan); err != nil {
-		return uplinks, fmt.Errorf("apply routes: %w", err)
+	if err := l.applyHost(ctx, plan); err != nil {
+		return uplinks, err
 	}
 	if err := l.Lanes.Apply(ctx, plan); err != nil {
 		return uplinks, fmt.Errorf("apply lanes: %w", err)
 	}
 	return uplinks, l.Datapath.Keep(host.names())
+}
+
+// applyHost does not wait for a program that hangs: the loop would see no revocation.
+func (l *Loop) applyHost(ctx context.Context, plan overlay.Plan) error {
+	ctx, cancel := context.WithTimeout(ctx, l.hostTime)
+	defer cancel()
+	if err := l.Host.Apply(ctx, plan); err != nil {
+		return fmt.Errorf("apply routes: %w", err)
+	}
+	return nil
 }
 
 // withoutNewPeers returns the plan with no peers on the devices that are not there

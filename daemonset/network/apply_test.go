@@ -17,8 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/bpf"
+	"github.com/sealane/sealane/daemonset/checkpoint"
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -27,13 +30,20 @@ type recorder struct {
 	links []nl.Link
 	dumps int // of devices
 	did   []string
-	fail  string // what fails, by its entry in did
+	fail  string              // what fails, by its entry in did
+	hang  string              // what takes as long as it may
+	peers []overlay.PeerState // of device sealane0
 }
 
 var errInjected = errors.New("injected")
 
 func (r *recorder) do(what string) error {
 	r.did = append(r.did, what)
+	return r.look(what)
+}
+
+// look fails if that is asked for, and is no change of the host.
+func (r *recorder) look(what string) error {
 	if what == r.fail {
 		return errInjected
 	}
@@ -44,14 +54,19 @@ func (r *recorder) Watch(context.Context) (<-chan struct{}, error) { return nil,
 
 func (r *recorder) Links() ([]nl.Link, error) {
 	r.dumps++
-	return slices.Clone(r.links), nil
+	return slices.Clone(r.links), r.look("list devices")
 }
 
 func (r *recorder) AllAddresses() (map[int][]netip.Prefix, error) {
-	return map[int][]netip.Prefix{2: {netip.MustParsePrefix("192.0.2.1/24")}}, nil
+	if r.fail == "no address" {
+		return nil, nil
+	}
+	return map[int][]netip.Prefix{2: {netip.MustParsePrefix("192.0.2.1/24")}}, r.look("list addresses")
 }
 
-func (r *recorder) Routes(nl.RouteFilter) ([]nl.Route, error) { return nil, nil }
+func (r *recorder) Routes(nl.RouteFilter) ([]nl.Route, error) { return nil, r.look("list routes") }
+
+func (r *recorder) SetPrefixes([]netip.Prefix) error { return r.look("pod ranges") }
 
 func (r *recorder) AttachTunnel(d bpf.Device, _ bpf.Encapsulation) error {
 	return r.do(fmt.Sprintf("program on %s #%d", d.Name, d.Index))
@@ -83,18 +98,35 @@ func (l lanes) Apply(_ context.Context, p overlay.Plan) error {
 	return l.do(fmt.Sprintf("lanes with %d peers", peers))
 }
 
-func (lanes) Observe() ([]overlay.TunnelState, error) { return nil, nil }
-func (lanes) Clean() error                            { return nil }
+func (l lanes) Observe() ([]overlay.TunnelState, error) {
+	return []overlay.TunnelState{{Device: "sealane0", Peers: slices.Clone(l.peers)}}, l.look("read lanes")
+}
+
+func (l lanes) Remove(gone map[string][]keymgr.PublicKey) error {
+	l.peers = slices.DeleteFunc(l.peers, func(p overlay.PeerState) bool { return slices.Contains(gone["sealane0"], p.Key) })
+	return l.do(fmt.Sprintf("%d peers gone", len(gone["sealane0"])))
+}
+
+func (lanes) Clean() error { return nil }
 
 // routes is the recorder's Host.
 type routes struct{ *recorder }
 
-func (r routes) Apply(context.Context, overlay.Plan) error { return r.do("routes") }
+func (r routes) Apply(ctx context.Context, _ overlay.Plan) error {
+	if r.hang == "routes" {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return r.do("routes")
+}
+
+func (r routes) Retract(overlay.Plan) error { return r.do("no routes into lanes that are gone") }
 
 func newRecorder() (*recorder, *Loop) {
 	r := &recorder{links: []nl.Link{{Name: "lo", Index: 1}, {Name: "eth0", Index: 2, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500}}}
 	return r, New(Config{
-		Node: "self", Links: r, Datapath: r, Lanes: lanes{r}, Host: routes{r}, Logger: slog.New(slog.DiscardHandler),
+		Node: "self", Links: r, Datapath: r, Lanes: lanes{r}, Host: routes{r}, Ranges: r, Checkpoint: &checkpoint.Store{},
+		State: readiness.New(readiness.Network, readiness.Node), Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -121,7 +153,7 @@ func apply(t *testing.T, l *Loop) error {
 
 func firstOrder() []string {
 	return []string{
-		"leak guard on eth0", "lanes with 0 peers", "program on sealane0 #12", "1 forwards", "routes", "lanes with 2 peers", "pins of 3 devices",
+		"no routes into lanes that are gone", "leak guard on eth0", "lanes with 0 peers", "program on sealane0 #12", "1 forwards", "routes", "lanes with 2 peers", "pins of 3 devices",
 	}
 }
 
@@ -145,9 +177,13 @@ func TestNoPacketBeforeThePrograms(t *testing.T) {
 	}
 }
 
-// TestApplyEndsWhereItFails: what comes later rests on what came before.
+// TestApplyEndsWhereItFails: what comes later rests on what came before. Only routes that
+// cannot be removed stop nothing.
 func TestApplyEndsWhereItFails(t *testing.T) {
 	for i, step := range firstOrder() {
+		if i == 0 {
+			i = len(firstOrder()) - 1
+		}
 		r, l := newRecorder()
 		r.fail = step
 		if err := apply(t, l); !errors.Is(err, errInjected) {

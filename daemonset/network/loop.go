@@ -34,6 +34,9 @@ const (
 	linkPause = time.Second
 	// retryPause separates a pass that failed from the next.
 	retryPause = 2 * time.Second
+	// hostTime bounds the change of routes and masquerade. With thousands of nodes it takes
+	// a second or two.
+	hostTime = 20 * time.Second
 )
 
 // Links is what the loop reads of the kernel's devices. *nl.Handle is one.
@@ -47,6 +50,8 @@ type Links interface {
 // Host is the part of the host beside lanes that follows a plan: routes, rules,
 // masquerade. *hostnet.Host is one.
 type Host interface {
+	// Retract removes the routes into lanes that a plan does not have.
+	Retract(overlay.Plan) error
 	Apply(context.Context, overlay.Plan) error
 }
 
@@ -110,6 +115,8 @@ type View struct {
 type Loop struct {
 	Config
 	security security
+	wakes    feeds         // of security
+	hostTime time.Duration // see the constant
 	// remembered is what is on disk besides the checkpoint: records of peers, and this
 	// node's last statement.
 	remembered checkpoint.Records
@@ -124,11 +131,12 @@ type Loop struct {
 
 // New returns a Loop that has applied nothing.
 func New(c Config) *Loop {
-	l := &Loop{Config: c, log: c.Logger, security: plaintext{self: c.Node}}
+	l := &Loop{Config: c, log: c.Logger, security: plaintext{self: c.Node}, hostTime: hostTime}
 	l.remembered = func() ([]keymgr.Record, keymgr.Signed) { return nil, keymgr.Signed{} }
 	if c.Keys != nil {
 		l.remembered = c.Keys.Trust.Remembered
-		l.security = &encrypted{trust: c.Keys.Trust, rotator: c.Keys.Rotator, lanes: c.Lanes}
+		e := &encrypted{trust: c.Keys.Trust, rotator: c.Keys.Rotator, lanes: c.Lanes}
+		l.security, l.wakes = e, e.feeds()
 	}
 	return l
 }
@@ -143,7 +151,7 @@ func (l *Loop) Run(ctx context.Context, watch checkpoint.Watch) error {
 	if err != nil {
 		return fmt.Errorf("watch devices: %w", err)
 	}
-	f := l.security.feeds()
+	f := l.wakes
 	f.changed, f.confirmed, f.links, f.timer = watch.Changed(), l.Checkpoint.Confirmed(), links, time.NewTimer(0)
 	for {
 		what, err := l.await(ctx, f)

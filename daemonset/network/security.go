@@ -5,7 +5,6 @@ package network
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
@@ -18,10 +17,11 @@ import (
 
 // security is the part of a pass that depends on whether lanes are encrypted.
 type security interface {
-	// feeds returns what is to be waited for because of keys.
-	feeds() feeds
-	// step decides which peers the plan has. It fills in what v says of peers.
-	step(ctx context.Context, snap cluster.Snapshot, v *View) (step, error)
+	// verify finds out whose keys count, and fills in what v says of peers, also if it
+	// fails. Unless the snapshot is fit, this node's own identity is left alone.
+	verify(ctx context.Context, snap cluster.Snapshot, v *View, fit bool) error
+	// step decides which peers of v the plan has.
+	step(ctx context.Context, now scene, v *View) (step, error)
 	// poll reports, between passes, whether lanes have to change, and otherwise how long
 	// they need not.
 	poll(ctx context.Context) (changed bool, next time.Duration)
@@ -42,18 +42,20 @@ type step struct {
 // plaintext is for lanes without keys.
 type plaintext struct{ self string }
 
-func (plaintext) feeds() feeds { return feeds{} }
-
 func (plaintext) poll(context.Context) (bool, time.Duration) { return true, 0 }
 
 func (plaintext) renew(context.Context, overlay.Plan) (bool, time.Duration) { return true, 0 }
 
-func (p plaintext) step(_ context.Context, snap cluster.Snapshot, v *View) (step, error) {
+func (p plaintext) verify(_ context.Context, snap cluster.Snapshot, v *View, _ bool) error {
 	for _, node := range snap.Nodes {
 		if node.Name != p.self {
 			v.Peers = append(v.Peers, trust.Result{Node: node})
 		}
 	}
+	return nil
+}
+
+func (plaintext) step(_ context.Context, _ scene, v *View) (step, error) {
 	return step{peers: overlayPeers(v.Peers, v.Self, rotation.Decision{}), next: resync, commit: func() bool { return false }}, nil
 }
 
@@ -99,9 +101,9 @@ func (e *encrypted) renew(ctx context.Context, applied overlay.Plan) (bool, time
 }
 
 // learn takes over a snapshot. One from disk does not have what an operator asked for
-// last, so nothing is signed by it.
-func learn(t truster, snap cluster.Snapshot, v *View) error {
-	if v.FromDisk {
+// last, so nothing is signed by it, and one that is unfit lacks this node.
+func learn(t truster, snap cluster.Snapshot, v *View, fit bool) error {
+	if v.FromDisk || !fit {
 		return t.Learn(v.Self, snap)
 	}
 	return t.Follow(v.Self, snap)
@@ -114,20 +116,20 @@ func list(t truster, d rotation.Decision, v *View) {
 	}
 }
 
-func (e *encrypted) step(ctx context.Context, snap cluster.Snapshot, v *View) (step, error) {
-	if err := learn(e.trust, snap, v); err != nil {
-		return step{}, err
-	}
+// verify believes by the roots of before if the new ones cannot be used.
+func (e *encrypted) verify(ctx context.Context, snap cluster.Snapshot, v *View, fit bool) error {
+	err := learn(e.trust, snap, v, fit)
 	v.Revocations = e.trust.RevocationNumber()
 	v.Peers = e.trust.Verify(ctx, snap, v.Self.Name)
+	return err
+}
+
+func (e *encrypted) step(ctx context.Context, now scene, v *View) (step, error) {
 	pass := e.rotator.Begin()
-	lanes, err := e.lanes.Observe()
-	if err != nil {
-		return step{}, fmt.Errorf("read lanes: %w", err)
-	}
+	name := v.Self.Name
 	d, err := pass.Step(ctx, rotate.Scene{
-		Published: snap.NodeKeys[v.Self.Name], Request: snap.Rotations[v.Self.Name], Peers: verified(v.Peers, v.Self),
-	}, lanes)
+		Published: now.snap.NodeKeys[name], Request: now.snap.Rotations[name], Peers: verified(v.Peers, v.Self),
+	}, now.lanes)
 	if err != nil {
 		return step{}, err
 	}

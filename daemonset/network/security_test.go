@@ -33,12 +33,16 @@ func TestNothingIsSignedByASnapshotFromDisk(t *testing.T) {
 	for fromDisk, want := range map[bool][]string{true: {"learn"}, false: {"follow", "keys"}} {
 		var told trusting
 		v := &View{FromDisk: fromDisk}
-		if err := learn(&told, cluster.Snapshot{}, v); err != nil {
+		if err := learn(&told, cluster.Snapshot{}, v, true); err != nil {
 			t.Fatal(err)
 		}
 		list(&told, rotation.Decision{}, v)
 		if !slices.Equal(told, want) {
 			t.Errorf("from disk %t: %v, want %v", fromDisk, told, want)
 		}
+	}
+	var told trusting
+	if err := learn(&told, cluster.Snapshot{}, &View{}, false); err != nil || !slices.Equal(told, trusting{"learn"}) {
+		t.Errorf("this node is not in the snapshot: %v, %v", told, err)
 	}
 }

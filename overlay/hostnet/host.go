@@ -71,6 +71,27 @@ func (h *Host) Apply(ctx context.Context, p overlay.Plan) error {
 	return errors.Join(h.masquerade(ctx, p.Masquerade), h.applyRoutes(p.Routes), h.applyRules(p.Rules))
 }
 
+// Retract removes routes into lanes that the plan does not have. The unreachable routes
+// behind them stay, so that what was sent there is refused.
+func (h *Host) Retract(p overlay.Plan) error {
+	own, err := h.ownRoutes()
+	if err != nil {
+		return err
+	}
+	for _, r := range p.Routes {
+		if !r.Unreachable {
+			forgetReplaced(own, nl.Route{Dst: r.Dst, Table: tableOf(r), Metric: r.Metric})
+		}
+	}
+	var errs []error
+	for r := range own {
+		if !r.Unreachable {
+			errs = append(errs, h.links.DeleteRoute(r))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Clean removes every route, rule and nftables object of this package. Kernel settings
 // stay, because others may rely on them by now.
 func (h *Host) Clean(ctx context.Context) error {

@@ -191,6 +191,30 @@ func TestPrivilegedApplyFollowsPlan(t *testing.T) {
 	}
 }
 
+// TestPrivilegedRetract: routes into lanes go that the plan does not have, and what was sent
+// there is refused; all else is left alone, also what the plan has and the host has not.
+func TestPrivilegedRetract(t *testing.T) {
+	nettest.Privileged(t)
+	ns, h := host(t)
+	apply(t, h, example())
+	smaller := example()
+	smaller.Routes = append(smaller.Routes[:1:1], smaller.Routes[2:4]...)
+	smaller.Routes = append(smaller.Routes, overlay.Route{Dst: netip.MustParsePrefix("10.0.7.0/24"), Device: "sealane-wg00"})
+	smaller.Rules = nil
+	for range 2 {
+		if err := h.Retract(smaller); err != nil {
+			t.Fatal(err)
+		}
+		got := routesAndRules(t, ns)
+		if want := len(example().Routes) - 2 + len(example().Rules); strings.Count(got, "\n") != want || strings.Contains(got, "10.0.2.0") || strings.Contains(got, "fd00:0:0:2::/64") || strings.Contains(got, "10.0.7.0") {
+			t.Errorf("want %d routes and rules, and none into a lane that is gone:\n%s", want, got)
+		}
+		if out, err := ns.Try("ip", "route", "get", "10.0.2.9"); err == nil {
+			t.Errorf("an address without a lane is reachable: %s", out)
+		}
+	}
+}
+
 func TestPrivilegedForeignRuleStays(t *testing.T) {
 	nettest.Privileged(t)
 	ns, h := host(t)

@@ -4,6 +4,7 @@
 package hostnet
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -78,8 +79,8 @@ func refusalsFirst(routes []overlay.Route) []overlay.Route {
 	return out
 }
 
-// forgetReplaced drops from extra the routes with the destination, table and metric of by:
-// the kernel has already replaced them.
+// forgetReplaced drops from extra the routes with the destination, table and metric of by,
+// which the kernel replaces by it.
 func forgetReplaced(extra map[nl.Route]bool, by nl.Route) {
 	for r := range extra {
 		if r.Dst == by.Dst && r.Table == by.Table && r.Metric == by.Metric {
@@ -90,11 +91,8 @@ func forgetReplaced(extra map[nl.Route]bool, by nl.Route) {
 
 func (h *Host) route(r overlay.Route, devices map[string]int) (nl.Route, error) {
 	out := nl.Route{
-		Dst: r.Dst, Src: r.Src, Table: r.Table, Metric: r.Metric, MTU: r.MTU,
+		Dst: r.Dst, Src: r.Src, Table: tableOf(r), Metric: r.Metric, MTU: r.MTU,
 		Unreachable: r.Unreachable, Protocol: overlay.RouteProtocol,
-	}
-	if out.Table == 0 {
-		out.Table = nl.MainTable
 	}
 	if r.Unreachable {
 		return out, nil
@@ -109,6 +107,8 @@ func (h *Host) route(r overlay.Route, devices map[string]int) (nl.Route, error) 
 	out.Device = devices[r.Device]
 	return out, nil
 }
+
+func tableOf(r overlay.Route) int { return cmp.Or(r.Table, nl.MainTable) }
 
 func (h *Host) applyRules(want []overlay.Rule) error {
 	have, err := h.links.Rules(overlay.RulePriority)

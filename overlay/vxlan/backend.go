@@ -10,6 +10,7 @@ import (
 	"fmt"
 
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/backend"
 )
@@ -62,6 +63,9 @@ func (b *Backend) ensure(lane overlay.Tunnel, p overlay.Plan) error {
 	})
 	return err
 }
+
+// Remove has nothing to do: the device has no peers.
+func (b *Backend) Remove(map[string][]keymgr.PublicKey) error { return nil }
 
 // Observe reads the device. It reports no peers: only the data path knows them.
 func (b *Backend) Observe() ([]overlay.TunnelState, error) {

@@ -144,6 +144,24 @@ func (b *Backend) Apply(ctx context.Context, p overlay.Plan) error {
 	return errors.Join(errs...)
 }
 
+// Remove implements overlay.Backend. A tunnel that fails does not stop the others.
+func (b *Backend) Remove(peers map[string][]keymgr.PublicKey) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var errs []error
+	for device, keys := range peers {
+		var gone []wgtypes.PeerConfig
+		for _, k := range keys {
+			delete(b.endpoints[device], k)
+			gone = append(gone, wgtypes.PeerConfig{PublicKey: wgtypes.Key(k), Remove: true})
+		}
+		if err := b.ctl.ConfigureDevice(device, wgtypes.Config{Peers: gone}); err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("lane %s: remove %d peers: %w", device, len(keys), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (b *Backend) applyLane(ctx context.Context, p overlay.Plan, lane overlay.Tunnel) error {
 	for _, peer := range lane.Peers {
 		if !peer.Key.Valid() {
