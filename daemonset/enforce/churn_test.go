@@ -112,7 +112,7 @@ func TestChurn(t *testing.T) {
 func (r *rig) compiledAtOnce(attached []Attachment) policy.Tables {
 	c := compile.NewCompiler()
 	for name, labels := range r.api.namespaces {
-		c.SetNamespace(name, labels)
+		c.SetNamespace(name, labels.Labels)
 	}
 	for _, p := range r.api.policies {
 		if err := c.SetPolicy(p); err != nil {

@@ -34,7 +34,7 @@ type Feed interface {
 // Objects has the present state of what Feed names. *objects.Objects is one.
 type Objects interface {
 	Pod(namespace, name string) (objects.Pod, bool)
-	Namespace(name string) (labels map[string]string, ok bool)
+	Namespace(name string) (objects.Namespace, bool)
 	Policy(namespace, name string) (*networkingv1.NetworkPolicy, bool)
 	Service(namespace, name string) (*corev1.Service, []*discoveryv1.EndpointSlice, bool)
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/daemonset/status"
@@ -43,6 +45,7 @@ type known struct {
 	tables   policy.Tables // what the data path should have
 	services serviceIndex
 	index    index
+	leaving  leaving
 	// seen is the last state of each pod that has addresses here.
 	seen map[podName]objects.Pod
 	// unowned are the addresses here whose endpoint policy is not the compiler's: they have no pod.
@@ -75,7 +78,7 @@ func New(cfg Config) *Enforcer {
 		prefetch: prefetch{ask: cfg.Policies, answers: map[podName]*answer{}},
 		shared:   shared{shown: status.Enforcement{Problem: starting}},
 		known: known{
-			compiler: compile.NewCompiler(), services: newServiceIndex(), index: newIndex(),
+			compiler: compile.NewCompiler(), services: newServiceIndex(), index: newIndex(), leaving: newLeaving(),
 			seen: map[podName]objects.Pod{}, unowned: map[netip.Addr]bool{},
 		},
 		pending: pending{dirtyPods: map[podName]bool{}, unannounced: map[podName]bool{}, dirtyAddresses: map[netip.Addr]bool{}},
@@ -126,6 +129,7 @@ func (e *Enforcer) pass(ctx context.Context) {
 	for _, ref := range refs {
 		e.tell(ref)
 	}
+	e.releasePolicies()
 	for name := range e.dirtyPods {
 		e.updatePod(name)
 		e.prefetchPolicies(ctx, name)
@@ -153,11 +157,7 @@ func (e *Enforcer) tell(ref kube.Ref) {
 	case kube.KindPod:
 		e.dirtyPods[podName{ref.Namespace, ref.Name}] = true
 	case kube.KindNamespace:
-		if labels, ok := e.cfg.Objects.Namespace(ref.Name); ok {
-			e.compiler.SetNamespace(ref.Name, labels)
-		} else {
-			e.compiler.DeleteNamespace(ref.Name)
-		}
+		e.tellNamespace(ref.Name)
 	case kube.KindPolicy:
 		e.tellPolicy(ref)
 	case kube.KindService:
@@ -171,13 +171,19 @@ func (e *Enforcer) tell(ref kube.Ref) {
 
 func (e *Enforcer) tellPolicy(ref kube.Ref) {
 	p, ok := e.cfg.Objects.Policy(ref.Namespace, ref.Name)
-	if !ok {
+	switch name := (podName{ref.Namespace, ref.Name}); {
+	case ok:
+		e.leaving.show(p)
+		e.setPolicy(p)
+	case !e.leaving.remove(name, e.cfg.Objects.Namespace, time.Now()):
 		e.compiler.DeletePolicy(ref.Namespace, ref.Name)
-		return
 	}
+}
+
+func (e *Enforcer) setPolicy(p *networkingv1.NetworkPolicy) {
 	if err := e.compiler.SetPolicy(p); err != nil {
 		e.cfg.Logger.Warn("policy is malformed; it isolates what it selects, and the malformed part allows nothing",
-			"policy", ref.Namespace+"/"+ref.Name, "error", err)
+			"policy", p.Namespace+"/"+p.Name, "error", err)
 		e.cfg.Malformed(p, err)
 	}
 }

@@ -31,7 +31,7 @@ type fakeAPI struct {
 	dirty      map[kube.Ref]bool
 	since      time.Time
 	pods       map[podName]objects.Pod
-	namespaces map[string]map[string]string
+	namespaces map[string]objects.Namespace
 	policies   map[podName]*networkingv1.NetworkPolicy
 	services   map[podName]*corev1.Service
 	slices     map[podName][]*discoveryv1.EndpointSlice
@@ -40,7 +40,7 @@ type fakeAPI struct {
 func newFakeAPI() *fakeAPI {
 	return &fakeAPI{
 		changed: make(chan struct{}, 1), synced: true, dirty: map[kube.Ref]bool{}, pods: map[podName]objects.Pod{},
-		namespaces: map[string]map[string]string{}, policies: map[podName]*networkingv1.NetworkPolicy{},
+		namespaces: map[string]objects.Namespace{}, policies: map[podName]*networkingv1.NetworkPolicy{},
 		services: map[podName]*corev1.Service{}, slices: map[podName][]*discoveryv1.EndpointSlice{},
 	}
 }
@@ -71,7 +71,19 @@ func (f *fakeAPI) deletePod(namespace, name string) {
 }
 
 func (f *fakeAPI) setNamespace(name string, labels map[string]string) {
-	f.change(func() { f.namespaces[name] = labels }, kube.Ref{Kind: kube.KindNamespace, Name: name})
+	f.change(func() { f.namespaces[name] = objects.Namespace{Labels: labels} }, kube.Ref{Kind: kube.KindNamespace, Name: name})
+}
+
+// endNamespace begins the deletion of a namespace, or ends it.
+func (f *fakeAPI) endNamespace(name string, gone bool) {
+	f.change(func() {
+		space := f.namespaces[name]
+		space.Deleting = true
+		f.namespaces[name] = space
+		if gone {
+			delete(f.namespaces, name)
+		}
+	}, kube.Ref{Kind: kube.KindNamespace, Name: name})
 }
 
 func (f *fakeAPI) setPolicy(p *networkingv1.NetworkPolicy) {
@@ -115,11 +127,11 @@ func (f *fakeAPI) Pod(namespace, name string) (objects.Pod, bool) {
 	return o, ok
 }
 
-func (f *fakeAPI) Namespace(name string) (map[string]string, bool) {
+func (f *fakeAPI) Namespace(name string) (objects.Namespace, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	labels, ok := f.namespaces[name]
-	return labels, ok
+	space, ok := f.namespaces[name]
+	return space, ok
 }
 
 func (f *fakeAPI) Policy(namespace, name string) (*networkingv1.NetworkPolicy, bool) {

@@ -23,6 +23,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/compile"
@@ -70,7 +71,7 @@ func (fakeCluster) ServiceAt(a netip.Addr) (string, bool) {
 	return name, ok
 }
 
-func (fakeCluster) Namespace(string) (map[string]string, bool) { return nil, true }
+func (fakeCluster) Namespace(string) (objects.Namespace, bool) { return objects.Namespace{}, true }
 
 func (fakeCluster) NodeAddresses(name string) []netip.Addr {
 	return map[string][]netip.Addr{"n1": addresses("172.30.0.11"), "n2": addresses("172.30.0.12")}[name]

@@ -8,6 +8,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sealane/sealane/daemonset/kube/objects"
 	"github.com/sealane/sealane/policy"
 	"github.com/sealane/sealane/policy/oracle"
 )
@@ -21,7 +22,7 @@ type Names interface {
 
 // Rules is what decides policies, beside pods.
 type Rules interface {
-	Namespace(name string) (labels map[string]string, ok bool)
+	Namespace(name string) (objects.Namespace, bool)
 	Policies(namespace string) []*networkingv1.NetworkPolicy
 	NodeAddresses(name string) []netip.Addr
 }
@@ -93,8 +94,8 @@ func (o *Observer) cluster(x policy.Traffic) oracle.Cluster {
 		}
 		c.Pods = append(c.Pods, pod)
 		c.Nodes[pod.Node] = o.Rules.NodeAddresses(pod.Node)
-		if labels, known := o.Rules.Namespace(pod.Namespace); known {
-			c.Namespaces[pod.Namespace] = labels
+		if space, known := o.Rules.Namespace(pod.Namespace); known {
+			c.Namespaces[pod.Namespace] = space.Labels
 		}
 		if c.Pods[0].Namespace != pod.Namespace || len(c.Pods) == 1 {
 			c.Policies = append(c.Policies, o.Rules.Policies(pod.Namespace)...)

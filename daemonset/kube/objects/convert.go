@@ -32,6 +32,16 @@ type Pod struct {
 	StaticUID string
 }
 
+// Namespace is what policies ask of a namespace.
+type Namespace struct {
+	Labels   map[string]string
+	Deleting bool // has a deletion timestamp: what is in it is being deleted, in any order
+}
+
+func namespaceOf(o *corev1.Namespace) (Namespace, error) {
+	return Namespace{Labels: interned(o.Labels), Deleting: o.DeletionTimestamp != nil}, nil
+}
+
 // interned shares the strings of labels: most pods have their labels in common with
 // others, and each decoded object brings copies of its own.
 func interned(labels map[string]string) map[string]string {

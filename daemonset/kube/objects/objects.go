@@ -41,7 +41,7 @@ type Objects struct {
 	node       string
 	nodes      *informer.Feed[kube.Node]
 	pods       *informer.Feed[Pod]
-	namespaces *informer.Feed[map[string]string]
+	namespaces *informer.Feed[Namespace]
 	policies   *informer.Feed[*networkingv1.NetworkPolicy]
 	services   *informer.Feed[*corev1.Service]
 	slices     *informer.Feed[*discoveryv1.EndpointSlice]
@@ -179,8 +179,8 @@ func (o *Objects) Refused() int {
 	return len(o.refused)
 }
 
-// Namespace returns the labels of a namespace.
-func (o *Objects) Namespace(name string) (labels map[string]string, ok bool) {
+// Namespace returns a namespace.
+func (o *Objects) Namespace(name string) (Namespace, bool) {
 	return o.namespaces.Get("", name)
 }
 

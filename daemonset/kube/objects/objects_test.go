@@ -108,6 +108,19 @@ func addrs(texts ...string) []netip.Addr {
 	return out
 }
 
+// TestNamespaceThatIsBeingDeleted: it has its labels until the end.
+func TestNamespaceThatIsBeingDeleted(t *testing.T) {
+	o := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"team": "a"}}}
+	for _, deleting := range []bool{false, true} {
+		if deleting {
+			o.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		}
+		if n, err := namespaceOf(o); err != nil || n.Deleting != deleting || n.Labels["team"] != "a" {
+			t.Errorf("deleting %t: %+v, %v", deleting, n, err)
+		}
+	}
+}
+
 func podRef(name string) kube.Ref { return kube.Ref{Kind: kube.KindPod, Namespace: "shop", Name: name} }
 
 func TestObjectsNamesAllThereIsOnce(t *testing.T) {
@@ -136,8 +149,8 @@ func TestObjectsNamesAllThereIsOnce(t *testing.T) {
 	if again, _ := o.Take(); len(again) > 0 {
 		t.Errorf("named again: %v", again)
 	}
-	if labels, ok := o.Namespace("shop"); !ok || labels["team"] != "a" {
-		t.Errorf("namespace: got %v, %t", labels, ok)
+	if space, ok := o.Namespace("shop"); !ok || space.Labels["team"] != "a" || space.Deleting {
+		t.Errorf("namespace: got %v, %t", space, ok)
 	}
 	if p, ok := o.Policy("shop", "deny"); !ok || p.Name != "deny" {
 		t.Errorf("policy: got %v, %t", p, ok)

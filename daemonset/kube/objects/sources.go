@@ -54,16 +54,14 @@ func podSource(c conn.Conn, o *Objects) informer.Source[*corev1.Pod, Pod] {
 	}
 }
 
-func namespaceSource(c conn.Conn, o *Objects) informer.Source[*corev1.Namespace, map[string]string] {
+func namespaceSource(c conn.Conn, o *Objects) informer.Source[*corev1.Namespace, Namespace] {
 	api := c.Core.CoreV1().Namespaces()
-	return informer.Source[*corev1.Namespace, map[string]string]{
+	return informer.Source[*corev1.Namespace, Namespace]{
 		Example: &corev1.Namespace{},
 		List:    informer.AsObject(api.List),
 		Watch:   api.Watch,
-		Convert: func(o *corev1.Namespace) (map[string]string, error) { return interned(o.Labels), nil },
-		News: func(before, after *informer.Entry[map[string]string]) {
-			o.mark(refOf(kube.KindNamespace, before, after))
-		},
+		Convert: namespaceOf,
+		News:    func(before, after *informer.Entry[Namespace]) { o.mark(refOf(kube.KindNamespace, before, after)) },
 	}
 }
 
