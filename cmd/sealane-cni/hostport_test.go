@@ -6,8 +6,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,7 +130,7 @@ func TestPortmapHearsOfHostPortsAlone(t *testing.T) {
 			l.must(t, "DEL", "c1", told)
 			for _, c := range l.portmapCalls(t) {
 				conf := c.Conf
-				if c.ContainerID != "c1" || conf.CNIVersion != version || conf.Name != "sealane" || conf.Type != "portmap" || !conf.SNAT {
+				if c.ContainerID != "c1" || conf.CNIVersion != version || conf.Name != "sealane" || conf.Type != hostport.Plugin || !conf.SNAT {
 					t.Errorf("portmap was told %+v", c)
 				}
 				ports := []map[string]any{{"hostPort": 80.0, "containerPort": 8080.0, "protocol": "tcp"}}
@@ -146,6 +148,30 @@ func TestPortmapHearsOfHostPortsAlone(t *testing.T) {
 				t.Errorf("DEL left %v", left)
 			}
 		})
+	}
+}
+
+// TestPortmapOfTheHostIsNotCalled: it may be old. What it has mapped for an earlier version
+// is removed by ours, which hears the names that rules are found by.
+func TestPortmapOfTheHostIsNotCalled(t *testing.T) {
+	l := newLab(t)
+	l.start(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := filepath.Join(l.bin, "portmap")
+	if err := os.Symlink(self, theirs); err != nil {
+		t.Fatal(err)
+	}
+	l.must(t, "DEL", "c1", l.network("1.1.0", withPort)) // which another version has added
+	calls := l.portmapCalls(t)
+	if len(calls) != 1 || calls[0].Command != "DEL" || calls[0].ContainerID != "c1" || calls[0].Conf.Name != "sealane" || len(calls[0].Conf.RuntimeConfig.PortMappings) != 1 {
+		t.Errorf("calls of our portmap: %+v", calls)
+	}
+	l.must(t, "ADD", "c2", l.network("1.1.0", withPort))
+	if _, err := os.Stat(theirs + ".log"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the host's portmap was called (%v)", err)
 	}
 }
 
@@ -185,7 +211,7 @@ func TestFailedMappingLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = l.run(t, "ADD", "c2", config)
-	wantCode(t, err, types.ErrInternal, "needs the plugin portmap", l.bin, "restart")
+	wantCode(t, err, types.ErrInternal, "needs the plugin sealane-portmap", l.bin, "restart")
 	if left := l.handler.Attachments(); len(left) != 0 {
 		t.Errorf("connected without its hostPort: %v", left)
 	}

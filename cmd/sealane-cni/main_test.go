@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	case cni.PluginType:
 		main()
 		return
-	case hostport.Plugin:
+	case hostport.Plugin, "portmap":
 		os.Exit(portmap(os.Args[0]))
 	}
 	os.Exit(m.Run())

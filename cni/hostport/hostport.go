@@ -24,8 +24,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Plugin is the type of the plugin, and therefore the name of its binary.
-const Plugin = "portmap"
+// Plugin is the type of the plugin, and therefore the name of its binary. It is portmap,
+// of the version that we ship; a node may have another one under the usual name.
+const Plugin = "sealane-portmap"
 
 // timeout bounds the plugin's run time: many times what iptables takes on a node with
 // thousands of rules, and well below the time after which runtimes give up.

@@ -42,7 +42,7 @@ func Clean(ctx context.Context, cfg Config, binDir string, log *slog.Logger) err
 	}
 	errs := []error{
 		os.RemoveAll(conflistPath(cfg)),
-		os.RemoveAll(filepath.Join(binDir, ownPlugin)), // the other plugins may serve others
+		removePlugins(binDir),
 		host.Clean(ctx),
 		lanes.Clean(),
 		vxlan.New(links).Clean(),
@@ -56,6 +56,17 @@ func Clean(ctx context.Context, cfg Config, binDir string, log *slog.Logger) err
 	}
 	log.Info("node is clean")
 	return nil
+}
+
+// removePlugins removes those that serve nobody else.
+func removePlugins(binDir string) error {
+	var errs []error
+	for _, p := range plugins() {
+		if !p.shared {
+			errs = append(errs, os.RemoveAll(filepath.Join(binDir, p.name)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // cleanDevices removes the pods' devices, and the filters that kernels without

@@ -20,7 +20,7 @@ ip -6 route show table all | grep -E 'proto (94|95)'
 ip rule | grep 5154
 ip -6 rule | grep 5154
 nft list tables | grep sealane
-ls -d /sys/fs/bpf/sealane /var/lib/sealane /run/sealane /etc/cni/net.d/05-sealane.conflist /opt/cni/bin/sealane-cni 2>/dev/null
+ls -d /sys/fs/bpf/sealane /var/lib/sealane /run/sealane /etc/cni/net.d/05-sealane.conflist /opt/cni/bin/sealane-cni /opt/cni/bin/sealane-portmap 2>/dev/null
 ls /var/run/wireguard 2>/dev/null
 bpftool net show dev eth0 2>/dev/null | grep uplink
 true`
