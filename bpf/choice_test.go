@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/overlay/service"
 )
 
@@ -282,7 +283,7 @@ func (d *Datapath) services(t *testing.T) map[service.Frontend]service.Service {
 			if !ok {
 				t.Fatalf("service %v has no backend %d of %d", fromFrontend(k), i, v.Backends)
 			}
-			s.Backends = append(s.Backends, netip.AddrPortFrom(fromWords(b.Addr.W), networkOrder(b.Port)))
+			s.Backends = append(s.Backends, netip.AddrPortFrom(words.Addr(b.Addr.W), words.Port(b.Port)))
 			delete(slots, podBackendKey{Frontend: k, Index: i})
 		}
 		out[fromFrontend(k)] = s

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/sealane/sealane/bpf/words"
 )
 
 // Counter counts packets and their bytes.
@@ -75,6 +77,6 @@ func (d *Datapath) LastLeak() (Leak, bool, error) {
 	if err := d.maps.SlLeaks.Lookup(uint32(0), &v); err != nil {
 		return Leak{}, false, fmt.Errorf("read leaks: %w", err)
 	}
-	l := Leak{fromWords(v.Src.W), fromWords(v.Dst.W), int(v.Ifindex), Reason(v.Reason)}
+	l := Leak{words.Addr(v.Src.W), words.Addr(v.Dst.W), int(v.Ifindex), Reason(v.Reason)}
 	return l, l.Reason != 0, nil
 }

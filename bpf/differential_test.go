@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 	api "github.com/sealane/sealane/policy/oracle"
@@ -97,8 +98,8 @@ func (e *enforcer) passes(t *testing.T, program string, x policy.Traffic) (passe
 	e.fresh++
 	p := testPacket{src: x.From, dst: x.To, proto: x.Protocol, sport: e.fresh, dport: x.Port, flags: flagSYN, ttl: 64}
 	a, b := inOrder(ends(p))
-	flow := podFlow{LowPort: networkOrder(a.Port()), HighPort: networkOrder(b.Port()), Proto: p.proto}
-	flow.Low.W, flow.High.W = toWords(a.Addr()), toWords(b.Addr())
+	flow := podFlow{LowPort: words.Port(a.Port()), HighPort: words.Port(b.Port()), Proto: p.proto}
+	flow.Low.W, flow.High.W = words.Of(a.Addr()), words.Of(b.Addr())
 	// Where there are no ports, there may be one already.
 	if err := e.d.maps.SlFlows.Delete(flow); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		t.Fatal(err)

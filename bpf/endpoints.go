@@ -10,6 +10,8 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/sealane/sealane/bpf/words"
 )
 
 // Endpoint is a pod of this node.
@@ -24,7 +26,7 @@ func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
 	if copy(v.Mac[:], e.MAC) != len(v.Mac) {
 		return fmt.Errorf("set endpoint %s: hardware address %q is not 6 bytes", addr, e.MAC)
 	}
-	if err := d.maps.SlEndpoints.Put(toWords(addr), v); err != nil {
+	if err := d.maps.SlEndpoints.Put(words.Of(addr), v); err != nil {
 		return fmt.Errorf("set endpoint %s: %w", addr, err)
 	}
 	return nil
@@ -32,7 +34,7 @@ func (d *Datapath) SetEndpoint(addr netip.Addr, e Endpoint) error {
 
 // DeleteEndpoint removes a pod's address; an unknown one is no error.
 func (d *Datapath) DeleteEndpoint(addr netip.Addr) error {
-	if err := d.maps.SlEndpoints.Delete(toWords(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := d.maps.SlEndpoints.Delete(words.Of(addr)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete endpoint %s: %w", addr, err)
 	}
 	return nil
@@ -46,7 +48,7 @@ func (d *Datapath) Endpoints() (map[netip.Addr]Endpoint, error) {
 	var v podEndpoint
 	it := d.maps.SlEndpoints.Iterate()
 	for it.Next(&k, &v) {
-		all[fromWords(k)] = Endpoint{Index: int(v.Ifindex), MAC: net.HardwareAddr(append([]byte(nil), v.Mac[:]...))}
+		all[words.Addr(k)] = Endpoint{Index: int(v.Ifindex), MAC: net.HardwareAddr(append([]byte(nil), v.Mac[:]...))}
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("list endpoints: %w", err)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -67,7 +68,7 @@ func fit(want []Forward, room int) (fits, rest []Forward) {
 func encodeForward(f Forward) (podPrefix, podForward) {
 	v := podForward{Ifindex: uint32(f.Index), Kind: uint8(f.Kind), L2: uint8(f.Encapsulation)}
 	if f.Remote.IsValid() {
-		v.Remote.W = toWords(f.Remote)
+		v.Remote.W = words.Of(f.Remote)
 	}
 	return encodePrefix(f.Prefix), v
 }

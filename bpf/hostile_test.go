@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sealane/sealane/internal/nettest"
+	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -48,12 +50,7 @@ func (f family) outside() netip.Addr {
 // it cuts its first segment, and whatever stands in the frame behind the packet.
 func TestPrivilegedHiddenSYN(t *testing.T) {
 	d := load(t)
-	o := world(t, d)
-	tables := policy.Tables{Endpoints: o.open(), Sets: map[policy.SetID]policy.Set{policy.Closed: {}}}
-	for a := range tables.Endpoints {
-		tables.Endpoints[a] = policy.EndpointPolicy{Egress: policy.Closed, DryRunEgress: policy.Closed}
-	}
-	o.change(t, d, tables)
+	mayBeginNothing(t, d, world(t, d))
 	each(t, func(t *testing.T, _ int, f family) {
 		syn := testPacket{src: f.podAddr(1, 2), dst: f.outside(), proto: protoTCP, sport: 4321, dport: 7, flags: flagSYN, ttl: 64}
 		for name, tc := range map[string]struct {
@@ -276,4 +273,114 @@ func sendFrame(device int, frame []byte) error {
 	}
 	defer unix.Close(fd)
 	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: device})
+}
+
+// TestPrivilegedClosedInOneDirection: what is closed to begin with is closed in the middle
+// of a connection, too, and to errors about what nobody has sent.
+func TestPrivilegedClosedInOneDirection(t *testing.T) {
+	d := load(t)
+	mayBeginNothing(t, d, world(t, d))
+	each(t, func(t *testing.T, _ int, f family) {
+		self := f.podAddr(1, 2)
+		for _, to := range []netip.Addr{f.podAddr(2, 2), f.podAddr(1, 3), f.nodeAddr(2), f.outside()} {
+			p := testPacket{src: self, dst: to, proto: protoTCP, sport: 4321, dport: 7, ttl: 64}
+			for name, flags := range map[string]uint8{"ACK": flagACK, "FIN": flagACK | 1, "RST": 4, "SYN+ACK": flagSYN | flagACK, "none": 0} {
+				p.flags = flags
+				if action, reason := leaves(t, d, p.bytes(), loopback); action != actShot || reason != ReasonPolicyEgress {
+					t.Errorf("%s to %s: action %d, reason %s", name, to, action, reason)
+				}
+			}
+			p.proto = protoICMP
+			if self.Is6() {
+				p.proto = proto6
+			}
+			for _, proto := range []uint8{protoUDP, protoTCP} {
+				p.quoted = &testPacket{src: to, dst: self, proto: proto, sport: 9, dport: 10, ttl: 9}
+				if action, reason := leaves(t, d, p.bytes(), loopback); action != actShot || reason != ReasonPolicyEgress {
+					t.Errorf("error about an invented packet of protocol %d of %s: action %d, reason %s", proto, to, action, reason)
+				}
+			}
+		}
+	})
+}
+
+// mayBeginNothing gives the pods of a world policies by which they may begin nothing, and anybody
+// may begin with them.
+func mayBeginNothing(t *testing.T, d *Datapath, o *oracle) {
+	t.Helper()
+	tables := policy.Tables{
+		Endpoints: o.open(), Sets: map[policy.SetID]policy.Set{policy.Closed: {}}, Identities: map[netip.Addr]policy.PeerID{},
+	}
+	for a := range tables.Endpoints {
+		tables.Endpoints[a] = policy.EndpointPolicy{Egress: policy.Closed, DryRunEgress: policy.Closed}
+	}
+	for _, a := range everyAddress() {
+		if k := o.find(a).Kind; k == overlay.PodLocal || k == overlay.PodRemote {
+			tables.Identities[a] = 31
+		}
+	}
+	o.change(t, d, tables)
+}
+
+// TestPrivilegedConnectionOutlivesItsEntry: a server that may begin nothing goes on
+// answering when other pods have filled the map of flows; and when they have filled
+// both, as soon as its client says a word.
+func TestPrivilegedConnectionOutlivesItsEntry(t *testing.T) {
+	d := load(t)
+	mayBeginNothing(t, d, world(t, d))
+	each(t, func(t *testing.T, _ int, f family) {
+		for _, client := range []netip.Addr{f.podAddr(2, 2), f.nodeAddr(2)} {
+			syn := testPacket{src: client, dst: f.podAddr(1, 2), proto: protoTCP, sport: 4321, dport: 7, flags: flagSYN, ttl: 64}
+			word, answer := syn, testPacket{src: syn.dst, dst: syn.src, proto: protoTCP, sport: 7, dport: 4321, flags: flagACK, ttl: 64}
+			word.flags = flagACK
+			arrives := func(p testPacket) {
+				t.Helper()
+				if d.answer(t, "lane_ingress_l2", p) == actShot {
+					t.Errorf("%+v was dropped", p)
+				}
+			}
+			want := func(what string, want Reason) {
+				t.Helper()
+				if _, reason := leaves(t, d, answer.bytes(), loopback); reason != want {
+					t.Errorf("%s to %s: dropped for %q, want %q", what, client, reason, want)
+				}
+			}
+			want("before anything was asked", ReasonPolicyEgress)
+			arrives(syn)
+			want("answer", 0)
+			forget[podFlow, podFlowState](t, d.maps.SlFlows)
+			want("answer without its entry", 0)
+			forget[podFlow, podFlowState](t, d.maps.SlFlows)
+			forget[podFlow, uint32](t, d.maps.SlOrigins)
+			want("answer that nobody remembers", ReasonPolicyEgress)
+			arrives(word)
+			want("answer to a client that goes on", 0)
+			forget[podFlow, podFlowState](t, d.maps.SlFlows)
+			want("answer without its entry, again", 0)
+			forget[podFlow, podFlowState](t, d.maps.SlFlows)
+			forget[podFlow, uint32](t, d.maps.SlOrigins)
+		}
+	})
+}
+
+// TestPrivilegedLeniency: where Sealane comes to a node, connections are under way of which
+// it has seen no beginning.
+func TestPrivilegedLeniency(t *testing.T) {
+	pins := filepath.Join(nettest.BPFFS(t), "sealane")
+	d := loadWith(t, Options{PinPath: pins, Leniency: time.Hour})
+	mayBeginNothing(t, d, world(t, d))
+	f := families[0]
+	answer := testPacket{src: f.podAddr(1, 2), dst: f.podAddr(2, 2), proto: protoTCP, sport: 7, dport: 4321, flags: flagACK, ttl: 64}
+	if _, reason := leaves(t, d, answer.bytes(), loopback); reason != 0 {
+		t.Errorf("at first: dropped for %s", reason)
+	}
+	answer.flags = flagSYN
+	if _, reason := leaves(t, d, answer.bytes(), loopback); reason != ReasonPolicyEgress {
+		t.Errorf("a SYN: dropped for %q", reason)
+	}
+	answer.flags = flagACK
+	again := loadWith(t, Options{PinPath: pins, Leniency: time.Hour})
+	if _, reason := leaves(t, again, answer.bytes(), loopback); reason != ReasonPolicyEgress {
+		t.Errorf("with the flows of an earlier daemon: dropped for %q", reason)
+	}
 }

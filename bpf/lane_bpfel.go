@@ -29,6 +29,7 @@ const (
 	laneMapSlForwards     = "sl_forwards"
 	laneMapSlIdentities   = "sl_identities"
 	laneMapSlLeaks        = "sl_leaks"
+	laneMapSlOrigins      = "sl_origins"
 	laneMapSlPaths        = "sl_paths"
 	laneMapSlPolicyState  = "sl_policy_state"
 	laneMapSlPorts        = "sl_ports"
@@ -41,6 +42,7 @@ const (
 	laneProgLaneEgressL3  = "lane_egress_l3"
 	laneProgLaneIngressL2 = "lane_ingress_l2"
 	laneProgLaneIngressL3 = "lane_ingress_l3"
+	laneVarLenientUntil   = "lenient_until"
 )
 
 // loadLane returns the embedded CollectionSpec for lane.
@@ -108,6 +110,7 @@ type laneMapSpecs struct {
 	SlForwards    *ebpf.MapSpec `ebpf:"sl_forwards"`
 	SlIdentities  *ebpf.MapSpec `ebpf:"sl_identities"`
 	SlLeaks       *ebpf.MapSpec `ebpf:"sl_leaks"`
+	SlOrigins     *ebpf.MapSpec `ebpf:"sl_origins"`
 	SlPaths       *ebpf.MapSpec `ebpf:"sl_paths"`
 	SlPolicyState *ebpf.MapSpec `ebpf:"sl_policy_state"`
 	SlPorts       *ebpf.MapSpec `ebpf:"sl_ports"`
@@ -122,6 +125,7 @@ type laneMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type laneVariableSpecs struct {
+	LenientUntil *ebpf.VariableSpec `ebpf:"lenient_until"`
 }
 
 // laneObjects contains all objects after they have been loaded into the kernel.
@@ -157,6 +161,7 @@ type laneMaps struct {
 	SlForwards    *ebpf.Map `ebpf:"sl_forwards"`
 	SlIdentities  *ebpf.Map `ebpf:"sl_identities"`
 	SlLeaks       *ebpf.Map `ebpf:"sl_leaks"`
+	SlOrigins     *ebpf.Map `ebpf:"sl_origins"`
 	SlPaths       *ebpf.Map `ebpf:"sl_paths"`
 	SlPolicyState *ebpf.Map `ebpf:"sl_policy_state"`
 	SlPorts       *ebpf.Map `ebpf:"sl_ports"`
@@ -182,6 +187,7 @@ func (m *laneMaps) Close() error {
 		m.SlForwards,
 		m.SlIdentities,
 		m.SlLeaks,
+		m.SlOrigins,
 		m.SlPaths,
 		m.SlPolicyState,
 		m.SlPorts,
@@ -197,6 +203,7 @@ func (m *laneMaps) Close() error {
 //
 // It can be passed to loadLaneObjects or ebpf.CollectionSpec.LoadAndAssign.
 type laneVariables struct {
+	LenientUntil *ebpf.Variable `ebpf:"lenient_until"`
 }
 
 // lanePrograms contains all programs after they have been loaded into the kernel.

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/sealane/sealane/internal/nl"
+	"github.com/sealane/sealane/internal/times"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -23,7 +25,10 @@ type Options struct {
 	// NodePorts are the ports by which nodes speak to each other: nothing that a pod
 	// sends to one of them passes, but to another pod. At most 8 ranges.
 	NodePorts []policy.Ports
-	Links     *nl.Handle // attaches programs on kernels without tcx (before 6.6)
+	// Leniency is how long connections that are under way pass if policy allows them from
+	// either end, where there are no flows of an earlier daemon. 0: not at all.
+	Leniency time.Duration
+	Links    *nl.Handle // attaches programs on kernels without tcx (before 6.6)
 }
 
 // Datapath holds the loaded programs and the maps that they share.
@@ -90,6 +95,15 @@ func (d *Datapath) loadCollection(load func() (*ebpf.CollectionSpec, error), o O
 		}
 		if err := v.Set(all); err != nil {
 			return fmt.Errorf("set the ports of nodes: %w", err)
+		}
+	}
+	if v := spec.Variables[podVarLenientUntil]; v != nil && o.Leniency > 0 && !d.inherited {
+		boot, err := times.Boot()
+		if err != nil {
+			return err
+		}
+		if err := v.Set(uint32((time.Since(boot) + o.Leniency).Seconds())); err != nil {
+			return fmt.Errorf("set the time of leniency: %w", err)
 		}
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.pins}})

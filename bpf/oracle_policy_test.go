@@ -15,12 +15,11 @@ func (o *oracle) judge(t *tracked) (drop, trial Reason) {
 	if t.state != nil && t.state.changes == o.changes && t.state.origin == t.origin {
 		return 0, 0
 	}
-	if t.origin.IsValid() {
-		drop, trial = o.judgeFrom(t, t.origin)
-	} else if drop, trial = o.judgeFrom(t, t.flow.a); drop != 0 {
-		drop, trial = o.judgeFrom(t, t.flow.b)
+	if !t.origin.IsValid() {
+		t.origin = o.whoBegan(t)
 	}
-	if drop != 0 && t.origin.IsValid() && t.origin != t.sender && t.proto != protoTCP && t.quoted == nil {
+	drop, trial = o.judgeFrom(t, t.origin)
+	if drop != 0 && t.origin != t.sender && t.proto != protoTCP && t.quoted == nil {
 		// Another flow may begin with it, by the same ports.
 		t.origin = t.sender
 		if drop, trial = o.judgeFrom(t, t.origin); drop == 0 {
@@ -30,7 +29,42 @@ func (o *oracle) judge(t *tracked) (drop, trial Reason) {
 	if drop == 0 && t.state != nil && t.state.origin == t.origin {
 		t.state.changes = o.changes
 	}
+	if drop == 0 {
+		o.rememberOrigin(t)
+	}
 	return drop, trial
+}
+
+func (t *tracked) other(end netip.AddrPort) netip.AddrPort {
+	if end == t.flow.a {
+		return t.flow.b
+	}
+	return t.flow.a
+}
+
+// whoBegan is for a flow that is not known: a connection has been remembered, or is its
+// sender's own; an error is of whoever sends it.
+func (o *oracle) whoBegan(t *tracked) netip.AddrPort {
+	if known, ok := o.origins[t.flow]; ok {
+		return known
+	}
+	if t.quoted != nil {
+		return t.other(t.sender)
+	}
+	return t.sender
+}
+
+func (o *oracle) rememberOrigin(t *tracked) {
+	if t.proto != protoTCP || t.quoted != nil || t.state != nil && !t.isSYN() {
+		return
+	}
+	if drop, _ := o.judgeFrom(t, t.other(t.origin)); drop == 0 {
+		return
+	}
+	o.origins[t.flow] = t.origin
+	if !t.isSYN() {
+		o.note(*t, "")
+	}
 }
 
 func (o *oracle) judgeFrom(t *tracked, origin netip.AddrPort) (drop, trial Reason) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/policy"
 )
@@ -18,7 +19,8 @@ type oracle struct {
 	endpoints map[netip.Addr]int
 	forwards  []Forward
 	flows     map[oracleFlow]*oracleState
-	datagrams map[oracleFlow]testPacket // the first fragment, by ends without ports
+	origins   map[oracleFlow]netip.AddrPort // who began a connection that only one end may begin
+	datagrams map[oracleFlow]testPacket     // the first fragment, by ends without ports
 	tables    policy.Tables
 	changes   int // of the tables
 }
@@ -78,8 +80,8 @@ func ends(p testPacket) (from, to netip.AddrPort) {
 // inOrder puts the end first that the programs call the lower one: they compare
 // words as they stand in memory.
 func inOrder(a, b netip.AddrPort) (netip.AddrPort, netip.AddrPort) {
-	x, y := toWords(a.Addr()), toWords(b.Addr())
-	if c := slices.Compare(x[:], y[:]); c > 0 || c == 0 && networkOrder(a.Port()) > networkOrder(b.Port()) {
+	x, y := words.Of(a.Addr()), words.Of(b.Addr())
+	if c := slices.Compare(x[:], y[:]); c > 0 || c == 0 && words.Port(a.Port()) > words.Port(b.Port()) {
 		return b, a
 	}
 	return a, b
@@ -197,7 +199,7 @@ func (t tracked) answers() bool {
 	if t.fragment > 1 || t.quoted != nil || t.isSYN() {
 		return false
 	}
-	return t.class() == "fast" || t.state == nil && t.proto == protoTCP
+	return t.class() == "fast" || t.proto == protoTCP && (t.state == nil || t.class() == "" && t.state.origin != t.sender)
 }
 
 func (o *oracle) stack(t tracked) {

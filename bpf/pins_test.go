@@ -66,7 +66,10 @@ func demote(t *testing.T, n *node) (old string) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Remove(n.d.pins); err != nil { // no map of this layout had another name
+	if err := os.Remove(filepath.Join(n.d.pins, podMapSlOrigins)); err != nil { // it had none
+		t.Fatal(err)
+	}
+	if err := os.Remove(n.d.pins); err != nil { // no other map of this layout had another name
 		t.Fatal(err)
 	}
 	return old

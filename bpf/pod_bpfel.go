@@ -262,6 +262,7 @@ const (
 	podMapSlForwards    = "sl_forwards"
 	podMapSlIdentities  = "sl_identities"
 	podMapSlLeaks       = "sl_leaks"
+	podMapSlOrigins     = "sl_origins"
 	podMapSlPaths       = "sl_paths"
 	podMapSlPolicyState = "sl_policy_state"
 	podMapSlPorts       = "sl_ports"
@@ -272,6 +273,7 @@ const (
 	podMapSlVerdicts    = "sl_verdicts"
 	podProgPodEgress    = "pod_egress"
 	podProgPodIngress   = "pod_ingress"
+	podVarLenientUntil  = "lenient_until"
 	podVarNodePorts     = "node_ports"
 )
 
@@ -338,6 +340,7 @@ type podMapSpecs struct {
 	SlForwards    *ebpf.MapSpec `ebpf:"sl_forwards"`
 	SlIdentities  *ebpf.MapSpec `ebpf:"sl_identities"`
 	SlLeaks       *ebpf.MapSpec `ebpf:"sl_leaks"`
+	SlOrigins     *ebpf.MapSpec `ebpf:"sl_origins"`
 	SlPaths       *ebpf.MapSpec `ebpf:"sl_paths"`
 	SlPolicyState *ebpf.MapSpec `ebpf:"sl_policy_state"`
 	SlPorts       *ebpf.MapSpec `ebpf:"sl_ports"`
@@ -352,7 +355,8 @@ type podMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podVariableSpecs struct {
-	NodePorts *ebpf.VariableSpec `ebpf:"node_ports"`
+	LenientUntil *ebpf.VariableSpec `ebpf:"lenient_until"`
+	NodePorts    *ebpf.VariableSpec `ebpf:"node_ports"`
 }
 
 // podObjects contains all objects after they have been loaded into the kernel.
@@ -388,6 +392,7 @@ type podMaps struct {
 	SlForwards    *ebpf.Map `ebpf:"sl_forwards"`
 	SlIdentities  *ebpf.Map `ebpf:"sl_identities"`
 	SlLeaks       *ebpf.Map `ebpf:"sl_leaks"`
+	SlOrigins     *ebpf.Map `ebpf:"sl_origins"`
 	SlPaths       *ebpf.Map `ebpf:"sl_paths"`
 	SlPolicyState *ebpf.Map `ebpf:"sl_policy_state"`
 	SlPorts       *ebpf.Map `ebpf:"sl_ports"`
@@ -413,6 +418,7 @@ func (m *podMaps) Close() error {
 		m.SlForwards,
 		m.SlIdentities,
 		m.SlLeaks,
+		m.SlOrigins,
 		m.SlPaths,
 		m.SlPolicyState,
 		m.SlPorts,
@@ -428,7 +434,8 @@ func (m *podMaps) Close() error {
 //
 // It can be passed to loadPodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podVariables struct {
-	NodePorts *ebpf.Variable `ebpf:"node_ports"`
+	LenientUntil *ebpf.Variable `ebpf:"lenient_until"`
+	NodePorts    *ebpf.Variable `ebpf:"node_ports"`
 }
 
 // podPrograms contains all programs after they have been loaded into the kernel.

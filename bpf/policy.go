@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/policy"
 )
 
@@ -71,10 +72,10 @@ func (d *Datapath) PolicyTables() (policy.Tables, error) {
 		Sets: map[policy.SetID]policy.Set{}, Rules: map[policy.Rule]policy.PortsID{}, Ports: map[policy.PortsID][]policy.Ports{},
 	}
 	for k, v := range identities {
-		t.Identities[fromWords(k)] = policy.PeerID(v)
+		t.Identities[words.Addr(k)] = policy.PeerID(v)
 	}
 	for k, v := range guards {
-		t.Endpoints[fromWords(k)] = policy.EndpointPolicy{
+		t.Endpoints[words.Addr(k)] = policy.EndpointPolicy{
 			Egress: policy.SetID(v.Egress), Ingress: policy.SetID(v.Ingress),
 			DryRunEgress: policy.SetID(v.DryRunEgress), DryRunIngress: policy.SetID(v.DryRunIngress),
 		}
@@ -118,11 +119,11 @@ func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 		w.put(d.maps.SlRules, podRule{Set: uint64(k.Set), Peer: uint64(k.Peer)}, uint64(v))
 	}
 	for k, v := range c.Set.Identities {
-		w.put(d.maps.SlIdentities, toWords(k), uint64(v))
+		w.put(d.maps.SlIdentities, words.Of(k), uint64(v))
 	}
 	d.addBlocks(w, c.Set.Blocks)
 	for k, v := range c.Set.Endpoints {
-		w.put(d.maps.SlEpPolicies, toWords(k), podEndpointPolicy{
+		w.put(d.maps.SlEpPolicies, words.Of(k), podEndpointPolicy{
 			Egress: uint64(v.Egress), Ingress: uint64(v.Ingress), DryRunEgress: uint64(v.DryRunEgress), DryRunIngress: uint64(v.DryRunIngress),
 		})
 	}
@@ -132,10 +133,10 @@ func (d *Datapath) ApplyPolicy(c policy.Changes) error {
 
 func (d *Datapath) removePolicy(w *writer, gone policy.Keys) {
 	for _, k := range gone.Endpoints {
-		w.remove(d.maps.SlEpPolicies, toWords(k))
+		w.remove(d.maps.SlEpPolicies, words.Of(k))
 	}
 	for _, k := range gone.Identities {
-		w.remove(d.maps.SlIdentities, toWords(k))
+		w.remove(d.maps.SlIdentities, words.Of(k))
 	}
 	d.removeBlocks(w, gone.Blocks)
 	for _, k := range gone.Rules {

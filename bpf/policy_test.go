@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/policy"
 )
@@ -139,7 +140,7 @@ func TestPrivilegedFullTables(t *testing.T) {
 		binary.BigEndian.PutUint64(b[8:], i)
 		return b
 	}
-	words := func(i uint64) [4]uint32 { return toWords(netip.AddrFrom16(number(i))) }
+	words := func(i uint64) [4]uint32 { return words.Of(netip.AddrFrom16(number(i))) }
 	for _, tc := range []struct {
 		name string
 		of   func(*Datapath) *ebpf.Map

@@ -4,7 +4,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,29 +13,23 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/sealane/sealane/bpf/words"
 	"github.com/sealane/sealane/overlay/service"
 )
 
-// networkOrder returns a port in the byte order of packets and maps.
-func networkOrder(port uint16) uint16 {
-	var b [2]byte
-	binary.BigEndian.PutUint16(b[:], port)
-	return binary.NativeEndian.Uint16(b[:])
-}
-
 func toFrontend(f service.Frontend) podFrontend {
-	k := podFrontend{Port: networkOrder(f.Address.Port()), Proto: f.Protocol}
-	k.Addr.W = toWords(f.Address.Addr())
+	k := podFrontend{Port: words.Port(f.Address.Port()), Proto: f.Protocol}
+	k.Addr.W = words.Of(f.Address.Addr())
 	return k
 }
 
 func fromFrontend(k podFrontend) service.Frontend {
-	return service.Frontend{Address: netip.AddrPortFrom(fromWords(k.Addr.W), networkOrder(k.Port)), Protocol: k.Proto}
+	return service.Frontend{Address: netip.AddrPortFrom(words.Addr(k.Addr.W), words.Port(k.Port)), Protocol: k.Proto}
 }
 
 func toBackend(a netip.AddrPort) podBackend {
-	b := podBackend{Port: networkOrder(a.Port())}
-	b.Addr.W = toWords(a.Addr())
+	b := podBackend{Port: words.Port(a.Port())}
+	b.Addr.W = words.Of(a.Addr())
 	return b
 }
 

@@ -37,6 +37,7 @@ const (
 	uplinkMapSlFlows          = "sl_flows"
 	uplinkMapSlForwards       = "sl_forwards"
 	uplinkMapSlLeaks          = "sl_leaks"
+	uplinkMapSlOrigins        = "sl_origins"
 	uplinkMapSlPaths          = "sl_paths"
 	uplinkProgUplinkEgressL2  = "uplink_egress_l2"
 	uplinkProgUplinkEgressL3  = "uplink_egress_l3"
@@ -102,6 +103,7 @@ type uplinkMapSpecs struct {
 	SlFlows     *ebpf.MapSpec `ebpf:"sl_flows"`
 	SlForwards  *ebpf.MapSpec `ebpf:"sl_forwards"`
 	SlLeaks     *ebpf.MapSpec `ebpf:"sl_leaks"`
+	SlOrigins   *ebpf.MapSpec `ebpf:"sl_origins"`
 	SlPaths     *ebpf.MapSpec `ebpf:"sl_paths"`
 }
 
@@ -137,6 +139,7 @@ type uplinkMaps struct {
 	SlFlows     *ebpf.Map `ebpf:"sl_flows"`
 	SlForwards  *ebpf.Map `ebpf:"sl_forwards"`
 	SlLeaks     *ebpf.Map `ebpf:"sl_leaks"`
+	SlOrigins   *ebpf.Map `ebpf:"sl_origins"`
 	SlPaths     *ebpf.Map `ebpf:"sl_paths"`
 }
 
@@ -148,6 +151,7 @@ func (m *uplinkMaps) Close() error {
 		m.SlFlows,
 		m.SlForwards,
 		m.SlLeaks,
+		m.SlOrigins,
 		m.SlPaths,
 	)
 }

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
+
+	"github.com/sealane/sealane/bpf/words"
+	"github.com/sealane/sealane/internal/times"
 )
 
 // VerdictKind says what became of a flow. Numbers are those of enum
@@ -65,7 +67,7 @@ func (d *Datapath) WatchVerdicts(ctx context.Context, f func(Verdict)) error {
 	if err := d.setWatched(1); err != nil {
 		return errors.Join(err, r.Close())
 	}
-	boot, err := bootTime()
+	boot, err := times.Boot()
 	if err != nil {
 		return errors.Join(err, r.Close())
 	}
@@ -91,15 +93,6 @@ func (d *Datapath) setWatched(to uint32) error {
 	return d.changeState(func(s *podPolicyState) { s.Watched = to })
 }
 
-// bootTime returns when the clock of the programs (CLOCK_MONOTONIC) was zero.
-func bootTime() (time.Time, error) {
-	var since unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &since); err != nil {
-		return time.Time{}, fmt.Errorf("read clock: %w", err)
-	}
-	return time.Now().Add(-time.Duration(since.Nano())), nil
-}
-
 func decodeVerdict(raw []byte, boot time.Time) (Verdict, error) {
 	var v podVerdict
 	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &v); err != nil {
@@ -107,12 +100,12 @@ func decodeVerdict(raw []byte, boot time.Time) (Verdict, error) {
 	}
 	out := Verdict{
 		Time:        boot.Add(time.Duration(v.Time)),
-		Source:      netip.AddrPortFrom(fromWords(v.Src.W), networkOrder(v.SrcPort)),
-		Destination: netip.AddrPortFrom(fromWords(v.Dst.W), networkOrder(v.DstPort)),
+		Source:      netip.AddrPortFrom(words.Addr(v.Src.W), words.Port(v.SrcPort)),
+		Destination: netip.AddrPortFrom(words.Addr(v.Dst.W), words.Port(v.DstPort)),
 		Protocol:    v.Proto, Kind: VerdictKind(v.Kind), Reason: Reason(v.Reason), Lost: v.Lost,
 	}
 	if v.FrontendPort != 0 {
-		out.Frontend = netip.AddrPortFrom(fromWords(v.Frontend.W), networkOrder(v.FrontendPort))
+		out.Frontend = netip.AddrPortFrom(words.Addr(v.Frontend.W), words.Port(v.FrontendPort))
 	}
 	return out, nil
 }

@@ -17,7 +17,7 @@ import (
 // lane, and an address of the cluster that belongs to nobody.
 func world(t testing.TB, d *Datapath) *oracle {
 	t.Helper()
-	o := &oracle{endpoints: map[netip.Addr]int{}, flows: map[oracleFlow]*oracleState{}, datagrams: map[oracleFlow]testPacket{}}
+	o := &oracle{endpoints: map[netip.Addr]int{}, flows: map[oracleFlow]*oracleState{}, datagrams: map[oracleFlow]testPacket{}, origins: map[oracleFlow]netip.AddrPort{}}
 	for _, a := range addrs("10.1.1.2", "10.1.1.3", "fd00:1:1::2", "fd00:1:1::3") {
 		o.endpoints[a] = loopback
 	}

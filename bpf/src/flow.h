@@ -18,8 +18,8 @@
  * the first direction sets that right.
  */
 
-/* Seconds an idle entry is believed. UDP: longer than netfilter's 120 s. */
-#define TCP_LIFE 21600
+/* Seconds an idle entry is believed: TCP as long as netfilter's 5 days, UDP longer than its 120 s. */
+#define TCP_LIFE 432000
 #define OTHER_LIFE 180
 
 static __always_inline __u32 now_seconds(void)
@@ -154,11 +154,61 @@ static __always_inline void report(const struct track *t, const struct frontend 
 	*missed = emit(&v) ? v.lost + 1 : 0;
 }
 
+static __always_inline void flow_set(struct track *t, __u8 class, const struct frontend *asked)
+{
+	struct flow_state s = { .seen = now_seconds(), .generation = t->generation, .class = class, .origin = t->origin };
+
+	if (asked) {
+		s.frontend = asked->addr;
+		s.frontend_port = asked->port;
+	}
+	bpf_map_update_elem(&sl_flows, &t->flow, &s, UPDATE_ANY);
+}
+
+/*
+ * Seconds since boot until which a connection that was under way when it was first seen passes if either end might have
+ * begun it. Set when the programs are loaded and find no flows of an earlier daemon: nobody can know better then.
+ */
+const volatile __u32 lenient_until = 0;
+
+/*
+ * Which end began a flow that is not known (any more)? A TCP connection is remembered apart, or is taken for its sender's
+ * own; an ICMP error tells its receiver something new. Anything else would be a way past a policy that is closed in one
+ * direction alone.
+ */
+static __always_inline __u8 who_began(const struct packet *p, struct track *t)
+{
+	__u32 *known = bpf_map_lookup_elem(&sl_origins, &t->flow);
+
+	if (known)
+		return *known;
+	if (now_seconds() < lenient_until)
+		return ORIGIN_UNKNOWN;
+	if (!p->error)
+		return t->sender;
+	return t->sender == ORIGIN_LOW ? ORIGIN_HIGH : ORIGIN_LOW;
+}
+
+/*
+ * A TCP connection that policy allows from one end alone: remembers which, so that the other's packets pass when its
+ * entry is lost; and where it is lost already, makes an entry again.
+ */
+static __always_inline void remember_origin(const struct packet *p, struct track *t)
+{
+	__u32 origin = t->origin;
+
+	if (p->proto != IPPROTO_TCP || p->error || origin == ORIGIN_UNKNOWN || (t->state && !p->syn))
+		return;
+	if (!(judge_from(t, origin == ORIGIN_LOW ? ORIGIN_HIGH : ORIGIN_LOW) & 0xff))
+		return;
+	bpf_map_update_elem(&sl_origins, &t->flow, &origin, UPDATE_ANY);
+	if (!p->syn)
+		flow_set(t, FLOW_NONE, 0);
+}
+
 /*
  * What policy says of the packet's flow: 0 or the reason to drop the packet. A
- * flow is judged when it begins and whenever the tables have changed since. One
- * that was under way when it was first seen passes if either end might have
- * begun it: losing an entry must not end a connection that is allowed.
+ * flow is judged when it begins and whenever the tables have changed since.
  */
 static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, struct track *t, const struct frontend *asked)
 {
@@ -171,6 +221,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 	t->generation = now->generation;
 	if (t->state && t->state->generation == t->generation && t->state->origin == t->origin)
 		return 0;
+	if (t->origin == ORIGIN_UNKNOWN)
+		t->origin = who_began(p, t);
 	judged = judge_from(t, t->origin == ORIGIN_UNKNOWN ? ORIGIN_LOW : t->origin);
 	if (t->origin == ORIGIN_UNKNOWN && (judged & 0xff)) {
 		judged = judge_from(t, ORIGIN_HIGH);
@@ -191,18 +243,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 		return judged & 0xff;
 	if (t->state && t->state->origin == t->origin)
 		t->state->generation = t->generation;
+	remember_origin(p, t);
 	return 0;
-}
-
-static __always_inline void flow_set(struct track *t, __u8 class, const struct frontend *asked)
-{
-	struct flow_state s = { .seen = now_seconds(), .generation = t->generation, .class = class, .origin = t->origin };
-
-	if (asked) {
-		s.frontend = asked->addr;
-		s.frontend_port = asked->port;
-	}
-	bpf_map_update_elem(&sl_flows, &t->flow, &s, UPDATE_ANY);
 }
 
 /* Has the flow's entry to be made, or made anew, with this packet? */
@@ -258,7 +300,9 @@ static __always_inline int answers_node(const struct packet *p, const struct tra
 {
 	if (p->error || p->later || p->syn)
 		return 0;
-	return class_of(t) == FLOW_FAST || (!t->state && p->proto == IPPROTO_TCP);
+	if (class_of(t) == FLOW_FAST)
+		return 1;
+	return p->proto == IPPROTO_TCP && (!t->state || (class_of(t) == FLOW_NONE && t->state->origin != t->sender));
 }
 
 /* The stack has sent this packet to a pod: its replies go by the stack too. */

@@ -119,6 +119,15 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } sl_flows SEC(".maps");
 
+/* Who began a TCP connection, where policy allows it from that end alone: outlives the entry in sl_flows. */
+struct {
+	__uint(type, MAP_LRU_HASH);
+	__type(key, struct flow);
+	__type(value, __u32); /* enum flow_origin */
+	__uint(max_entries, 262144);
+	__uint(pinning, PIN_BY_NAME);
+} sl_origins SEC(".maps");
+
 struct {
 	__uint(type, MAP_ARRAY);
 	__type(key, __u32);

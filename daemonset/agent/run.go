@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer client.Close()
-	datapath, err := bpf.Load(bpf.Options{PinPath: cfg.BPFDir, Links: links, NodePorts: nodePorts(cfg)})
+	datapath, err := bpf.Load(bpf.Options{PinPath: cfg.BPFDir, Links: links, NodePorts: nodePorts(cfg), Leniency: leniency})
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	d := &daemon{cfg: cfg, log: log, links: links, client: cluster.New(client), datapath: datapath}
 	return d.run(ctx)
 }
+
+// leniency is for the connections that a node's pods have when Sealane comes to it.
+const leniency = 10 * time.Minute
 
 // nodePorts are those by which nodes speak to each other, which all have alike.
 func nodePorts(cfg Config) []policy.Ports {
