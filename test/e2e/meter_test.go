@@ -8,6 +8,7 @@ package e2e
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -190,7 +191,7 @@ func (m mesh) watchQueues(t testing.TB) *queues {
 	q := &queues{stop: make(chan struct{}), full: make(chan int, 1)}
 	var watches []*queueWatch
 	for _, n := range m.nodes {
-		w, err := newQueueWatch(t, n)
+		w, err := newQueueWatch(t.Context(), n)
 		if err != nil {
 			t.Fatalf("watch the queues of %s: %v", n, err)
 		}
@@ -243,12 +244,12 @@ type queueWatch struct {
 	seen map[string]int
 }
 
-func newQueueWatch(t testing.TB, node string) (*queueWatch, error) {
+func newQueueWatch(ctx context.Context, node string) (*queueWatch, error) {
 	program, err := labProgram()
 	if err != nil {
 		return nil, err
 	}
-	w := &queueWatch{cmd: exec.CommandContext(t.Context(), program, "sh", node, "bash", "-c", queueCounters), seen: map[string]int{}}
+	w := &queueWatch{cmd: exec.CommandContext(ctx, program, "sh", node, "bash", "-c", queueCounters), seen: map[string]int{}}
 	w.cmd.WaitDelay = 5 * time.Second
 	w.cmd.Stderr = os.Stderr
 	if w.ask, err = w.cmd.StdinPipe(); err != nil {
