@@ -14,16 +14,23 @@ import (
 	"github.com/sealane/sealane/policy"
 )
 
+// newIsolated returns a rig that runs with one pod here, which a policy isolates.
+func newIsolated(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t, nil)
+	r.api.setPolicy(deny("all"))
+	r.api.setPod(pod("web", "u1", "n1"))
+	r.run()
+	wantDone(t, r.attaching(t.Context(), ref("web", "u1"), addrA))
+	return r
+}
+
 // TestPoliciesStayAsLongAsThePods: the deletion of a namespace deletes policies before
 // pods. They stay in force, also for a pod that is connected meanwhile, until no pod of the
 // namespace is left here.
 func TestPoliciesStayAsLongAsThePods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, nil)
-		r.api.setPolicy(deny("all"))
-		r.api.setPod(pod("web", "u1", "n1"))
-		r.run()
-		wantDone(t, r.attaching(t.Context(), ref("web", "u1"), addrA))
+		r := newIsolated(t)
 		r.api.endNamespace("shop", false)
 		r.api.deletePolicy("shop", "all")
 		synctest.Wait()
@@ -57,11 +64,7 @@ func TestPoliciesStayAsLongAsThePods(t *testing.T) {
 func TestPolicyDeletedBeforeTheNamespaceIsSeenToGo(t *testing.T) {
 	for pause, isolated := range map[time.Duration]bool{time.Second: true, 2 * late: false} {
 		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, nil)
-			r.api.setPolicy(deny("all"))
-			r.api.setPod(pod("web", "u1", "n1"))
-			r.run()
-			wantDone(t, r.attaching(t.Context(), ref("web", "u1"), addrA))
+			r := newIsolated(t)
 			r.api.deletePolicy("shop", "all")
 			synctest.Wait()
 			r.wantGuard(addrA, false, true)
@@ -108,11 +111,7 @@ func TestNamespaceThatWasGoingBeforeTheStart(t *testing.T) {
 // left behind, for nobody could delete them.
 func TestNamespaceIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, nil)
-		r.api.setPolicy(deny("all"))
-		r.api.setPod(pod("web", "u1", "n1"))
-		r.run()
-		wantDone(t, r.attaching(t.Context(), ref("web", "u1"), addrA))
+		r := newIsolated(t)
 		r.api.endNamespace("shop", true)
 		r.api.deletePolicy("shop", "all")
 		synctest.Wait()
