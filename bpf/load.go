@@ -52,6 +52,9 @@ type Datapath struct {
 // It fails with [ErrNotBPFFS] when PinPath cannot hold pins, and with the verifier's log
 // when the kernel refuses a program.
 func Load(o Options) (*Datapath, error) {
+	if len(o.NodePorts) > maxNodePorts {
+		return nil, fmt.Errorf("%d ranges of ports of nodes: use at most %d", len(o.NodePorts), maxNodePorts)
+	}
 	d := &Datapath{pins: filepath.Join(o.PinPath, layout), links: o.Links, programs: map[string]*ebpf.Program{}}
 	if err := d.makePins(o.PinPath); err != nil {
 		return nil, err
@@ -59,9 +62,6 @@ func Load(o Options) (*Datapath, error) {
 	var err error
 	if d.inherited, err = d.inherits(); err != nil {
 		return nil, err
-	}
-	if len(o.NodePorts) > maxNodePorts {
-		return nil, fmt.Errorf("%d ranges of ports of nodes: use at most %d", len(o.NodePorts), maxNodePorts)
 	}
 	for _, load := range []func() (*ebpf.CollectionSpec, error){loadPod, loadLane, loadUplink} {
 		if err := d.loadCollection(load, o); err != nil {
