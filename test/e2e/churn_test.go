@@ -45,10 +45,11 @@ func TestChurnLeavesNothing(t *testing.T) {
 	for _, n := range all {
 		before[n] = quietTraces(t, n)
 	}
-	const total, batch = 200, 40
+	total := setting("SEALANE_E2E_PODS", 200)
 	ns := namespace(t, "e2e-churn")
-	for first := 0; first < total; first += batch {
+	for first := 0; first < total; first += 40 {
 		var manifest strings.Builder
+		batch := min(40, total-first)
 		for i := range batch {
 			p := pod{Name: fmt.Sprintf("c%d", first+i), Node: all[i%len(all)], Args: "[pause]"}
 			manifest.WriteString(p.manifest(ns))

@@ -8,10 +8,8 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,14 +17,6 @@ import (
 
 	"github.com/sealane/sealane/daemonset/status"
 )
-
-// rotations is how many follow each other in TestRotationsInSequence.
-func rotations() int {
-	if n, err := strconv.Atoi(os.Getenv("SEALANE_E2E_ROTATIONS")); err == nil {
-		return n
-	}
-	return 6
-}
 
 // statusOf reads an agent's report on the node itself: the API server may be away.
 func statusOf(t testing.TB, node string) (s status.Node, err error) {
@@ -116,7 +106,7 @@ func TestRotation(t *testing.T) {
 		m.under(t, 20, "both", func() {})
 	})
 	t.Run("OneAfterTheOther", func(t *testing.T) {
-		n, before := rotations(), generation(t, all[0])
+		n, before := setting("SEALANE_E2E_ROTATIONS", 6), generation(t, all[0])
 		m.under(t, 10+12*n, "both", func() {
 			for i := range n {
 				request(t, all[i%len(all)])
