@@ -129,6 +129,7 @@ func (e *encrypted) step(ctx context.Context, now scene, v *View) (step, error) 
 	name := v.Self.Name
 	d, err := pass.Step(ctx, rotate.Scene{
 		Published: now.snap.NodeKeys[name], Request: now.snap.Rotations[name], Peers: verified(v.Peers, v.Self),
+		Addresses: v.Self.Addresses,
 	}, now.lanes)
 	if err != nil {
 		return step{}, err

@@ -245,7 +245,7 @@ func (d *daemon) pass(ctx context.Context, light bool) (time.Duration, error) {
 		return 0, err
 	}
 	peers, refused := d.judge(n)
-	decided, err := pass.Step(ctx, Scene{Published: n.Keys[d.Self.ID.Name], Request: n.Request, Peers: peers}, lanes)
+	decided, err := pass.Step(ctx, Scene{Published: n.Keys[d.Self.ID.Name], Request: n.Request, Peers: peers, Addresses: d.Self.Addresses}, lanes)
 	if err != nil {
 		return 0, err
 	}

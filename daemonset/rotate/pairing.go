@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealane/sealane/internal/signal"
 	"github.com/sealane/sealane/keymgr"
@@ -29,6 +30,7 @@ type partner struct {
 	id      keymgr.NodeID
 	keys    []keymgr.PeerKey
 	addr    netip.AddrPort
+	from    []netip.Addr // its addresses, from which it may ask
 	secrecy rotation.Secrecy
 	first   bool // this node goes first
 }
@@ -56,7 +58,8 @@ type pairings struct {
 	events   Reporter
 	log      *slog.Logger
 
-	changed signal.Signal  // tells the network loop to apply new keys
+	changed signal.Signal // tells the network loop to apply new keys
+	places  *places
 	results chan Exchanged // of exchanges that this node asked for
 	slots   chan struct{}  // bounds them
 
@@ -73,46 +76,35 @@ type pairings struct {
 }
 
 func newPairings(c Config) *pairings {
-	return &pairings{
+	p := &pairings{
 		identity: pairing.Identity{
 			Node: c.Identity.Node(), Certificate: c.Identity.TLSCertificate, Authenticate: c.Authenticate,
 		},
 		keys: c.Identity.WGKeys().All, events: c.Events, log: c.Logger,
-		changed: signal.New(), results: make(chan Exchanged), slots: make(chan struct{}, maxAsking),
+		changed: signal.New(), places: newPlaces(), results: make(chan Exchanged), slots: make(chan struct{}, maxAsking),
 		agreed: map[ends]agreed{}, partners: map[string]partner{}, asking: map[string]bool{},
 		advanced: make(chan struct{}), counts: map[[2]string]uint64{}, told: map[[2]string]bool{},
 	}
+	p.identity.Address = p.places.source
+	return p
 }
 
-// serve answers peers until ctx ends.
+// serve answers peers until ctx ends, on the addresses that places has of this node.
 func (p *pairings) serve(ctx context.Context, port uint16) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
-	if err != nil {
-		return fmt.Errorf("listen for --pairing-port=%d: %w", port, err)
-	}
-	s := pairing.Server{Identity: p.identity, Agree: p.agree, Failed: func(from netip.Addr, err error) {
-		p.failed(ctx, roleServer, p.at(from), err)
+	s := pairing.Server{Identity: p.identity, Known: p.places.known, Agree: p.agree, Failed: func(from netip.Addr, err error) {
+		p.failed(ctx, roleServer, p.places.at(from), err)
 	}}
-	return s.Serve(ctx, l)
-}
-
-// at returns the node that has the address a, or a node named after the address if none has
-// it.
-func (p *pairings) at(a netip.Addr) keymgr.NodeID {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, o := range p.partners {
-		if o.addr.Addr() == a {
-			return o.id
-		}
-	}
-	return keymgr.NodeID{Name: a.String()}
+	l := newListener(port, p.log)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return l.follow(ctx, p.places.moved, p.places.addresses) })
+	group.Go(func() error { return s.Serve(ctx, l) })
+	return group.Wait()
 }
 
 // meet replaces the partners, and forgets the preshared keys of WireGuard keys that no
 // partner has any more.
 func (p *pairings) meet(partners map[string]partner) {
-	own, theirs := map[keymgr.PublicKey]bool{}, map[keymgr.PublicKey]bool{}
+	own, theirs, owners := map[keymgr.PublicKey]bool{}, map[keymgr.PublicKey]bool{}, map[netip.Addr]keymgr.NodeID{}
 	for _, k := range p.keys() {
 		own[k.Public] = true
 	}
@@ -120,10 +112,14 @@ func (p *pairings) meet(partners map[string]partner) {
 		for _, k := range o.keys {
 			theirs[k.Key()] = true
 		}
+		for _, a := range o.from {
+			owners[a] = o.id
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.partners = partners
+	p.places.meet(owners)
 	maps.DeleteFunc(p.agreed, func(e ends, _ agreed) bool { return !own[e.own] || !theirs[e.theirs] })
 }
 

@@ -63,6 +63,7 @@ type Scene struct {
 	Published keymgr.Signed // this node's statement on the API server
 	Request   cluster.RotationRequest
 	Peers     []Peer
+	Addresses []netip.Addr // this node's, by which it pairs with peers
 }
 
 // Peer is a verified peer, and the address at which this node reaches it.
@@ -90,7 +91,8 @@ func New(c Config) (*Rotator, error) {
 	}, nil
 }
 
-// Serve answers peers that ask for preshared keys, until ctx ends.
+// Serve answers peers that ask for preshared keys, until ctx ends. It listens on the
+// addresses of the newest scene.
 func (r *Rotator) Serve(ctx context.Context, port uint16) error { return r.pairs.serve(ctx, port) }
 
 // Preshared returns what was agreed on for an own generation and a peer's key.
@@ -207,6 +209,7 @@ func (r *Rotator) decide(ctx context.Context, s Scene, lanes []overlay.TunnelSta
 			partners[uid] = p
 		}
 		r.pairs.meet(partners)
+		r.pairs.places.settle(s.Addresses)
 		r.ask(ctx, wanted)
 		return d, nil
 	}
@@ -334,5 +337,6 @@ func (r *Rotator) secrecy(p keymgr.Peer) rotation.Secrecy {
 func (r *Rotator) partner(p Peer) partner {
 	return partner{
 		id: p.ID, keys: p.Peer.AllKeys(), secrecy: r.secrecy(p.Peer), addr: netip.AddrPortFrom(p.Addr, p.PSKPort),
+		from: p.Endpoints,
 	}
 }

@@ -84,7 +84,8 @@ func (m *member) sign() {
 
 func (m *member) scene() Scene {
 	m.t.Helper()
-	s := Scene{Request: m.request}
+	home := netip.MustParseAddr("127.0.0.1")
+	s := Scene{Request: m.request, Addresses: []netip.Addr{home}}
 	s.Published, _ = m.Identity.Last()
 	for _, p := range m.peers {
 		last, _ := p.Identity.Last()
@@ -92,7 +93,8 @@ func (m *member) scene() Scene {
 		if err != nil {
 			m.t.Fatal(err)
 		}
-		s.Peers = append(s.Peers, Peer{Peer: peer, Addr: netip.MustParseAddr("127.0.0.1")})
+		peer.Endpoints = []netip.Addr{home}
+		s.Peers = append(s.Peers, Peer{Peer: peer, Addr: home})
 	}
 	return s
 }

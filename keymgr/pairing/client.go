@@ -31,7 +31,13 @@ func Exchange(ctx context.Context, self Identity, addr netip.AddrPort, s Subject
 func exchange(ctx context.Context, self Identity, addr netip.AddrPort, s Subject) (keymgr.PresharedKey, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr.String())
+	dialer := net.Dialer{}
+	if self.Address != nil {
+		if a := self.Address(addr.Addr()); a.IsValid() {
+			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
+		}
+	}
+	raw, err := dialer.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return keymgr.PresharedKey{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}

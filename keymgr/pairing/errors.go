@@ -23,6 +23,11 @@ var (
 	ErrHandshake = errors.New("TLS handshake failed")
 	// ErrUnreachable: the peer does not answer.
 	ErrUnreachable = errors.New("peer does not answer")
+	// ErrStranger: the connection comes from an address that is no node's, of which only a
+	// few are heard in a second.
+	ErrStranger = errors.New("too many connections from addresses that are no node's")
+	// ErrCrowded: there are too many connections at this moment.
+	ErrCrowded = errors.New("too many connections")
 	// ErrRefused: the peer knows this node and refused; see RefusedError.
 	ErrRefused = errors.New("peer refused")
 )
@@ -78,6 +83,8 @@ func Reason(err error) string {
 		{ErrProtocol, "protocol"},
 		{ErrHandshake, "handshake"},
 		{ErrUnreachable, "unreachable"},
+		{ErrStranger, "stranger"},
+		{ErrCrowded, "crowded"},
 	} {
 		if errors.Is(err, known.err) {
 			return known.word

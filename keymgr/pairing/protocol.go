@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
@@ -133,6 +134,9 @@ type Identity struct {
 	Certificate func() (*tls.Certificate, error)
 	// Authenticate returns the node that a certificate chain (DER, leaf first) is for.
 	Authenticate func(chain [][]byte) (keymgr.NodeID, error)
+	// Address returns the address of this node from which to ask a peer at another, so that
+	// the peer sees one that it knows. Nil, or the zero Addr: the kernel chooses.
+	Address func(peer netip.Addr) netip.Addr
 }
 
 // config returns the TLS configuration of one connection. The handshake sets peer to the

@@ -17,15 +17,31 @@ import (
 )
 
 const (
-	// maxConnections and maxPerAddress bound the work that strangers can cause.
-	maxConnections = 256
-	maxPerAddress  = 16
+	// Connections whose end is not known yet: from addresses of nodes, and from all others.
+	maxKnown      = 256
+	maxPerAddress = 16
+	maxStrangers  = 8
+	// maxPerPeer bounds the connections of a node once it has shown who it is.
+	maxPerPeer = 4
+	// Of strangers, this many handshakes are begun in a second, after a first few at once.
+	strangersPerSecond, strangersAtOnce = 1, 5
 )
 
 // Server answers peers that ask for preshared keys.
+//
+// Whoever reaches its port makes it work before it knows anybody: a handshake costs an
+// encapsulation and a signature. Hence the address decides first, before any of that. Nodes
+// have their room, of which no address can take more than its share, and in which a
+// connection that says nothing makes way for the next: so silence, from whichever address,
+// keeps no node out. All other addresses share a few handshakes in a second. A node may be
+// among them: one that has just joined, or whose connections come from another of its
+// addresses. A connection counts against its address only until its end is known, and then
+// against that node alone.
 type Server struct {
 	// Identity is this node's side of all exchanges.
 	Identity Identity
+	// Known reports whether an address is that of a node with which this one pairs.
+	Known func(netip.Addr) bool
 	// Agree installs a preshared key and returns when a handshake with it would work. To
 	// refuse, it returns a *RefusedError, whose reason is sent to the peer.
 	Agree func(context.Context, Subject, keymgr.PresharedKey) error
@@ -39,7 +55,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	guests := guests{from: map[netip.Addr]int{}}
+	door := newDoor(s.Known)
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
@@ -55,13 +71,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		from := remote(conn)
-		if !guests.enter(from) {
+		v, err := door.admit(conn, from)
+		if err != nil {
 			conn.Close()
+			s.Failed(from, err)
 			continue
 		}
 		wg.Go(func() {
-			defer guests.leave(from)
-			if err := s.handle(ctx, conn); err != nil && ctx.Err() == nil {
+			defer v.leave()
+			if err := s.handle(ctx, conn, v); err != nil && ctx.Err() == nil {
 				s.Failed(from, err)
 			}
 		})
@@ -88,34 +106,7 @@ func remote(conn net.Conn) netip.Addr {
 	return a.Addr().Unmap()
 }
 
-// guests counts open connections.
-type guests struct {
-	mu   sync.Mutex // guards all below
-	all  int
-	from map[netip.Addr]int
-}
-
-func (g *guests) enter(a netip.Addr) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.all >= maxConnections || g.from[a] >= maxPerAddress {
-		return false
-	}
-	g.all++
-	g.from[a]++
-	return true
-}
-
-func (g *guests) leave(a netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.all--
-	if g.from[a]--; g.from[a] == 0 {
-		delete(g.from, a)
-	}
-}
-
-func (s *Server) handle(ctx context.Context, raw net.Conn) error {
+func (s *Server) handle(ctx context.Context, raw net.Conn, v *visit) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer raw.Close()
@@ -125,12 +116,20 @@ func (s *Server) handle(ctx context.Context, raw net.Conn) error {
 	if err != nil {
 		return err
 	}
+	agreeable := cfg.GetConfigForClient
+	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		v.guest.SetBusy(true) // it has said something
+		return agreeable(h)
+	}
 	conn := tls.Server(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return handshakeError(err)
 	}
 	if peer == (keymgr.NodeID{}) {
 		return errIncomplete
+	}
+	if err := v.introduce(peer); err != nil {
+		return err
 	}
 	asked, received, err := read(conn)
 	if err != nil {
