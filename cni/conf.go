@@ -38,8 +38,9 @@ const (
 	keyAttachments  = "cni.dev/valid-attachments"
 	keyRuntime      = "runtimeConfig"
 	keyPortmap      = "portmap"
+	keyReserved     = "reservedHostPorts"
 	remedyConflist  = "correct the network configuration in /etc/cni/net.d, or delete it: the node daemon writes it again"
-	remedyOwnFields = "remove it; fields of its own are only " + keySocket + ", " + keyQueueDir + " and " + keyPortmap
+	remedyOwnFields = "remove it; fields of its own are only " + keySocket + ", " + keyQueueDir + ", " + keyPortmap + " and " + keyReserved
 )
 
 // Config is the network configuration of the plugin.
@@ -62,6 +63,8 @@ type Config struct {
 	// the other settings for the portmap plugin; see package hostport.
 	PortMappings []json.RawMessage
 	Portmap      map[string]json.RawMessage
+	// Reserved are ports that no pod may have as hostPort, written like 51871/udp.
+	Reserved []string
 }
 
 // Versions returns the versions of the CNI specification that the plugin speaks.
@@ -144,6 +147,13 @@ func (c *Config) set(key string, raw json.RawMessage) error {
 			return malformed(key, raw, err)
 		}
 		c.Portmap = settings
+		return nil
+	case keyReserved:
+		var ports []string
+		if err := json.Unmarshal(raw, &ports); err != nil {
+			return malformed(key, raw, err)
+		}
+		c.Reserved = ports
 		return nil
 	case "type", "capabilities", "args":
 		return nil // known to the specification, and irrelevant to the plugin

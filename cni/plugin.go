@@ -14,6 +14,8 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/sealane/sealane/cni/hostport"
 )
 
 // remedyDaemon says what to check when the daemon cannot be reached.
@@ -40,6 +42,11 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 		return toWire(invalid(types.ErrInvalidNetNS,
 			fmt.Errorf("CNI_NETNS is %q: this is the network namespace of the host", args.Netns),
 			"a pod with host network needs no CNI; see how the runtime sets the CNI environment"))
+	}
+	if cfg, err := ParseConfig(args.StdinData); err == nil { // ask tells of an error
+		if err := hostport.Check(cfg.PortMappings, cfg.Reserved); err != nil {
+			return toWire(invalid(types.ErrInvalidNetworkConfig, err, "choose another hostPort for the pod"))
+		}
 	}
 	cfg, response, err := p.ask(CommandAdd, args)
 	if err == nil {

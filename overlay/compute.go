@@ -37,6 +37,8 @@ func Compute(cfg Config, peers []Peer) (Plan, error) {
 	p.Masquerade = Masquerade{
 		Pods: cfg.PodCIDRs, Cluster: ranges, Nodes: p.Addresses, Peers: a.peerAddresses(), Sources: cfg.sources(),
 	}
+	p.Ports = cfg.Ports
+	p.Ports.Tunnels = TunnelPorts(cfg.Kind, cfg.BasePort)
 	return p, nil
 }
 

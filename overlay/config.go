@@ -31,6 +31,7 @@ type Config struct {
 	BasePort     uint16 // first of four UDP ports; 0 means DefaultBasePort
 	UnderlayMTU  int    // bytes; of the device that carries the outer packets
 	MTU          int    // bytes; inside the lanes; 0 means the most that UnderlayMTU allows
+	Ports        Ports  // Compute fills in those of the tunnels
 }
 
 // Peer is another node. Without a pair of keys (or, for VXLAN, without an endpoint) it is

@@ -21,6 +21,7 @@ type Plan struct {
 	Rules      []Rule
 	Forward    []Forward
 	Masquerade Masquerade
+	Ports      Ports
 	Refused    []Refusal
 }
 
@@ -117,6 +118,25 @@ type Masquerade struct {
 	// Sources are the addresses that packets masqueraded into a lane take as source: one of
 	// this node for each of its families.
 	Sources []netip.Addr
+}
+
+// Ports are the ports of this node that serve Sealane: no pod reaches them, and nobody's
+// translation of addresses leads their packets elsewhere.
+type Ports struct {
+	Tunnels []uint16 // UDP
+	Pairing uint16   // TCP, for preshared keys; 0: none
+	Own     []uint16 // TCP, for probes, metrics and reports of the agent and the controller
+	// Readers are ranges from which those of Own may be read. Ranges of pods open them to
+	// pods, to all of other nodes, since those come with their node's address.
+	Readers []netip.Prefix
+}
+
+// TunnelPorts returns the UDP ports of a node's tunnels; base is WireGuard's first.
+func TunnelPorts(k Kind, base uint16) []uint16 {
+	if k == VXLAN {
+		return []uint16{VXLANPort}
+	}
+	return []uint16{base, base + 1, base + 2, base + 3}
 }
 
 // Refusal is a peer, or one address of a peer, that the Plan leaves out.

@@ -216,3 +216,19 @@ func TestFailedMappingLeavesNothing(t *testing.T) {
 		t.Errorf("connected without its hostPort: %v", left)
 	}
 }
+
+// TestReservedHostPort: a pod does not get a port by which its node's lanes live.
+func TestReservedHostPort(t *testing.T) {
+	l := newLab(t)
+	l.start(t)
+	ports := func(protocol string) string {
+		return fmt.Sprintf(`"reservedHostPorts":["51871/udp"],"runtimeConfig":{"portMappings":[{"hostPort":51871,"containerPort":80,"protocol":%q}]}`, protocol)
+	}
+	_, err := l.run(t, "ADD", "c1", l.network("1.1.0", ports("UDP")))
+	wantCode(t, err, types.ErrInvalidNetworkConfig, "hostPort 51871/udp", "choose another")
+	if calls, left := l.commands(t), l.handler.Attachments(); calls != nil || len(left) != 0 {
+		t.Errorf("portmap was called for %v, and %v is connected", calls, left)
+	}
+	l.must(t, "DEL", "c1", l.network("1.1.0", ports("UDP")))
+	l.must(t, "ADD", "c2", l.network("1.1.0", ports("tcp")))
+}

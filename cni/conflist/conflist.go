@@ -33,6 +33,8 @@ const (
 type Options struct {
 	// Socket and QueueDir are written only if they differ from the plugin's defaults.
 	Socket, QueueDir string
+	// Reserved are ports that no pod may have as hostPort, written like 51871/udp.
+	Reserved []string
 }
 
 // list is the form of the file.
@@ -48,6 +50,7 @@ type pluginConf struct {
 	Socket       string          `json:"socket,omitempty"`
 	QueueDir     string          `json:"delQueueDir,omitempty"`
 	Portmap      map[string]any  `json:"portmap"`
+	Reserved     []string        `json:"reservedHostPorts,omitempty"`
 }
 
 // Encode returns the list for the runtime: the plugin, to which the runtime passes
@@ -57,6 +60,7 @@ type pluginConf struct {
 func Encode(o Options) []byte {
 	own := pluginConf{
 		Type: cni.PluginType, Capabilities: map[string]bool{"portMappings": true}, Portmap: map[string]any{"snat": true},
+		Reserved: o.Reserved,
 	}
 	if o.Socket != cni.DefaultSocket {
 		own.Socket = o.Socket

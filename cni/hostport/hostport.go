@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -83,6 +85,30 @@ func (c Call) Do(ctx context.Context, command string) error {
 		err = &told
 	}
 	return fmt.Errorf("%s of hostPorts by %s: %w", command, path, err)
+}
+
+// ErrReserved means that a hostPort belongs to the node's own network.
+var ErrReserved = errors.New("port of the node's network")
+
+// Check refuses mappings of reserved ports, each written like 51871/udp: their packets
+// would reach the pod instead.
+func Check(mappings []json.RawMessage, reserved []string) error {
+	for _, raw := range mappings {
+		var m struct {
+			HostPort int
+			Protocol string
+		}
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return fmt.Errorf("portMappings has %s: %w", raw, err)
+		}
+		if m.Protocol == "" {
+			m.Protocol = "tcp"
+		}
+		if port := fmt.Sprintf("%d/%s", m.HostPort, strings.ToLower(m.Protocol)); slices.Contains(reserved, port) {
+			return fmt.Errorf("%w: hostPort %s: Sealane uses it for lanes, pairing or its probes; choose another hostPort", ErrReserved, port)
+		}
+	}
+	return nil
 }
 
 // find returns the plugin's path in a list of directories.

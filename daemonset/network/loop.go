@@ -75,6 +75,7 @@ type Plan struct {
 	BasePort       uint16   // first of the four UDP ports of WireGuard
 	MTU            int      // of lanes and pods, in bytes; 0: the underlay's less the overhead
 	Uplinks        []string // devices that the leak guard watches; empty: found by addresses and default routes
+	Ports          overlay.Ports
 }
 
 // Keys are what encrypted lanes need.

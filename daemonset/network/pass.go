@@ -111,7 +111,7 @@ func (l *Loop) overlayConfig(v *View, mtu int, generations []uint64) overlay.Con
 	return overlay.Config{
 		Kind: l.Plan.Encapsulation, AllowPlaintext: l.Plan.AllowPlaintext, Self: keymgr.NodeID{Name: v.Self.Name, UID: v.Self.UID},
 		Addresses: v.Self.Addresses, PodCIDRs: v.Self.PodCIDRs, ClusterCIDRs: v.ClusterRanges, BasePort: l.Plan.BasePort,
-		UnderlayMTU: mtu, MTU: l.Plan.MTU, Generations: generations,
+		UnderlayMTU: mtu, MTU: l.Plan.MTU, Generations: generations, Ports: l.Plan.Ports,
 	}
 }
 

@@ -6,6 +6,7 @@
 package report
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
+	"github.com/sealane/sealane/overlay/hostnet"
 )
 
 // Datapath is what reports read of the eBPF data path. *bpf.Datapath is one.
@@ -45,8 +47,11 @@ type Sources struct {
 	}
 	QueuedDels interface{ Len() (int, error) }
 	Datapath   Datapath
-	Links      interface{ LinkByIndex(int) (nl.Link, error) }
-	State      *readiness.State
+	Netfilter  interface {
+		Drops(context.Context) ([]hostnet.Drop, error)
+	} // nil: nothing is dropped there
+	Links interface{ LinkByIndex(int) (nl.Link, error) }
+	State *readiness.State
 }
 
 // Reporter makes reports of this node, a new one for each reader. It is safe for
@@ -117,9 +122,31 @@ func (r *Reporter) counters(n *status.Node) error {
 	for _, p := range bpf.Paths() {
 		n.Paths = append(n.Paths, status.Traffic{Path: p.String(), Packets: c.Paths[p].Packets, Bytes: c.Paths[p].Bytes})
 	}
+	if r.Netfilter != nil {
+		if err := r.netfilter(n); err != nil {
+			r.Logger.Error("netfilter's drops not read", "error", err)
+		}
+	}
 	leak, ok, err := lastLeak(r.Datapath, r.Links)
 	if ok {
 		n.LastLeak = &leak
+	}
+	return err
+}
+
+// netfilter adds what nftables has dropped to the drops with the same reasons.
+func (r *Reporter) netfilter(n *status.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	all, err := r.Netfilter.Drops(ctx)
+	for _, d := range all {
+		i := slices.IndexFunc(n.Drops, func(known status.Drop) bool { return known.Reason == d.Reason })
+		if i < 0 {
+			i = len(n.Drops)
+			n.Drops = append(n.Drops, status.Drop{Reason: d.Reason})
+		}
+		n.Drops[i].Packets += d.Packets
+		n.Drops[i].Bytes += d.Bytes
 	}
 	return err
 }

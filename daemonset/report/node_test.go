@@ -25,6 +25,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/backend"
+	"github.com/sealane/sealane/overlay/hostnet"
 )
 
 // events keeps what would have been told to the operator.
@@ -86,6 +87,31 @@ func TestReportBeforeTheFirstPass(t *testing.T) {
 	}
 	if len(n.Drops) != len(bpf.Reasons()) || len(n.Paths) != len(bpf.Paths()) {
 		t.Errorf("%d drop reasons and %d paths, want all of them, counted or not", len(n.Drops), len(n.Paths))
+	}
+}
+
+// drops is a netfilter that has dropped something.
+type drops []hostnet.Drop
+
+func (d drops) Drops(context.Context) ([]hostnet.Drop, error) { return d, nil }
+
+// TestReportOfNetfilter: one count for each reason, whoever has dropped.
+func TestReportOfNetfilter(t *testing.T) {
+	f := &fixture{counters: bpf.Counters{Drops: map[bpf.Reason]bpf.Counter{bpf.ReasonLeakIngress: {Packets: 1, Bytes: 10}}}}
+	r := f.reporter()
+	r.Netfilter = drops{{Reason: "leak_ingress", Packets: 2, Bytes: 20}, {Reason: "only_there", Packets: 4, Bytes: 40}}
+	got := map[string]status.Drop{}
+	for _, d := range r.Node().Drops {
+		if _, twice := got[d.Reason]; twice {
+			t.Errorf("%s is reported twice", d.Reason)
+		}
+		got[d.Reason] = d
+	}
+	if d := got["leak_ingress"]; d.Packets != 3 || d.Bytes != 30 {
+		t.Errorf("reported %+v, want the sum", d)
+	}
+	if d := got["only_there"]; d.Packets != 4 || d.Bytes != 40 {
+		t.Errorf("reported %+v", d)
 	}
 }
 

@@ -68,7 +68,7 @@ func (h *Host) Apply(ctx context.Context, p overlay.Plan) error {
 	h.warnOfFilter(ctx)
 	// Masquerade comes before the routes that packets could take. Each step runs even if
 	// another one fails, so that the unreachable routes are there in any case.
-	return errors.Join(h.masquerade(ctx, p.Masquerade), h.applyRoutes(p.Routes), h.applyRules(p.Rules))
+	return errors.Join(h.masquerade(ctx, p.Masquerade, p.Ports), h.applyRoutes(p.Routes), h.applyRules(p.Rules))
 }
 
 // Retract removes routes into lanes that the plan does not have. The unreachable routes

@@ -47,23 +47,29 @@ func example() overlay.Plan {
 			Nodes: prefixes("192.0.2.1/32", "2001:db8::1/128"), Peers: prefixes("192.0.2.2/32", "2001:db8::2/128"),
 			Sources: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		},
+		Ports: overlay.Ports{Tunnels: []uint16{51871, 51872, 51873, 51874}, Pairing: 51875, Own: []uint16{9754, 9755}},
 	}
 }
 
 func TestMasqueradeTable(t *testing.T) {
 	fake := knftables.NewFake(knftables.InetFamily, tableName)
 	for range 2 { // the second time over the first
-		if err := fake.Run(t.Context(), transaction(fake, example().Masquerade)); err != nil {
+		if err := fake.Run(t.Context(), transaction(fake, example().Masquerade, example().Ports, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := strings.TrimLeft(`
 add table inet sealane { comment "what pods send out of the overlay, and what must stay in it" ; }
 add chain inet sealane confine { type filter hook postrouting priority 0 ; }
+add chain inet sealane fixed { type nat hook prerouting priority -110 ; }
+add chain inet sealane fixedout { type nat hook output priority -110 ; }
 add chain inet sealane forward { type filter hook forward priority 0 ; }
+add chain inet sealane input { type filter hook input priority 0 ; }
 add chain inet sealane output { type route hook output priority -150 ; }
 add chain inet sealane postrouting { type nat hook postrouting priority 99 ; }
 add chain inet sealane prerouting { type filter hook prerouting priority -150 ; }
+add chain inet sealane raw { type filter hook prerouting priority -300 ; }
+add chain inet sealane rawout { type filter hook output priority -300 ; }
 add set inet sealane cluster4 { type ipv4_addr ; flags interval ; }
 add set inet sealane cluster6 { type ipv6_addr ; flags interval ; }
 add set inet sealane nodes4 { type ipv4_addr ; flags interval ; }
@@ -72,13 +78,31 @@ add set inet sealane peers4 { type ipv4_addr ; flags interval ; }
 add set inet sealane peers6 { type ipv6_addr ; flags interval ; }
 add set inet sealane pods4 { type ipv4_addr ; flags interval ; }
 add set inet sealane pods6 { type ipv6_addr ; flags interval ; }
+add set inet sealane readers4 { type ipv4_addr ; flags interval ; }
+add set inet sealane readers6 { type ipv6_addr ; flags interval ; }
+add map inet sealane here4 { type ipv4_addr : ipv4_addr ; }
+add map inet sealane here6 { type ipv6_addr : ipv6_addr ; }
+add map inet sealane there4 { type ipv4_addr : ipv4_addr ; }
+add map inet sealane there6 { type ipv6_addr : ipv6_addr ; }
+add counter inet sealane leak_egress
+add counter inet sealane leak_ingress
+add counter inet sealane node_port
 add rule inet sealane confine meta mark & 0x20000000 == 0x20000000 meta oifgroup != 24225 drop comment "answers that missed their lane"
 add rule inet sealane confine ip saddr @pods4 ip daddr @peers4 meta oifgroup != 24225 drop comment "pods to nodes past lanes"
 add rule inet sealane confine oifname "sealane-*" ct direction original ct original ip saddr @pods4 ip daddr @peers4 ct mark & 0x1000000 == 0 ct mark set ct mark | 0x1000000 comment "connections into lanes"
+add rule inet sealane confine oifgroup != 24225 ip saddr @pods4 ct state invalid,untracked counter name leak_egress drop comment "pods' addresses to elsewhere"
 add rule inet sealane confine ip6 saddr @pods6 ip6 daddr @peers6 meta oifgroup != 24225 drop comment "pods to nodes past lanes"
 add rule inet sealane confine oifname "sealane-*" ct direction original ct original ip6 saddr @pods6 ip6 daddr @peers6 ct mark & 0x1000000 == 0 ct mark set ct mark | 0x1000000 comment "connections into lanes"
+add rule inet sealane confine oifgroup != 24225 ip6 saddr @pods6 ct state invalid,untracked counter name leak_egress drop comment "pods' addresses to elsewhere"
+add rule inet sealane fixed iifgroup != 24225 tcp dport { 51875 } dnat ip to ip daddr map @here4 comment "pairing"
+add rule inet sealane fixed iifgroup != 24225 tcp dport { 51875 } dnat ip6 to ip6 daddr map @here6 comment "pairing"
+add rule inet sealane fixedout tcp dport { 51875 } dnat ip to ip daddr map @there4 comment "pairing"
+add rule inet sealane fixedout tcp dport { 51875 } dnat ip6 to ip6 daddr map @there6 comment "pairing"
 add rule inet sealane forward meta l4proto tcp ct state invalid meta oifgroup 24225 drop comment "segments that cannot be translated"
 add rule inet sealane forward meta oifgroup 24225 ct direction original ct state != related meta mark set meta mark | 0x40000000 comment "not the node's own"
+add rule inet sealane input iifgroup 24225 udp dport { 51871, 51872, 51873, 51874 } counter name node_port drop comment "pods to tunnels"
+add rule inet sealane input iifgroup 24225 tcp dport { 51875 } counter name node_port drop comment "pods to pairing"
+add rule inet sealane input iifgroup 24225 tcp dport { 9754, 9755 } counter name node_port drop comment "pods to agent and controller"
 add rule inet sealane output ct direction reply ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000 comment "answers into lanes"
 add rule inet sealane output meta l4proto tcp ct state invalid ip daddr @peers4 meta mark set meta mark | 0x20000000 comment "segments without a connection"
 add rule inet sealane output meta l4proto tcp ct state invalid ip6 daddr @peers6 meta mark set meta mark | 0x20000000 comment "segments without a connection"
@@ -92,6 +116,12 @@ add rule inet sealane prerouting iifname "sealane-*" ct direction original ct ma
 add rule inet sealane prerouting iifname != "sealane-*" ct direction original ct mark & 0x20000000 == 0x20000000 drop comment "out of a lane, and then past it"
 add rule inet sealane prerouting iifname != "sealane-*" ct direction reply ct mark & 0x1000000 == 0x1000000 drop comment "into a lane, answered past it"
 add rule inet sealane prerouting ct direction reply ct mark & 0x20000000 == 0x20000000 meta mark set meta mark | 0x20000000 comment "answers into lanes"
+add rule inet sealane raw iifgroup != 24225 iifname != "lo" ip saddr @cluster4 counter name leak_ingress drop comment "pods' addresses from elsewhere"
+add rule inet sealane raw iifgroup != 24225 ip saddr @peers4 ip daddr @nodes4 udp dport { 51871, 51872, 51873, 51874 } notrack comment "tunnels' packets"
+add rule inet sealane raw iifgroup != 24225 iifname != "lo" ip6 saddr @cluster6 counter name leak_ingress drop comment "pods' addresses from elsewhere"
+add rule inet sealane raw iifgroup != 24225 ip6 saddr @peers6 ip6 daddr @nodes6 udp dport { 51871, 51872, 51873, 51874 } notrack comment "tunnels' packets"
+add rule inet sealane rawout ip daddr @peers4 udp sport { 51871, 51872, 51873, 51874 } notrack comment "tunnels' packets"
+add rule inet sealane rawout ip6 daddr @peers6 udp sport { 51871, 51872, 51873, 51874 } notrack comment "tunnels' packets"
 add element inet sealane cluster4 { 10.0.0.0/16 }
 add element inet sealane cluster6 { fd00::/48 }
 add element inet sealane nodes4 { 192.0.2.1/32 }
@@ -100,6 +130,10 @@ add element inet sealane peers4 { 192.0.2.2/32 }
 add element inet sealane peers6 { 2001:db8::2/128 }
 add element inet sealane pods4 { 10.0.1.0/24 }
 add element inet sealane pods6 { fd00:0:0:1::/64 }
+add element inet sealane here4 { 192.0.2.1 : 192.0.2.1 }
+add element inet sealane here6 { 2001:db8::1 : 2001:db8::1 }
+add element inet sealane there4 { 192.0.2.2 : 192.0.2.2 }
+add element inet sealane there6 { 2001:db8::2 : 2001:db8::2 }
 `, "\n")
 	if diff := cmp.Diff(want, fake.Dump()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

@@ -24,14 +24,17 @@ type masquerade struct {
 	at   time.Time
 }
 
-func (h *Host) masquerade(ctx context.Context, m overlay.Masquerade) error {
-	tx := transaction(h.nft, m)
-	if tx.String() == h.masq.text && time.Since(h.masq.at) < rewrite {
+func (h *Host) masquerade(ctx context.Context, m overlay.Masquerade, ports overlay.Ports) error {
+	text := transaction(h.nft, m, ports, nil).String()
+	if text == h.masq.text && time.Since(h.masq.at) < rewrite {
 		return nil
 	}
+	// Counts go on in the new table. Without the old one, or on failure, they begin again.
+	counted, _ := h.Drops(ctx)
+	tx := transaction(h.nft, m, ports, counted)
 	if err := h.links.Do(func() error { return h.nft.Run(ctx, tx) }); err != nil {
 		return fmt.Errorf("write nftables table %s: %w", tableName, err)
 	}
-	h.masq = masquerade{text: tx.String(), at: time.Now()}
+	h.masq = masquerade{text: text, at: time.Now()}
 	return nil
 }

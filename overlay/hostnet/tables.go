@@ -20,6 +20,11 @@ const (
 	forwardChain   = "forward"
 	arriveChain    = "prerouting"
 	ownChain       = "output"
+	inputChain     = "input"    // keeps pods from this node's ports
+	rawInChain     = "raw"      // comes before connection tracking
+	rawOutChain    = "rawout"   // the same for what this node sends
+	fixedInChain   = "fixed"    // keeps connections from others' translations
+	fixedOutChain  = "fixedout" // the same for what this node sends
 )
 
 // A connection between a node and a pod of another node has the addresses of two nodes,
@@ -48,7 +53,7 @@ func families() []family {
 }
 
 // transaction replaces the whole table at once, including chains of another version.
-func transaction(nft knftables.Interface, m overlay.Masquerade) *knftables.Transaction {
+func transaction(nft knftables.Interface, m overlay.Masquerade, ports overlay.Ports, counted []Drop) *knftables.Transaction {
 	t := table{nft.NewTransaction()}
 	comment := "what pods send out of the overlay, and what must stay in it"
 	t.tx.Add(&knftables.Table{}) // deleting a missing table is an error
@@ -61,6 +66,12 @@ func transaction(nft knftables.Interface, m overlay.Masquerade) *knftables.Trans
 	t.chain(forwardChain, knftables.FilterType, knftables.ForwardHook, knftables.FilterPriority)
 	t.chain(arriveChain, knftables.FilterType, knftables.PreroutingHook, knftables.ManglePriority)
 	t.chain(ownChain, knftables.RouteType, knftables.OutputHook, knftables.ManglePriority)
+	t.chain(inputChain, knftables.FilterType, knftables.InputHook, knftables.FilterPriority)
+	t.chain(rawInChain, knftables.FilterType, knftables.PreroutingHook, knftables.RawPriority)
+	t.chain(rawOutChain, knftables.FilterType, knftables.OutputHook, knftables.RawPriority)
+	t.chain(fixedInChain, knftables.NATType, knftables.PreroutingHook, knftables.DNATPriority+"-10")
+	t.chain(fixedOutChain, knftables.NATType, knftables.OutputHook, knftables.DNATPriority+"-10")
+	t.counters(counted)
 	t.connections()
 	for _, f := range families() {
 		t.set(f, "pods", m.Pods)
@@ -69,7 +80,11 @@ func transaction(nft knftables.Interface, m overlay.Masquerade) *knftables.Trans
 		t.set(f, "peers", m.Peers)
 		t.confine(f)
 		t.sources(f, m.Sources)
+		t.strays(f)
+		t.outer(f, m, ports)
+		t.set(f, "readers", ports.Readers)
 	}
+	t.input(m, ports)
 	return t.tx
 }
 
