@@ -5,7 +5,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/cluster"
+	"github.com/sealane/sealane/internal/httpserver"
 )
 
 const (
@@ -25,8 +25,6 @@ const (
 	// the API server, and attemptTimeout bounds one attempt.
 	retryPeriod    = 5 * time.Second
 	attemptTimeout = 30 * time.Second
-	// headerTimeout bounds how long an HTTP client may take to send its headers.
-	headerTimeout = 5 * time.Second
 )
 
 // Run runs the controller until ctx ends or something fails that a restart may
@@ -71,12 +69,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 }
 
 func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // its error is that of Serve
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
-	}
-	return nil
+	return httpserver.Server{Handler: handler}.Serve(ctx, listener)
 }
 
 // retry repeats try until it succeeds or ctx ends. Until then the controller is not

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -36,6 +37,8 @@ type Config struct {
 	ClusterPodCIDRs     []netip.Prefix
 	Uplinks             []string // empty: found by addresses and default routes
 	MetricsAddress      string
+	MetricsAllowFrom    []netip.Prefix // who reads reports and metrics besides nodes
+	ControllerPort      uint16         // where the controller serves on its node; 0: nowhere
 	LogLevel            slog.Level
 	CNIConfDir          string
 	StateDir            string
@@ -70,6 +73,14 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.Func("cluster-pod-cidrs", "the cluster's pod ranges, comma-separated; empty: from kubeadm's configuration, else the nodes' ranges", parseInto(&c.ClusterPodCIDRs, parsePrefixes))
 	fs.Func("uplinks", "devices that the leak guard watches, comma-separated; empty: those with the node's addresses or a default route", parseInto(&c.Uplinks, parseNames))
 	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9754", "address of /metrics, /status, /healthz and /readyz")
+	fs.Func("metrics-allow-from", "address ranges besides the nodes' from which /metrics and /status may be read, comma-separated; ranges of pods open this port and the controller's to pods", parseInto(&c.MetricsAllowFrom, parsePrefixes))
+	c.ControllerPort = 9755
+	fs.Func("controller-port", "TCP port of the controller on its node, which pods may not reach; 0: none (default 9755)", func(s string) (err error) {
+		if c.ControllerPort = 0; s != "0" {
+			c.ControllerPort, err = parsePort(s)
+		}
+		return err
+	})
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	fs.StringVar(&c.CNIConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the runtime looks for CNI configurations")
 	fs.StringVar(&c.StateDir, "state-dir", "/var/lib/sealane", "keys, leases and other state that outlives a reboot")
@@ -102,6 +113,11 @@ func (c *Config) Validate() error {
 	case c.MTU != 0 && (c.MTU < 1280 || c.MTU > 65535):
 		return bad("mtu", c.MTU, "use 1280 (IPv6's least) to 65535, or 0 for automatic")
 	}
+	if c.MetricsAddress != "" {
+		if _, err := c.metricsPort(); err != nil {
+			return bad("metrics-address", c.MetricsAddress, "write it like :9754 or 192.0.2.1:9754")
+		}
+	}
 	if err := c.validateKeys(); err != nil {
 		return err
 	}
@@ -131,6 +147,45 @@ func (c *Config) validateKeys() error {
 		return bad("certificate-lifetime", c.CertificateLifetime, "use at least 10m, which is Kubernetes' least")
 	}
 	return nil
+}
+
+func (c *Config) metricsPort() (uint16, error) {
+	_, port, err := net.SplitHostPort(c.MetricsAddress)
+	if err != nil {
+		return 0, err
+	}
+	return parsePort(port)
+}
+
+// ports returns the ports of this node that are not for pods.
+func (c *Config) ports() overlay.Ports {
+	p := overlay.Ports{Readers: c.MetricsAllowFrom}
+	if c.Lane != overlay.VXLAN {
+		p.Pairing = c.PairingPort
+	}
+	if port, err := c.metricsPort(); err == nil {
+		p.Own = append(p.Own, port)
+	}
+	if c.ControllerPort != 0 {
+		p.Own = append(p.Own, c.ControllerPort)
+	}
+	return p
+}
+
+// reserved returns the ports of this node that no hostPort may have.
+func (c *Config) reserved() []string {
+	p := c.ports()
+	var all []string
+	for _, port := range overlay.TunnelPorts(c.Lane, c.LanePort) {
+		all = append(all, fmt.Sprintf("%d/udp", port))
+	}
+	if p.Pairing != 0 {
+		all = append(all, fmt.Sprintf("%d/tcp", p.Pairing))
+	}
+	for _, port := range p.Own {
+		all = append(all, fmt.Sprintf("%d/tcp", port))
+	}
+	return all
 }
 
 func parseInto[T any](to *T, parse func(string) (T, error)) func(string) error {

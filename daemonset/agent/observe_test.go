@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sealane/sealane/daemonset/kube"
+	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/network"
 	"github.com/sealane/sealane/daemonset/observe"
 	"github.com/sealane/sealane/daemonset/readiness"
@@ -41,6 +43,22 @@ func TestLaneTo(t *testing.T) {
 	}
 }
 
+// seen is a snapshot of the API server.
+type seen cluster.Snapshot
+
+func (s seen) Snapshot() (cluster.Snapshot, bool) { return cluster.Snapshot(s), true }
+
+// TestReaders: nodes, as soon as the API server has named them, and who is configured.
+func TestReaders(t *testing.T) {
+	d := &daemon{network: network.New(network.Config{}), cfg: Config{MetricsAllowFrom: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}}
+	may := d.readers(seen{Nodes: []kube.Node{{Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}}}})
+	for address, want := range map[string]bool{"192.0.2.2": true, "203.0.113.7": true, "192.0.2.3": false, "10.244.1.5": false} {
+		if got := may(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s may read: %t", address, got)
+		}
+	}
+}
+
 // TestReadyz: a probe hears why the node is not ready, and a revoked node is not.
 func TestReadyz(t *testing.T) {
 	state := readiness.New(readiness.Keys)
@@ -49,6 +67,13 @@ func TestReadyz(t *testing.T) {
 		w := httptest.NewRecorder()
 		p.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 		return w.Code, w.Body.String()
+	}
+	for _, page := range []string{"/metrics", status.Path} { // the request is not from here
+		w := httptest.NewRecorder()
+		p.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, page, nil))
+		if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "metrics.allowFrom") {
+			t.Errorf("a stranger reads %s: %d %s", page, w.Code, w.Body)
+		}
 	}
 	if code, body := get(); code != http.StatusServiceUnavailable || !strings.Contains(body, "keys: starting") {
 		t.Errorf("at the start: %d %s", code, body)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"github.com/sealane/sealane/daemonset/report"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/trust"
+	"github.com/sealane/sealane/internal/httpserver"
 	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
@@ -91,6 +93,7 @@ type daemon struct {
 	checkpoint *checkpoint.Store
 	keys       *network.Keys // nil: lanes are not encrypted
 	network    *network.Loop
+	host       *hostnet.Host
 }
 
 func (d *daemon) run(ctx context.Context) error {
@@ -119,7 +122,7 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 		return err
 	}
-	d.serveReports(ctx, group, d.reporter(lanes, enforcer))
+	d.serveReports(ctx, group, d.reporter(lanes, enforcer), d.readers(watch))
 	if d.keys != nil {
 		d.serveKeys(ctx, group)
 	}
@@ -138,16 +141,17 @@ func (d *daemon) reporter(lanes overlay.Backend, enforcer *enforce.Enforcer) *re
 		Name: d.cfg.NodeName, Version: d.cfg.Version, Encapsulation: d.cfg.Lane, PostQuantum: d.cfg.PostQuantum, Logger: d.log,
 		Sources: report.Sources{
 			View: d.network.View, Keys: d.keys, Lanes: lanes, Enforcer: enforcer, Leases: d.leases, QueuedDels: delQueue(d.cfg, d.log),
-			Datapath: d.datapath, Links: d.links, State: d.state,
+			Datapath: d.datapath, Netfilter: d.host, Links: d.links, State: d.state,
 		},
 	}
 }
 
 // serveReports answers operators' tools and probes, and tells of stopped leaks.
-func (d *daemon) serveReports(ctx context.Context, group *errgroup.Group, r *report.Reporter) {
+func (d *daemon) serveReports(ctx context.Context, group *errgroup.Group, r *report.Reporter, known func(netip.Addr) bool) {
+	node := httpserver.Cached(time.Now, freshness, r.Node)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.New(r.Node))
-	p := &pages{state: d.state, report: r.Node, registry: registry, log: d.log}
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.New(node))
+	p := &pages{state: d.state, report: node, registry: seldom(registry), known: known, log: d.log}
 	group.Go(func() error { return p.serve(ctx, d.cfg.MetricsAddress) })
 	leaks := &report.Leaks{Node: d.id, Datapath: d.datapath, Links: d.links, Events: d.client, Logger: d.log}
 	group.Go(func() error { return leaks.Run(ctx) })
@@ -281,8 +285,7 @@ func (d *daemon) makePods(enforcer podserver.Enforcer) (err error) {
 }
 
 func (d *daemon) makeNetwork(ctx context.Context) (lanes overlay.Backend, err error) {
-	host, err := hostnet.New(d.links, d.log)
-	if err != nil {
+	if d.host, err = hostnet.New(d.links, d.log); err != nil {
 		return nil, err
 	}
 	if d.checkpoint, err = d.begin(ctx); err != nil {
@@ -298,7 +301,7 @@ func (d *daemon) makeNetwork(ctx context.Context) (lanes overlay.Backend, err er
 		return nil, err
 	}
 	c := d.networkConfig()
-	c.Datapath, c.Lanes, c.Restarted, c.Host = d.datapath, lanes, restarted, host
+	c.Datapath, c.Lanes, c.Restarted, c.Host = d.datapath, lanes, restarted, d.host
 	d.network = network.New(c)
 	return lanes, nil
 }
@@ -309,6 +312,7 @@ func (d *daemon) networkConfig() network.Config {
 		Node: d.cfg.NodeName, Keys: d.keys, Checkpoint: d.checkpoint, Ranges: d.leases, Links: d.links, State: d.state, Logger: d.log,
 		Plan: network.Plan{
 			Encapsulation: d.cfg.Lane, AllowPlaintext: d.cfg.InsecurePlaintext, BasePort: d.cfg.LanePort, MTU: d.cfg.MTU, Uplinks: d.cfg.Uplinks,
+			Ports: d.cfg.ports(),
 		},
 	}
 }

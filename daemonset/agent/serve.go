@@ -68,12 +68,12 @@ func (d *daemon) announce(ctx context.Context) error {
 		return nil
 	case <-d.state.Connectable():
 	}
-	// The plugin runs on the host, where these folders have their default names.
-	path, defaults := conflistPath(d.cfg), conflist.Options{}
-	if err := conflist.Write(path, defaults); err != nil {
+	// The plugin runs on the host, where socket and queue have their default names.
+	path, options := conflistPath(d.cfg), conflist.Options{Reserved: d.cfg.reserved()}
+	if err := conflist.Write(path, options); err != nil {
 		return err
 	}
 	d.log.Info("ready: pods can be connected")
-	conflist.Keep(ctx, path, defaults, d.log)
+	conflist.Keep(ctx, path, options, d.log)
 	return nil
 }
