@@ -214,6 +214,60 @@ func TestClusterCA(t *testing.T) {
 	}
 }
 
+// TestControllerPlacement: the keys of the certificate authority are on no worker by
+// default, since root there would be every node.
+func TestControllerPlacement(t *testing.T) {
+	const label = "node-role.kubernetes.io/control-plane"
+	bound := func(args ...string) bool {
+		a := render(t, args...).pods["sealane-controller"].Spec.Affinity
+		if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+			return false
+		}
+		terms := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+		return len(terms) == 1 && slices.ContainsFunc(terms[0].MatchExpressions, func(r corev1.NodeSelectorRequirement) bool {
+			return r.Key == label && r.Operator == corev1.NodeSelectorOpExists
+		})
+	}
+	if !bound() || !bound("--set", "ca.mode=cluster") {
+		t.Error("the controller's pod fits a worker by default")
+	}
+	if !slices.ContainsFunc(render(t).pods["sealane-controller"].Spec.Tolerations, func(c corev1.Toleration) bool { return c.Key == label }) {
+		t.Error("the controller's pod does not tolerate the taint of the nodes that it is bound to")
+	}
+	if bound("--set", "controller.placement=any") {
+		t.Error("controller.placement=any does not free the controller")
+	}
+}
+
+// TestPortsAreDeclared: the scheduler keeps pods with a hostPort of ours away, and no two
+// pods of ours from each other.
+func TestPortsAreDeclared(t *testing.T) {
+	for set, want := range map[string][]string{
+		"lane.port=40000": {"9754/TCP", "40000/UDP", "40001/UDP", "40002/UDP", "40003/UDP", "51875/TCP"},
+		"lane.kind=vxlan,lane.insecurePlaintext=true": {"9754/TCP", "4789/UDP"},
+	} {
+		seen := map[string]string{}
+		var got []string
+		for name, pod := range render(t, "--set", set).pods {
+			for _, c := range containers(pod) {
+				for _, p := range c.Ports {
+					text := fmt.Sprintf("%d/%s", p.HostPort, p.Protocol)
+					if p.HostPort != 0 && seen[text] != "" {
+						t.Errorf("%s: %s and %s both declare %s, so that they cannot share a node", set, name, seen[text], text)
+					}
+					seen[text] = name
+					if name == "sealane-agent" {
+						got = append(got, text)
+					}
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: ports of the agent (-want +got):\n%s", set, diff)
+		}
+	}
+}
+
 func TestUninstall(t *testing.T) {
 	m := render(t, "--set", "uninstall=true", "--show-only", "templates/uninstall.yaml")
 	if diff := cmp.Diff([]string{"Namespace", "DaemonSet"}, m.kinds); diff != "" {

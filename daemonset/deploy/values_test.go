@@ -43,6 +43,8 @@ func TestBadValuesAreRefused(t *testing.T) {
 		{"agent.cniBinDir=bin", "cniBinDir"},
 		{"agent.maxUnavailable=0", "maxUnavailable"},
 		{"controller.replicas=0", "replicas"},
+		{"controller.placement=worker", "placement"},
+		{"metrics.allowFrom={10.0.0.1}", "allowFrom"},
 		{"uplinks={a/b}", "uplinks"},
 		{"nonsense=1", "nonsense"},
 	} {
@@ -75,6 +77,8 @@ func TestValuesReachTheManifest(t *testing.T) {
 		"agent.podAnnotations.a=b":                        "a: b",
 		"metrics.podMonitor.enabled=true":                 "kind: PodMonitor",
 		"metrics.prometheusRule.enabled=true":             "kind: PrometheusRule",
+		"metrics.allowFrom={10.0.0.0/8,fd00::/8}":         "- --metrics-allow-from=10.0.0.0/8,fd00::/8",
+		"controller.metricsPort=9000":                     "- --controller-port=9000",
 		"ca.rootLifetime=1h":                              "- --root-lifetime=1h",
 		"ca.intermediateLifetime=30m":                     "- --intermediate-lifetime=30m",
 		"keys.expiredGrace=0s":                            "- --expired-grace=0s",

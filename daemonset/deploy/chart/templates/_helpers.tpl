@@ -14,6 +14,21 @@ app.kubernetes.io/part-of: sealane
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
 {{- end }}
 
+{{- /*
+Where the controller runs: as configured, but anywhere if helm sees nodes, and none of them belongs to the control plane,
+as in a managed cluster. Without a cluster (helm template) there is nothing to see.
+*/ -}}
+{{- define "sealane.controllerPlacement" -}}
+{{- $nodes := (lookup "v1" "Node" "" "").items | default list }}
+{{- $found := false }}
+{{- range $nodes }}
+{{- if hasKey (.metadata.labels | default dict) "node-role.kubernetes.io/control-plane" }}{{ $found = true }}{{ end }}
+{{- end }}
+{{- if and (eq .Values.controller.placement "control-plane") $nodes (not $found) (ne .Values.ca.mode "cluster") }}any
+{{- else }}{{ .Values.controller.placement }}
+{{- end }}
+{{- end }}
+
 {{- /* The container that cleans a node; its arguments come last so that more can follow. */ -}}
 {{- define "sealane.clean" -}}
 image: {{ include "sealane.image" . }}
