@@ -40,7 +40,7 @@ const (
 type Server struct {
 	// Identity is this node's side of all exchanges.
 	Identity Identity
-	// Known reports whether an address is that of a node with which this one pairs.
+	// Known reports whether an address is that of a node with which this one pairs. It must not be nil.
 	Known func(netip.Addr) bool
 	// Agree installs a preshared key and returns when a handshake with it would work. To
 	// refuse, it returns a *RefusedError, whose reason is sent to the peer.

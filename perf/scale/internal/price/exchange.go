@@ -81,7 +81,7 @@ func Of(ctx context.Context, a, b End, authenticate func([][]byte) (keymgr.NodeI
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	server := pairing.Server{
-		Identity: end(b), Failed: func(netip.Addr, error) {},
+		Identity: end(b), Known: func(netip.Addr) bool { return true }, Failed: func(netip.Addr, error) {},
 		Agree: func(context.Context, pairing.Subject, keymgr.PresharedKey) error { return nil },
 	}
 	go func() { ended <- server.Serve(ctx, countingListener{l, &bytes}) }()
