@@ -7,8 +7,10 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sealane/sealane/controller/authority"
@@ -34,9 +36,11 @@ type Config struct {
 	CertificateLifetime time.Duration
 	// MaxPerHour is how many certificates one node gets within an hour. Zero means
 	// the default of package ca.
-	MaxPerHour     int
-	MetricsAddress string
-	LogLevel       slog.Level
+	MaxPerHour int
+	// ClusterPodCIDRs and NodeCIDRs are where pod ranges and addresses of nodes lie.
+	ClusterPodCIDRs, NodeCIDRs []netip.Prefix
+	MetricsAddress             string
+	LogLevel                   slog.Level
 }
 
 // Register defines the flags on fs. Call [Config.Validate] after fs is parsed.
@@ -57,8 +61,28 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.DurationVar(&c.CA.RootLifetime, "root-lifetime", ca.DefaultRootLifetime, "lifetime of a root that the controller makes; replaced at 80 percent of it; at least 2 times the intermediate's")
 	fs.DurationVar(&c.CA.IntermediateLifetime, "intermediate-lifetime", ca.DefaultIntermediateLifetime, "lifetime of the issuing intermediate, renewed at two thirds of it; at least 3 times --certificate-lifetime")
 	fs.IntVar(&c.MaxPerHour, "max-certificates-per-hour", 0, "how many certificates one node gets within an hour; 0: 10, or 5 within --certificate-lifetime if that is more")
+	fs.Func("cluster-pod-cidrs", "the cluster's pod ranges, comma-separated; no node is certified for others; empty: from kubeadm's configuration, else any", parseInto(&c.ClusterPodCIDRs))
+	fs.Func("node-cidrs", "ranges that addresses of nodes lie in, comma-separated; empty: not confined", parseInto(&c.NodeCIDRs))
 	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9755", "address of /metrics, /crl, /healthz and /readyz")
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+}
+
+// parseInto reads a list of address ranges.
+func parseInto(to *[]netip.Prefix) func(string) error {
+	return func(s string) error {
+		*to = nil
+		for text := range strings.SplitSeq(s, ",") {
+			if text = strings.TrimSpace(text); text == "" {
+				continue
+			}
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return fmt.Errorf("%q is no address range: write it like 10.244.0.0/16", text)
+			}
+			*to = append(*to, p.Masked())
+		}
+		return nil
+	}
 }
 
 // bad returns an error that names a flag, its value and the remedy.

@@ -5,6 +5,8 @@ package controller
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
 // controller stands for election and works while it is the leader.
@@ -50,6 +53,22 @@ type term struct {
 	requests    *kube.RequestWatcher
 	cluster     *cluster.Watcher
 	revoked     *revocation.State
+	rules       nodenet.Rules
+}
+
+// rules returns what the configuration and the cluster say of the network.
+func (c *controller) rules(ctx context.Context) (nodenet.Rules, error) {
+	networks, err := c.client.ClusterNetworks(ctx)
+	if len(c.cfg.ClusterPodCIDRs) > 0 {
+		networks.PodCIDRs = c.cfg.ClusterPodCIDRs
+		if errors.Is(err, kube.ErrBadConfig) {
+			err = nil // the setting is what makes up for it
+		}
+	}
+	if err != nil {
+		return nodenet.Rules{}, fmt.Errorf("learn the cluster's pod ranges: %w", err)
+	}
+	return nodenet.Rules{NodeCIDRs: c.cfg.NodeCIDRs, PodCIDRs: networks.PodCIDRs, ServiceCIDRs: networks.ServiceCIDRs}, nil
 }
 
 // lead works as the leader until ctx ends.
@@ -58,6 +77,10 @@ func (c *controller) lead(ctx context.Context, trustDomain string) error {
 	opened, err := retry(ctx, c, func(ctx context.Context) (*ca.Authority, error) {
 		return authority.Open(ctx, c.cfg.CA, trustDomain, secrets)
 	})
+	if err != nil {
+		return err
+	}
+	rules, err := retry(ctx, c, c.rules)
 	if err != nil {
 		return err
 	}
@@ -74,7 +97,7 @@ func (c *controller) lead(ctx context.Context, trustDomain string) error {
 	}
 	defer func() { stop(); cluster.Wait() }()
 	c.log.Info("elected leader; issuing certificates", keyMode, c.cfg.CA.Mode)
-	t := &term{controller: c, trustDomain: trustDomain, authority: opened, requests: requests, cluster: cluster, revoked: revocation.NewState()}
+	t := &term{controller: c, trustDomain: trustDomain, authority: opened, requests: requests, cluster: cluster, revoked: revocation.NewState(), rules: rules}
 	t.work(ctx)
 	return ctx.Err()
 }
@@ -107,7 +130,7 @@ func (t *term) signer() *signer.Signer {
 		Requests: t.requests, CSRs: t.client, Live: t.client, Events: t.client, Issuer: t.authority, Revocations: t.revoked,
 		Policy: approval.Policy{
 			TrustDomain: t.trustDomain, Namespace: t.cfg.Namespace, ServiceAccount: kube.AgentServiceAccount,
-			MaxLifetime: t.cfg.CertificateLifetime, MaxPerHour: t.cfg.MaxPerHour,
+			MaxLifetime: t.cfg.CertificateLifetime, MaxPerHour: t.cfg.MaxPerHour, Rules: t.rules,
 		},
 		Metrics: t.metrics.signer, Progress: t.health.pass, Log: t.log, Clock: time.Now,
 	})

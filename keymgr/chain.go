@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/times"
+	"github.com/sealane/sealane/keymgr/extension"
 )
 
 const (
@@ -63,6 +64,10 @@ type NodeCertificate struct {
 	Node        NodeID
 	// PodCIDRs are the pod ranges that the node may claim; empty means none.
 	PodCIDRs []netip.Prefix
+	// Addresses are the addresses that the node may claim; empty means none. NamesAddresses
+	// is false if the certificate is of a version that did not name them.
+	Addresses      []netip.Addr
+	NamesAddresses bool
 
 	key *ecdsa.PublicKey
 	// chainEnd is when the first certificate above the leaf expires.
@@ -127,8 +132,8 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrChain, err)
 		}
-		// Our only critical extension; see NodeIssuerExtension.
-		c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, oidNodeIssuer().Equal)
+		// Our only critical extension; see extension.NodeIssuer.
+		c.UnhandledCriticalExtensions = slices.DeleteFunc(c.UnhandledCriticalExtensions, extension.NodeIssuerID().Equal)
 		certs = append(certs, c)
 	}
 	return certs, nil
@@ -137,7 +142,7 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 // issuedForNodes reports whether the leaf's issuer carries the mark, and whether
 // leaf and all above allow both client and server authentication.
 func issuedForNodes(chain []*x509.Certificate) bool {
-	if len(chain) < 2 || !isNodeIssuer(chain[1]) || len(chain[0].ExtKeyUsage) == 0 {
+	if len(chain) < 2 || !extension.MarksNodeIssuer(chain[1]) || len(chain[0].ExtKeyUsage) == 0 {
 		return false
 	}
 	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
@@ -169,10 +174,14 @@ func inspectLeaf(leaf *x509.Certificate, above []*x509.Certificate) (*NodeCertif
 		n.chainEnd = times.Earlier(n.chainEnd, c.NotAfter)
 	}
 	for _, e := range leaf.Extensions {
-		if !e.Id.Equal(oidPodCIDRs()) {
-			continue
+		switch {
+		case e.Id.Equal(extension.PodCIDRsID()):
+			n.PodCIDRs, err = extension.ParsePodCIDRs(e.Value)
+		case e.Id.Equal(extension.AddressesID()):
+			n.NamesAddresses = true
+			n.Addresses, err = extension.ParseAddresses(e.Value)
 		}
-		if n.PodCIDRs, err = ParsePodCIDRs(e.Value); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -55,7 +56,7 @@ func TestAuthorityEndsBeforeLeaf(t *testing.T) {
 			authority := func(name string, days time.Duration) *x509.Certificate {
 				return &x509.Certificate{
 					Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, NotAfter: end(days),
-					ExtraExtensions: []pkix.Extension{keymgr.NodeIssuerExtension(false)},
+					ExtraExtensions: []pkix.Extension{extension.NodeIssuer(false)},
 				}
 			}
 			root := certificate(t, authority("root", days[0]), nil, rootKey, rootKey)

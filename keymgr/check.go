@@ -12,6 +12,8 @@ import (
 
 	"github.com/sealane/sealane/internal/canonical"
 	"github.com/sealane/sealane/internal/times"
+	"github.com/sealane/sealane/keymgr/extension"
+	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
 // The checks of one candidate, in the order in which verifyLocked runs them.
@@ -200,7 +202,7 @@ func (v *Verifier) checkEndpoints(c *candidate) error {
 // checkPodCIDRs: certificate and live Node say that the pod ranges are the node's, and no
 // other node has them.
 func (v *Verifier) checkPodCIDRs(c *candidate) error {
-	if err := checkPrefixes(c.stmt.PodCIDRs); err != nil {
+	if err := extension.CheckPrefixes(c.stmt.PodCIDRs); err != nil {
 		return fmt.Errorf("%w: %w", ErrPodCIDR, err)
 	}
 	for _, p := range c.stmt.PodCIDRs {
@@ -237,9 +239,7 @@ func (c *candidate) warn(code, format string, args ...any) {
 
 // covered reports whether p lies within one of the ranges.
 func covered(p netip.Prefix, ranges []netip.Prefix) bool {
-	return slices.ContainsFunc(ranges, func(r netip.Prefix) bool {
-		return r.Bits() <= p.Bits() && r.Contains(p.Addr())
-	})
+	return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return nodenet.Within(p, r) })
 }
 
 func compareIDs(a, b NodeID) int {

@@ -9,12 +9,13 @@ import (
 	"slices"
 )
 
-// claims says which node holds which WireGuard key and pod range: the first to claim
+// claims says which node holds which WireGuard key, pod range and address: the first to claim
 // keeps it. The prefixes of all nodes are disjoint, so sorted by address they are also
 // sorted by their ends, and only neighbours can overlap.
 type claims struct {
-	keys     map[PublicKey]NodeID
-	prefixes []prefixClaim
+	keys      map[PublicKey]NodeID
+	addresses map[netip.Addr]NodeID
+	prefixes  []prefixClaim
 }
 
 type prefixClaim struct {
@@ -22,7 +23,25 @@ type prefixClaim struct {
 	owner  NodeID
 }
 
-func newClaims() claims { return claims{keys: map[PublicKey]NodeID{}} }
+func newClaims() claims {
+	return claims{keys: map[PublicKey]NodeID{}, addresses: map[netip.Addr]NodeID{}}
+}
+
+// holdAddresses gives addresses to a node.
+func (c *claims) holdAddresses(id NodeID, addrs []netip.Addr) {
+	for _, a := range addrs {
+		c.addresses[a] = id
+	}
+}
+
+// releaseAddresses frees those of a node's addresses that are not in keep.
+func (c *claims) releaseAddresses(id NodeID, addrs, keep []netip.Addr) {
+	for _, a := range addrs {
+		if c.addresses[a] == id && !slices.Contains(keep, a) {
+			delete(c.addresses, a)
+		}
+	}
+}
 
 // checkKey refuses a key that another node holds.
 func (c *claims) checkKey(key PublicKey, id NodeID) error {

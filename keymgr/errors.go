@@ -83,8 +83,6 @@ var (
 	ErrKeyMismatch = errors.New("certificate does not match the node key")
 	// ErrCorrupt: a file on disk cannot be understood.
 	ErrCorrupt = errors.New("corrupt file")
-	// ErrWindow: a renewal window cannot be understood.
-	ErrWindow = errors.New("invalid renewal window")
 	// ErrBundle: a PEM bundle holds something else than CA certificates.
 	ErrBundle = errors.New("invalid trust bundle")
 )

@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
 // The names against which ParseStatement compares are those of the types.
@@ -126,6 +129,36 @@ func TestLowOrderKeys(t *testing.T) {
 	} {
 		if err := k.check(); !errors.Is(err, ErrKey) {
 			t.Errorf("check(%s) = %v, want ErrKey", k, err)
+		}
+	}
+}
+
+// TestCertificatesThatDidNotNameAddresses, of the version before, vouch for what statement
+// and live Node both name, as far as a node can have it; a certificate that does name them
+// vouches for those.
+func TestCertificatesThatDidNotNameAddresses(t *testing.T) {
+	addrs := func(all ...string) (out []netip.Addr) {
+		for _, a := range all {
+			out = append(out, netip.MustParseAddr(a))
+		}
+		return out
+	}
+	v, err := NewVerifier(VerifierConfig{TrustDomain: "td", Self: NodeID{Name: "self", UID: "self"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.SetRules(nodenet.Rules{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, APIServer: addrs("192.0.2.9")})
+	v.SetSelf(nil, LiveNode{Addresses: addrs("192.0.2.5")})
+	for named, want := range map[bool]string{false: "[192.0.2.1 192.0.2.2]", true: "[192.0.2.2]"} {
+		c := &candidate{
+			leaf: &NodeCertificate{NamesAddresses: named, Addresses: addrs("192.0.2.2", "192.0.2.3", "192.0.2.9")},
+			stmt: Statement{Endpoints: addrs("192.0.2.1", "192.0.2.2", "10.244.0.1", "192.0.2.9", "127.0.0.1", "192.0.2.5", "192.0.2.4")},
+			live: LiveNode{ID: NodeID{Name: "a", UID: "a"}, Created: time.Unix(1, 0), Addresses: addrs(
+				"192.0.2.1", "192.0.2.2", "192.0.2.3", "10.244.0.1", "192.0.2.9", "127.0.0.1", "192.0.2.5",
+			)},
+		}
+		if err := v.checkAddresses(c); err != nil || fmt.Sprint(c.addresses) != want {
+			t.Errorf("addresses named: %t: %s, %v, want %s", named, c.addresses, err, want)
 		}
 	}
 }

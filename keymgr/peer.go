@@ -4,6 +4,7 @@
 package keymgr
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,6 +17,16 @@ type LiveNode struct {
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	// Addresses are the InternalIPs.
 	Addresses []netip.Addr `json:"addresses"`
+	// Created is when the Node was created, in the API server's time; zero if unknown.
+	Created time.Time `json:"created,omitzero"`
+	// ControlPlane is set if the Node has the label of the control plane.
+	ControlPlane bool `json:"controlPlane,omitzero"`
+}
+
+// Older orders nodes by the age of their Node objects. Names would do for an order too, but
+// who chooses a name could choose to be first.
+func (n LiveNode) Older(o LiveNode) int {
+	return cmp.Or(n.Created.Compare(o.Created), cmp.Compare(n.ID.UID, o.ID.UID))
 }
 
 // CertificateInfo names a certificate by what no re-encoding can change: issuer
@@ -86,6 +97,8 @@ const (
 	// WarnContinuity: the certificate has a new key for which the old one does not vouch.
 	// The node has lost its disk, or somebody in league with the authority impersonates it.
 	WarnContinuity = "continuity"
+	// WarnAddress: an address that the node claims is not taken for its own.
+	WarnAddress = "address"
 )
 
 // Record is what a Verifier remembers of a node across restarts.
@@ -105,6 +118,8 @@ type Record struct {
 	Expires time.Time `json:"expires"`
 	// Gone is set by Forget: the mark stays, but the statement is no longer used.
 	Gone bool `json:"gone,omitzero"`
+	// Addresses are the addresses that were verified with that statement.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Withdrawn is the key that the previous statement listed and this one does not; nil
 	// means that there is none.
 	Withdrawn *WithdrawnKey `json:"withdrawn,omitempty"`

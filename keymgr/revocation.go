@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/times"
+	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // RevocationsType is the type and version of revocation lists. A change that an old reader
@@ -314,7 +315,7 @@ func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrChain, err)
 	}
-	if !issuer.BasicConstraintsValid || !issuer.IsCA || !isNodeIssuer(issuer) {
+	if !issuer.BasicConstraintsValid || !issuer.IsCA || !extension.MarksNodeIssuer(issuer) {
 		return nil, fmt.Errorf("%w: signer %s is no issuer of node certificates", ErrCertificate, issuer.Subject)
 	}
 	if !slices.ContainsFunc(found, func(c []*x509.Certificate) bool { return permits(c, scene.trustDomain) }) {

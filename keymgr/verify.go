@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/internal/times"
+	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
 const (
@@ -60,9 +61,13 @@ type Verifier struct {
 	epoch  uint64 // counts changes of roots
 	keys   []PublicKey
 	cidrs  []netip.Prefix
-	nodes  map[string]*known // by UID
-	names  map[string]string // live node name to UID
-	claims claims
+	// addresses are this node's own, and rules say which ones others can have.
+	addresses []netip.Addr
+	rules     nodenet.Rules
+	restoring bool              // during Restore
+	nodes     map[string]*known // by UID
+	names     map[string]string // live node name to UID
+	claims    claims
 	// revoked is the list in force, nil if none was ever accepted.
 	revoked *revocations
 }
@@ -122,6 +127,7 @@ func (v *Verifier) adopt(r Record) {
 	if !r.Gone {
 		v.names[r.ID.Name] = r.ID.UID
 		v.claims.hold(k.claim())
+		v.claims.holdAddresses(r.ID, r.Addresses)
 	}
 }
 
@@ -149,15 +155,15 @@ func (v *Verifier) Bundle() (Hash, bool) {
 	return v.bundle, v.roots != nil
 }
 
-// SetSelf says which WireGuard keys and pod ranges are this node's own, so that no
-// other node can claim them.
-func (v *Verifier) SetSelf(keys []PublicKey, podCIDRs []netip.Prefix) {
+// SetSelf says which WireGuard keys, pod ranges and addresses are this node's own, so that
+// no other node can claim them.
+func (v *Verifier) SetSelf(keys []PublicKey, self LiveNode) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.keys, v.cidrs = slices.Clone(keys), slices.Clone(podCIDRs)
+	v.keys, v.cidrs, v.addresses = slices.Clone(keys), slices.Clone(self.PodCIDRs), slices.Clone(self.Addresses)
 }
 
-// Forget frees the keys and pod ranges of a node. Call it when the Node object is gone. The
+// Forget frees the keys, pod ranges and addresses of a node. Call it when the Node object is gone. The
 // sequence mark stays until no older statement can be valid.
 func (v *Verifier) Forget(id NodeID) error {
 	v.mu.Lock()
@@ -174,6 +180,7 @@ func (v *Verifier) forgetLocked(uid string) error {
 		return nil
 	}
 	v.claims.release(k.claim())
+	v.claims.releaseAddresses(k.rec.ID, k.rec.Addresses, nil)
 	delete(v.names, k.rec.ID.Name)
 	k.rec.Gone = true
 	return v.save(k.rec)
@@ -213,6 +220,8 @@ func (v *Verifier) Restore() ([]Peer, error) {
 	defer v.mu.Unlock()
 	var peers []Peer
 	var errs []error
+	v.restoring = true
+	defer func() { v.restoring = false }()
 	for _, k := range v.nodes {
 		if k.rec.Gone {
 			continue
@@ -273,10 +282,11 @@ type candidate struct {
 	// repeat is set if the payload is the one that was accepted last.
 	repeat bool
 
-	end      time.Time
-	grace    bool
-	keys     []PeerKey
-	warnings []Warning
+	end       time.Time
+	grace     bool
+	keys      []PeerKey
+	addresses []netip.Addr
+	warnings  []Warning
 }
 
 func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
@@ -305,7 +315,7 @@ func (v *Verifier) verifyLocked(s Signed, live LiveNode) (Peer, error) {
 	v.restartHistory(c)
 	for _, check := range []func(*candidate) error{
 		v.checkNames, v.checkSequence, v.checkContinuity, v.checkTimes, v.checkGenerations, v.checkKeys,
-		v.checkPorts, v.checkEndpoints, v.checkPodCIDRs, v.checkPSK,
+		v.checkPorts, v.checkEndpoints, v.checkAddresses, v.checkPodCIDRs, v.checkPSK,
 	} {
 		if err := check(c); err != nil {
 			return Peer{}, err
@@ -369,6 +379,7 @@ func (v *Verifier) accept(c *candidate) error {
 		HighGeneration: c.stmt.Keys[len(c.stmt.Keys)-1].Generation,
 		SPKI:           c.leaf.SPKI,
 		Expires:        c.leaf.NotAfter.Add(v.cfg.Grace + ClockSkew),
+		Addresses:      c.addresses,
 		Statement:      c.signed, Live: c.live,
 	}
 	rec.Withdrawn = c.withdrawn()
@@ -389,6 +400,10 @@ func (v *Verifier) accept(c *candidate) error {
 		before = c.prev.claim()
 	}
 	v.claims.replace(before, k.claim())
+	if old := v.nodes[c.live.ID.UID]; old != nil {
+		v.claims.releaseAddresses(c.live.ID, old.rec.Addresses, c.addresses)
+	}
+	v.claims.holdAddresses(c.live.ID, c.addresses)
 	v.nodes[c.live.ID.UID] = k
 	v.names[c.live.ID.Name] = c.live.ID.UID
 	return nil
@@ -402,7 +417,8 @@ func (c *candidate) needsSave() bool {
 		return true
 	}
 	old := c.prev.rec
-	if !slices.Equal(old.Live.PodCIDRs, c.live.PodCIDRs) || !slices.Equal(old.Live.Addresses, c.live.Addresses) {
+	if !slices.Equal(old.Live.PodCIDRs, c.live.PodCIDRs) || !slices.Equal(old.Live.Addresses, c.live.Addresses) ||
+		!slices.Equal(old.Addresses, c.addresses) || old.Live.Created.IsZero() && !c.live.Created.IsZero() {
 		return true
 	}
 	if c.signed.sameChain(old.Statement) {

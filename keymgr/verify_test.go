@@ -59,7 +59,7 @@ func wantReason(t *testing.T, err, want error) {
 
 func TestVerifyAcceptsGoodStatement(t *testing.T) {
 	s := newScene(t)
-	s.verifier.SetSelf([]keymgr.PublicKey{{1}}, []netip.Prefix{netip.MustParsePrefix("10.244.9.0/24")})
+	s.verifier.SetSelf([]keymgr.PublicKey{{1}}, keymgr.LiveNode{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.9.0/24")}})
 	p := mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
 
 	cert, _ := s.a.Identity.Certificate()
@@ -145,7 +145,7 @@ func TestVerifyRefusesStatement(t *testing.T) {
 		{"low order key", keymgr.ErrKey, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.Keys[0].Key = keymgr.PublicKey{1} }},
 		{"key with bit 255", keymgr.ErrKey, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.Keys[0].Key[31] |= 0x80 }},
 		{"own key", keymgr.ErrOwnKey, func(_ *testing.T, sc *scene, s *keymgr.Statement) {
-			sc.verifier.SetSelf([]keymgr.PublicKey{s.Keys[0].Key}, nil)
+			sc.verifier.SetSelf([]keymgr.PublicKey{s.Keys[0].Key}, keymgr.LiveNode{})
 		}},
 		{"stolen key", keymgr.ErrDuplicateKey, func(_ *testing.T, sc *scene, s *keymgr.Statement) { s.Keys[0].Key = sc.b.Input.Keys[0].Public }},
 		{"one key twice", keymgr.ErrDuplicateKey, func(t *testing.T, sc *scene, s *keymgr.Statement) {
@@ -184,7 +184,7 @@ func TestVerifyRefusesStatement(t *testing.T) {
 			s.PodCIDRs = prefixes("10.244.1.0/24", "10.244.1.0/25")
 		}},
 		{"own pod CIDR", keymgr.ErrPodCIDROverlap, func(_ *testing.T, sc *scene, _ *keymgr.Statement) {
-			sc.verifier.SetSelf(nil, prefixes("10.244.1.128/25"))
+			sc.verifier.SetSelf(nil, keymgr.LiveNode{PodCIDRs: prefixes("10.244.1.128/25")})
 		}},
 		{"unknown preshared-key mode", keymgr.ErrPSK, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PSK = "sometimes" }},
 		{"requires what this node lacks", keymgr.ErrPSK, func(_ *testing.T, _ *scene, s *keymgr.Statement) { s.PSK = keymgr.PSKRequired }},
@@ -196,7 +196,7 @@ func TestVerifyRefusesStatement(t *testing.T) {
 			wantReason(t, err, tc.want)
 
 			// Nothing of it was remembered: the honest statement still passes.
-			s.verifier.SetSelf(nil, nil)
+			s.verifier.SetSelf(nil, keymgr.LiveNode{})
 			mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
 		})
 	}

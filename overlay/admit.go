@@ -10,17 +10,15 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
+	"github.com/sealane/sealane/keymgr/nodenet"
 	"github.com/sealane/sealane/keymgr/rotation"
 )
 
-// maxAddresses is how many addresses of one peer a plan takes, as many as a statement may
-// list. A node's kubelet writes as many into its Node object as it likes, and each of them
-// is an entry in tables of all other nodes.
-const maxAddresses = 8
-
-// admission goes through the peers in the order of their names and sorts out each one that
-// contradicts this node or an earlier peer. keymgr refuses the same contradictions, and its
-// memory lets the first claimant keep what it has; admission is the second line of defence.
+// admission goes through the peers, those with keys first and the oldest of them first, and
+// sorts out each one that contradicts this node or an earlier peer. keymgr refuses the same
+// contradictions, and its memory lets the first claimant keep what it has; admission is the
+// second line of defence.
 type admission struct {
 	cfg      Config
 	admitted []Peer   // have a lane
@@ -51,14 +49,29 @@ func admit(cfg Config, peers []Peer) *admission {
 			a.listed[k.Key()] = true
 		}
 	}
-	for _, p := range sorted(peers, comparePeers) {
+	for _, p := range sorted(peers, compareClaims) {
 		a.add(p)
 	}
+	slices.SortFunc(a.admitted, func(x, y Peer) int { return compareIDs(x.ID, y.ID) })
+	slices.SortFunc(a.known, func(x, y Peer) int { return compareIDs(x.ID, y.ID) })
+	slices.SortStableFunc(a.refused, func(x, y Refusal) int { return compareIDs(x.ID, y.ID) })
 	return a
 }
 
-func comparePeers(a, b Peer) int {
-	return cmp.Or(cmp.Compare(a.ID.Name, b.ID.Name), cmp.Compare(a.ID.UID, b.ID.UID))
+// compareClaims orders peers by whose claims go first. A node that is not verified takes
+// nothing from one that is; and an order of names would let a node win by its name.
+func compareClaims(a, b Peer) int {
+	unverified := func(p Peer) int {
+		if len(p.Keys) > 0 {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(unverified(a)-unverified(b), a.Created.Compare(b.Created), cmp.Compare(a.ID.UID, b.ID.UID), cmp.Compare(a.ID.Name, b.ID.Name))
+}
+
+func compareIDs(a, b keymgr.NodeID) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 }
 
 func (a *admission) add(p Peer) {
@@ -137,6 +150,12 @@ func (a *admission) identityFault(p Peer) string {
 		if o, ok := overlapping(p.PodCIDRs[:i], c); ok {
 			return fmt.Sprintf("its pod ranges %s and %s overlap", o, c)
 		}
+		if within := slices.ContainsFunc(a.cfg.ClusterCIDRs, func(r netip.Prefix) bool { return nodenet.Within(c, r) }); !within && len(a.cfg.ClusterCIDRs) > 0 {
+			return fmt.Sprintf("pod range %s is outside of the cluster's %s", c, a.cfg.ClusterCIDRs)
+		}
+		if o, ok := overlapping(a.cfg.Reserved, c); ok {
+			return fmt.Sprintf("pod range %s overlaps %s of Services or the API server", c, o)
+		}
 		// A route to c would send the outer packets for that node into a lane.
 		if addr, ok := a.firstNodeIn(c); ok {
 			return fmt.Sprintf("pod range %s holds the address %s of node %s", c, addr, a.nodes[addr].Name)
@@ -201,10 +220,10 @@ func (a *admission) laneFault(p Peer) string {
 // keeps its lane.
 func (a *admission) ownAddresses(p Peer) Peer {
 	var kept []netip.Addr
-	if more := len(p.Addresses) - maxAddresses; more > 0 {
-		reason := fmt.Sprintf("it has %d addresses: the last %d are left out, a node has at most %d", len(p.Addresses), more, maxAddresses)
+	if more := len(p.Addresses) - extension.MaxAddresses; more > 0 {
+		reason := fmt.Sprintf("it has %d addresses: the last %d are left out, a node has at most %d", len(p.Addresses), more, extension.MaxAddresses)
 		a.refused = append(a.refused, Refusal{ID: p.ID, Reason: reason})
-		p.Addresses = p.Addresses[:maxAddresses]
+		p.Addresses = p.Addresses[:extension.MaxAddresses]
 	}
 	for _, addr := range sorted(p.Addresses, netip.Addr.Compare) {
 		if slices.Contains(kept, addr) {

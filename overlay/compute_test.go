@@ -15,10 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay/overlaytest"
 )
@@ -47,8 +49,8 @@ func TestAddressesOfOnePeer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := len(plan.Masquerade.Peers); n != maxAddresses+1 || !slices.Contains(plan.Masquerade.Peers, netip.MustParsePrefix("192.0.2.255/32")) {
-			t.Errorf("lane %t: %d addresses of peers, want the first %d of one and one of the other", lane, n, maxAddresses)
+		if n := len(plan.Masquerade.Peers); n != extension.MaxAddresses+1 || !slices.Contains(plan.Masquerade.Peers, netip.MustParsePrefix("192.0.2.255/32")) {
+			t.Errorf("lane %t: %d addresses of peers, want the first %d of one and one of the other", lane, n, extension.MaxAddresses)
 		}
 		if len(plan.Forward) > 20 || len(plan.Routes) > 40 {
 			t.Errorf("lane %t: %d forwards, %d routes", lane, len(plan.Forward), len(plan.Routes))
@@ -137,6 +139,8 @@ func parseSetting(t *testing.T, cfg *Config, word, value string) {
 		cfg.PodCIDRs = append(cfg.PodCIDRs, netip.MustParsePrefix(value))
 	case "cluster":
 		cfg.ClusterCIDRs = append(cfg.ClusterCIDRs, netip.MustParsePrefix(value))
+	case "reserved":
+		cfg.Reserved = append(cfg.Reserved, netip.MustParsePrefix(value))
 	case "underlay":
 		cfg.UnderlayMTU = number(t, value)
 	case "mtu":
@@ -159,6 +163,8 @@ func parsePeer(t *testing.T, ca *overlaytest.Authority, f []string) Peer {
 			p.Endpoint = netip.MustParseAddr(value)
 		case "address":
 			p.Addresses = append(p.Addresses, netip.MustParseAddr(value))
+		case "born": // seconds
+			p.Created = time.Unix(int64(number(t, value)), 0)
 		case "pods":
 			p.PodCIDRs = append(p.PodCIDRs, netip.MustParsePrefix(value))
 		case "key": // generation, or generation:owner for a key of another node

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/rotation"
@@ -28,10 +29,13 @@ type Config struct {
 	// ClusterCIDRs are the ranges from which all pods of the cluster get their addresses.
 	// Empty means unknown.
 	ClusterCIDRs []netip.Prefix
-	BasePort     uint16 // first of four UDP ports; 0 means DefaultBasePort
-	UnderlayMTU  int    // bytes; of the device that carries the outer packets
-	MTU          int    // bytes; inside the lanes; 0 means the most that UnderlayMTU allows
-	Ports        Ports  // Compute fills in those of the tunnels
+	// Reserved are the ranges of Services and the API server's addresses, which no pod
+	// range of a peer may overlap. Empty means unknown.
+	Reserved    []netip.Prefix
+	BasePort    uint16 // first of four UDP ports; 0 means DefaultBasePort
+	UnderlayMTU int    // bytes; of the device that carries the outer packets
+	MTU         int    // bytes; inside the lanes; 0 means the most that UnderlayMTU allows
+	Ports       Ports  // Compute fills in those of the tunnels
 }
 
 // Peer is another node. Without a pair of keys (or, for VXLAN, without an endpoint) it is
@@ -48,8 +52,11 @@ type Peer struct {
 	// Pairs carries traffic.
 	Active    rotation.Pair
 	Endpoint  netip.Addr   // outer address of its lanes
-	Addresses []netip.Addr // its InternalIPs, in its own order; a plan takes the first eight
+	Addresses []netip.Addr // its own, and nobody else's
 	PodCIDRs  []netip.Prefix
+	// Created is when its Node was created. Of two peers that claim the same, the older
+	// one keeps it.
+	Created time.Time
 }
 
 // normalize checks the configuration and returns it sorted, with its defaults.

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
+	"github.com/sealane/sealane/keymgr/renewal"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
@@ -46,7 +47,7 @@ func join(t *testing.T, w *controllertest.World, i int) *member {
 	w.Nodes[name] = node
 	m := &member{
 		w: w, dir: t.TempDir(),
-		live: keymgr.LiveNode{ID: keymgr.NodeID{Name: name, UID: node.UID}, PodCIDRs: node.PodCIDRs, Addresses: node.Addresses},
+		live: keymgr.LiveNode{ID: keymgr.NodeID{Name: name, UID: node.UID}, PodCIDRs: node.PodCIDRs, Addresses: node.Addresses, Created: time.Unix(1, 0)},
 	}
 	m.start(t)
 	return m
@@ -135,9 +136,9 @@ func (m *member) certify(t *testing.T, s cluster.Snapshot) {
 	}
 	why := m.identity.NeedsCertificate(m.live.PodCIDRs)
 	if why == "" {
-		var window *keymgr.Window
+		var window *renewal.Window
 		if len(s.Trust.Renewal) > 0 {
-			w, err := keymgr.ParseWindow(s.Trust.Renewal)
+			w, err := renewal.ParseWindow(s.Trust.Renewal)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -138,7 +138,7 @@ func (w *World) Requests() ([]kube.Request, bool) { return slices.Clone(w.AllReq
 func (w *World) Snapshot() (cluster.Snapshot, bool) {
 	s := cluster.Snapshot{
 		NodeKeys: w.NodeKeys, Claims: w.Claims, Reports: w.Reports, Trust: w.Trust, Bundle: bytes.TrimSpace(w.Bundle),
-		Revoked: w.Record, Orders: slices.Clone(w.Orders),
+		Revoked: w.Record, Orders: slices.Clone(w.Orders), APIServer: w.APIServer,
 	}
 	for _, node := range w.Nodes {
 		s.Nodes = append(s.Nodes, node)

@@ -53,6 +53,7 @@ type World struct {
 	Writes      int // calls that changed something
 	Orders      []cluster.Revocation
 	Record      cluster.RevocationRecord
+	APIServer   []netip.Addr
 
 	mu      sync.Mutex // guards what tests change while a loop runs
 	fail    error      // of every call, if set

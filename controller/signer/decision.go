@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
@@ -22,15 +23,16 @@ const (
 	reasonApproved = "AgentVerified"
 	reasonDenied   = "CertificateDenied"
 	reasonIssued   = "CertificateIssued"
+	reasonAddress  = "NodeAddressRefused"
 )
 
 // handle denies a pending request, or approves and issues it, or issues it if it
 // was approved before. It judges the request again before it issues, on facts
 // read for that step, so that neither a restart in between nor an approval by
 // somebody else makes it sign what it would not approve. It returns the request
-// as it stands then. The first judgement adds the node's key to owners.
-func (s *Signer) handle(ctx context.Context, r kube.Request, owners keyOwners) (kube.Request, error) {
-	order, err := s.judge(ctx, r, owners)
+// as it stands then. The first judgement adds the node's key to held.
+func (s *Signer) handle(ctx context.Context, r kube.Request, held holdings) (kube.Request, error) {
+	order, err := s.judge(ctx, r, held)
 	if err == nil && !r.Approved {
 		// Issue at once, without waiting for the watch to show the approval: when
 		// many nodes ask, the agent would give up first, for each of its requests.
@@ -40,7 +42,7 @@ func (s *Signer) handle(ctx context.Context, r kube.Request, owners keyOwners) (
 			return r, err
 		}
 		r.Approved = true
-		order, err = s.judge(ctx, r, owners)
+		order, err = s.judge(ctx, r, held)
 	}
 	if denial, ok := errors.AsType[*approval.Denial](err); ok {
 		return s.refuse(ctx, r, denial)
@@ -73,7 +75,27 @@ func (s *Signer) issue(ctx context.Context, r kube.Request, order approval.Order
 		Kind: kube.KindNode, Name: order.Node().Name, UID: order.Node().UID, Type: kube.EventNormal, Reason: reasonIssued,
 		Message: fmt.Sprintf("node certificate %s issued, valid until %s", info.Serial, info.NotAfter.UTC().Format(time.RFC3339)),
 	})
+	s.reportAddresses(ctx, order)
 	return r, nil
+}
+
+// reportAddresses tells the operator which addresses of a Node its new certificate does
+// not name.
+func (s *Signer) reportAddresses(ctx context.Context, order approval.Order) {
+	var all []string
+	for _, refused := range order.RefusedAddresses() {
+		all = append(all, refused.Reason)
+		s.Metrics.addresses.Inc()
+	}
+	if len(all) == 0 {
+		return
+	}
+	text := strings.Join(all, "; ")
+	s.Log.Warn("node addresses not certified", keyNode, order.Node().Name, keyReason, text)
+	s.Events.Event(ctx, kube.EventSpec{
+		Kind: kube.KindNode, Name: order.Node().Name, UID: order.Node().UID, Type: kube.EventWarning, Reason: reasonAddress,
+		Message: "the node certificate leaves out addresses: " + text,
+	})
 }
 
 // refuse tells the agent, by the request's condition, and the operator, by an
@@ -120,21 +142,22 @@ func refusalEvent(r kube.Request, d *approval.Denial) kube.EventSpec {
 
 // judge reads the facts for a request and lets approval.Approve decide. From then on,
 // the key of an approved request belongs to its node.
-func (s *Signer) judge(ctx context.Context, r kube.Request, owners keyOwners) (approval.Order, error) {
-	order, err := s.examine(ctx, r, owners)
+func (s *Signer) judge(ctx context.Context, r kube.Request, held holdings) (approval.Order, error) {
+	order, err := s.examine(ctx, r, held)
 	if err != nil {
 		return approval.Order{}, err
 	}
-	return order, owners.claim(order)
+	return order, held.claim(order)
 }
 
-func (s *Signer) examine(ctx context.Context, r kube.Request, owners keyOwners) (approval.Order, error) {
+func (s *Signer) examine(ctx context.Context, r kube.Request, held holdings) (approval.Order, error) {
 	request, policy := caRequest(r), s.Policy
 	revoked, known := s.Revocations.Current()
 	if !known {
 		return approval.Order{}, ErrRevocationsUnknown
 	}
-	facts := approval.Facts{Now: s.Clock(), KeyOwners: owners, Revoked: revoked}
+	policy.Rules.APIServer = held.apiServer
+	facts := approval.Facts{Now: s.Clock(), KeyOwners: held.keys, Claims: held.addresses, Revoked: revoked}
 	claims, err := approval.ReadClaims(request)
 	if err != nil {
 		return approval.Approve(request, policy, facts) // which knows the check that comes first
@@ -152,15 +175,16 @@ func (s *Signer) examine(ctx context.Context, r kube.Request, owners keyOwners) 
 	return approval.Approve(request, policy, facts)
 }
 
-func (s *Signer) liveNode(ctx context.Context, name string) (*approval.Node, error) {
-	live, err := s.Live.Node(ctx, name)
+func (s *Signer) liveNode(ctx context.Context, name string) (*keymgr.LiveNode, error) {
+	node, err := s.Live.Node(ctx, name)
 	if errors.Is(err, kube.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &approval.Node{ID: live.ID(), PodCIDRs: live.PodCIDRs}, nil
+	live := node.Live()
+	return &live, nil
 }
 
 func (s *Signer) livePod(ctx context.Context, name string) (*approval.Pod, error) {

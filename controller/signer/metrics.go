@@ -7,9 +7,10 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics counts requests and certificates. Only the leader sets values.
 type Metrics struct {
-	issued  prometheus.Counter
-	denied  *prometheus.CounterVec
-	pending prometheus.Gauge
+	issued    prometheus.Counter
+	denied    *prometheus.CounterVec
+	pending   prometheus.Gauge
+	addresses prometheus.Counter
 }
 
 // NewMetrics returns the metrics of the signer. Register them as one collector.
@@ -24,6 +25,9 @@ func NewMetrics() *Metrics {
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sealane_controller_pending_requests", Help: "Certificate requests that wait for an answer.",
 		}),
+		addresses: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sealane_controller_node_addresses_refused_total", Help: "Addresses of Nodes that the certificate issued to the node leaves out.",
+		}),
 	}
 }
 
@@ -32,6 +36,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.issued.Describe(ch)
 	m.denied.Describe(ch)
 	m.pending.Describe(ch)
+	m.addresses.Describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
@@ -39,6 +44,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.issued.Collect(ch)
 	m.denied.Collect(ch)
 	m.pending.Collect(ch)
+	m.addresses.Collect(ch)
 }
 
 // Reset forgets what is true of the leader only, when this controller stops

@@ -82,9 +82,9 @@ type Config struct {
 // Signer answers certificate requests. It belongs to one term of a leader.
 type Signer struct {
 	Config
-	queue   *queue
-	history *history
-	owners  keyOwnerCache
+	queue        *queue
+	history      *history
+	certificates certificateCache
 }
 
 // New returns a Signer that has decided nothing yet.
@@ -95,7 +95,7 @@ func New(cfg Config) *Signer {
 // pass is one pass over the requests.
 type pass struct {
 	end     time.Time // no request is begun after it
-	owners  keyOwners
+	held    holdings
 	decided int
 	errs    []error
 }
@@ -119,7 +119,8 @@ func (s *Signer) Pass(ctx context.Context, snapshot cluster.Snapshot) (next time
 	if len(pending) == 0 {
 		return Idle, nil
 	}
-	p := &pass{end: now.Add(decidePeriod), owners: s.owners.read(snapshot, all, validity{bundle: s.Issuer.Bundle(), now: now})}
+	revoked, _ := s.Revocations.Current()
+	p := &pass{end: now.Add(decidePeriod), held: s.certificates.read(snapshot, all, validity{bundle: s.Issuer.Bundle(), now: now, revoked: revoked})}
 	s.serve(ctx, p, turns)
 	s.dismissAll(ctx, p, surplus)
 	return p.next(len(pending)), errors.Join(p.errs...)
@@ -146,7 +147,7 @@ func (s *Signer) serve(ctx context.Context, p *pass, turns []kube.Request) {
 		}
 		s.queue.serve(r)
 		s.decide(ctx, p, r, func(ctx context.Context, r kube.Request) (kube.Request, error) {
-			return s.handle(ctx, r, p.owners)
+			return s.handle(ctx, r, p.held)
 		})
 	}
 }
@@ -189,7 +190,8 @@ func (s *Signer) decide(ctx context.Context, p *pass, r kube.Request, step func(
 // refusal of an applicant in a pass is reported to the operator.
 func (s *Signer) dismiss(ctx context.Context, r kube.Request, report bool) (kube.Request, error) {
 	denial := &approval.Denial{Reason: approval.ReasonRateLimit, Message: fmt.Sprintf(
-		"more than %d requests of %s are waiting, and newer ones are served first; find out why its agent keeps asking", maxWaiting, r.Username)}
+		"more than %d requests of %s are waiting, and newer ones are served first; find out why its agent keeps asking", maxWaiting, r.Username,
+	)}
 	if report {
 		return s.refuse(ctx, r, denial)
 	}

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +189,70 @@ func (d slowCSRs) DenyRequest(ctx context.Context, r kube.Request, v kube.Verdic
 func (d slowCSRs) AnswerRequest(ctx context.Context, r kube.Request, chain [][]byte) error {
 	defer d.after()
 	return d.World.AnswerRequest(ctx, r, chain)
+}
+
+// TestAddressesOfOthersAreLeftOut: the signer gathers who has which address. n2 is older
+// than n1, whose certificate names its address; the other is the API server's.
+func TestAddressesOfOthersAreLeftOut(t *testing.T) {
+	w := controllertest.NewWorld(t)
+	taken, server, own := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("192.0.2.2")
+	w.APIServer = []netip.Addr{server}
+	add := func(name string, age time.Duration, addrs ...netip.Addr) {
+		w.AddNode(name, "u-"+name, "10.244."+strings.TrimPrefix(name, "n")+".0/24")
+		n := w.Nodes[name]
+		n.Addresses, n.Created, n.Ready = addrs, w.Now.Add(-age), true
+		w.Nodes[name] = n
+	}
+	add("n1", time.Hour, taken)
+	worker := newTestWorker(t, w)
+	first := w.Ask("n1", controllertest.NewKey(t))
+	w.Settle(worker.pass)
+	w.Publish("n1", w.Request(first).Certificate)
+	add("n2", 2*time.Hour, own, taken, server)
+	second := w.Ask("n2", controllertest.NewKey(t))
+	w.Settle(worker.pass)
+	if got := w.Certificate(first, w.Bundle).Addresses; !slices.Equal(got, []netip.Addr{taken}) {
+		t.Errorf("n1 has %v", got)
+	}
+	if got := w.Certificate(second, w.Bundle).Addresses; !slices.Equal(got, []netip.Addr{own}) {
+		t.Errorf("n2 has %v", got)
+	}
+	last := w.Events[len(w.Events)-1]
+	if last.Reason != reasonAddress || last.Name != "n2" || !strings.Contains(last.Message, taken.String()) || !strings.Contains(last.Message, server.String()) {
+		t.Errorf("told %+v", last)
+	}
+	if got := testutil.ToFloat64(worker.Metrics.addresses); got != 2 {
+		t.Errorf("counted %v", got)
+	}
+
+	// A node that is revoked keeps nothing from others.
+	worker.Revocations = blocked{"u-n1"}
+	w.Now = w.Now.Add(time.Minute)
+	third := w.Ask("n2", controllertest.NewKey(t))
+	w.Settle(worker.pass)
+	if got := w.Certificate(third, w.Bundle).Addresses; !slices.Equal(got, []netip.Addr{own, taken}) {
+		t.Errorf("n2 has %v", got)
+	}
+}
+
+// blocked is the list of a cluster in which one node is revoked.
+type blocked struct{ uid string }
+
+func (b blocked) Current() (keymgr.RevocationList, bool) {
+	return keymgr.RevocationList{Nodes: []keymgr.RevokedNode{{UID: b.uid, Blocked: true}}}, true
+}
+
+// TestPodRangesOutsideOfTheCluster get no certificate.
+func TestPodRangesOutsideOfTheCluster(t *testing.T) {
+	w := controllertest.NewWorld(t)
+	w.AddNode("n1", "u1", "198.51.96.0/19")
+	worker := newTestWorker(t, w)
+	worker.Policy.Rules.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	name := w.Ask("n1", controllertest.NewKey(t))
+	w.Settle(worker.pass)
+	if r := w.Request(name); !r.Denied || w.Verdicts[name].Reason != string(approval.ReasonPodRanges) {
+		t.Errorf("denied %t, %+v", r.Denied, w.Verdicts[name])
+	}
 }
 
 func TestFactsThatChangeAfterTheApproval(t *testing.T) {

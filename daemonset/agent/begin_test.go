@@ -159,7 +159,7 @@ func (w *town) build(i int, name string) *dwelling {
 	dir := t.TempDir()
 	h := &dwelling{town: w, config: filepath.Join(dir, "kubeconfig"), ns: nettest.NewNS(t), watch: &fakeWatch{changed: make(chan struct{}, 1), news: make(chan struct{}, 1)}}
 	h.live = keymgr.LiveNode{
-		ID: keytest.ID(name), Addresses: []netip.Addr{addressOf(i)},
+		ID: keytest.ID(name), Addresses: []netip.Addr{addressOf(i)}, Created: time.Unix(1, 0).UTC(),
 		PodCIDRs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 0}), 24)},
 	}
 	h.ns.Run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "x0")
@@ -253,7 +253,7 @@ func (w *town) answer(out http.ResponseWriter, r *http.Request) {
 func (w *town) snapshot() cluster.Snapshot {
 	s := cluster.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]cluster.RotationRequest{}, Bundle: w.c.Authority.Bundle()}
 	for _, h := range w.nodes {
-		s.Nodes = append(s.Nodes, kube.Node{Name: h.live.ID.Name, UID: h.live.ID.UID, PodCIDRs: h.live.PodCIDRs, Addresses: h.live.Addresses})
+		s.Nodes = append(s.Nodes, kube.Node{Name: h.live.ID.Name, UID: h.live.ID.UID, PodCIDRs: h.live.PodCIDRs, Addresses: h.live.Addresses, Created: h.live.Created})
 		s.NodeKeys[h.live.ID.Name] = h.signed
 	}
 	return s

@@ -35,7 +35,8 @@ type Config struct {
 	LanePort            uint16
 	MTU                 int // of the lanes, in bytes; 0: from the underlay
 	ClusterPodCIDRs     []netip.Prefix
-	Uplinks             []string // empty: found by addresses and default routes
+	NodeCIDRs           []netip.Prefix // empty: addresses of nodes are not confined
+	Uplinks             []string       // empty: found by addresses and default routes
 	MetricsAddress      string
 	MetricsAllowFrom    []netip.Prefix // who reads reports and metrics besides nodes
 	ControllerPort      uint16         // where the controller serves on its node; 0: nowhere
@@ -71,6 +72,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.Func("lane-port", "first of the four UDP ports of WireGuard lanes (default 51871)", parseInto(&c.LanePort, parsePort))
 	fs.IntVar(&c.MTU, "mtu", 0, "MTU of lanes and pods in bytes; 0: the underlay's less the overhead")
 	fs.Func("cluster-pod-cidrs", "the cluster's pod ranges, comma-separated; empty: from kubeadm's configuration, else the nodes' ranges", parseInto(&c.ClusterPodCIDRs, parsePrefixes))
+	fs.Func("node-cidrs", "ranges that addresses of nodes lie in, comma-separated; empty: not confined", parseInto(&c.NodeCIDRs, parsePrefixes))
 	fs.Func("uplinks", "devices that the leak guard watches, comma-separated; empty: those with the node's addresses or a default route", parseInto(&c.Uplinks, parseNames))
 	fs.StringVar(&c.MetricsAddress, "metrics-address", ":9754", "address of /metrics, /status, /healthz and /readyz")
 	fs.Func("metrics-allow-from", "address ranges besides the nodes' from which /metrics and /status may be read, comma-separated; ranges of pods open this port and the controller's to pods", parseInto(&c.MetricsAllowFrom, parsePrefixes))

@@ -35,6 +35,7 @@ import (
 	"github.com/sealane/sealane/internal/ipproto"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/nodenet"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/hostnet"
 	"github.com/sealane/sealane/overlay/vxlan"
@@ -310,11 +311,18 @@ func (d *daemon) makeNetwork(ctx context.Context) (lanes overlay.Backend, err er
 func (d *daemon) networkConfig() network.Config {
 	return network.Config{
 		Node: d.cfg.NodeName, Keys: d.keys, Checkpoint: d.checkpoint, Ranges: d.leases, Links: d.links, State: d.state, Logger: d.log,
+		Rules: d.rules(),
 		Plan: network.Plan{
 			Encapsulation: d.cfg.Lane, AllowPlaintext: d.cfg.InsecurePlaintext, BasePort: d.cfg.LanePort, MTU: d.cfg.MTU, Uplinks: d.cfg.Uplinks,
 			Ports: d.cfg.ports(),
 		},
 	}
+}
+
+// rules says which addresses and pod ranges nodes can have.
+func (d *daemon) rules() nodenet.Rules {
+	basis := d.checkpoint.Basis()
+	return nodenet.Rules{NodeCIDRs: d.cfg.NodeCIDRs, PodCIDRs: basis.ClusterCIDRs, ServiceCIDRs: basis.ServiceCIDRs}
 }
 
 // makeLanes opens the backend of the configured encapsulation, and removes what an
@@ -342,7 +350,7 @@ func (d *daemon) makeKeys(cluster trust.Cluster, events trust.Events) (*network.
 	t, err := trust.New(trust.Config{
 		Dir: d.cfg.StateDir, Node: basis.Self.ID, TrustDomain: basis.TrustDomain,
 		CertificateLifetime: d.cfg.CertificateLifetime, ExpiredGrace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity,
-		LanePort: d.cfg.LanePort, PostQuantum: d.cfg.PostQuantum, PairingPort: d.cfg.PairingPort,
+		LanePort: d.cfg.LanePort, PostQuantum: d.cfg.PostQuantum, PairingPort: d.cfg.PairingPort, Rules: d.rules(),
 		Cluster: cluster, Events: events, State: d.state, Logger: d.log,
 	})
 	if err != nil {

@@ -33,6 +33,10 @@ type State struct {
 	// ClusterCIDRs are the pod ranges that the cluster was set up with; empty if they are
 	// unknown or configured.
 	ClusterCIDRs []netip.Prefix `json:"clusterCIDRs,omitempty"`
+	// ServiceCIDRs are the ranges of Services, and APIServer the addresses of the API
+	// server; empty if they are unknown.
+	ServiceCIDRs []netip.Prefix `json:"serviceCIDRs,omitempty"`
+	APIServer    []netip.Addr   `json:"apiServer,omitempty"`
 	// Published is the hash of the statement of this node that its peers may know; nil if
 	// it has published none.
 	Published *keymgr.Hash `json:"published,omitempty"`
@@ -78,8 +82,13 @@ func (p State) validate() error {
 	if len(p.Self.PodCIDRs) == 0 || len(p.Self.Addresses) == 0 {
 		return fmt.Errorf("node %s without pod ranges or addresses", p.Self.ID)
 	}
-	if err := checkPrefixes(p.ClusterCIDRs); err != nil {
+	if err := checkPrefixes(slices.Concat(p.ClusterCIDRs, p.ServiceCIDRs)); err != nil {
 		return err
+	}
+	for _, a := range p.APIServer {
+		if !canonical.Address(a) {
+			return fmt.Errorf("address %q of the API server", a)
+		}
 	}
 	names, uids := map[string]bool{}, map[string]bool{}
 	for _, n := range append([]keymgr.LiveNode{p.Self}, p.Others...) {
@@ -130,7 +139,8 @@ func (p State) mustBe(node string, owner *identity.Owner) error {
 	return nil
 }
 
-// equalNodes reports whether a and b are the same node with the same ranges and addresses.
+// equalNodes reports whether a and b are the same Node, as far as a plan depends on it.
 func equalNodes(a, b keymgr.LiveNode) bool {
-	return a.ID == b.ID && slices.Equal(a.PodCIDRs, b.PodCIDRs) && slices.Equal(a.Addresses, b.Addresses)
+	return a.ID == b.ID && slices.Equal(a.PodCIDRs, b.PodCIDRs) && slices.Equal(a.Addresses, b.Addresses) &&
+		a.Created.Equal(b.Created) && a.ControlPlane == b.ControlPlane
 }

@@ -34,7 +34,7 @@ const (
 type Cluster interface {
 	TrustDomain(context.Context) (string, error)
 	Node(ctx context.Context, name string) (kube.Node, error)
-	ClusterPodCIDRs(context.Context) ([]netip.Prefix, error)
+	ClusterNetworks(context.Context) (kube.Networks, error)
 }
 
 // Config says where the checkpoint is, and whom to ask instead of it.
@@ -61,6 +61,7 @@ type Basis struct {
 	TrustDomain  string
 	Self         keymgr.LiveNode
 	ClusterCIDRs []netip.Prefix
+	ServiceCIDRs []netip.Prefix // as far as the cluster says
 }
 
 // Store knows the basis, and keeps the checkpoint up to date. Only Confirm and Basis may
@@ -107,7 +108,7 @@ func (s *Store) loadFile(why error) bool {
 		return false
 	}
 	s.loaded = &p
-	s.begun = Basis{TrustDomain: p.TrustDomain, Self: p.Self, ClusterCIDRs: s.cfg.ClusterCIDRs}
+	s.begun = Basis{TrustDomain: p.TrustDomain, Self: p.Self, ClusterCIDRs: s.cfg.ClusterCIDRs, ServiceCIDRs: p.ServiceCIDRs}
 	if len(s.begun.ClusterCIDRs) == 0 {
 		s.begun.ClusterCIDRs = p.ClusterCIDRs
 	}
@@ -194,11 +195,17 @@ func (s *Store) untilAnswered(ctx context.Context, news <-chan struct{}) (Basis,
 }
 
 func (s *Store) ask(ctx context.Context) (b Basis, err error) {
-	if b.ClusterCIDRs = s.cfg.ClusterCIDRs; len(b.ClusterCIDRs) == 0 {
-		if b.ClusterCIDRs, err = s.cfg.Cluster.ClusterPodCIDRs(ctx); err != nil {
-			return b, fmt.Errorf("learn the cluster's pod ranges: %w", err)
+	networks, err := s.cfg.Cluster.ClusterNetworks(ctx)
+	if len(s.cfg.ClusterCIDRs) > 0 {
+		networks.PodCIDRs = s.cfg.ClusterCIDRs
+		if errors.Is(err, kube.ErrBadConfig) {
+			err = nil // the setting is what makes up for it
 		}
 	}
+	if err != nil {
+		return b, fmt.Errorf("learn the cluster's pod ranges: %w", err)
+	}
+	b.ClusterCIDRs, b.ServiceCIDRs = networks.PodCIDRs, networks.ServiceCIDRs
 	if b.TrustDomain, err = s.cfg.Cluster.TrustDomain(ctx); err != nil {
 		return b, fmt.Errorf("learn which cluster this is: %w", err)
 	}
@@ -281,7 +288,7 @@ type Watch interface {
 
 // snapshot returns what the API server last said, as far as it is known.
 func (p *State) snapshot(records []keymgr.Record, own keymgr.Signed) cluster.Snapshot {
-	snap := cluster.Snapshot{NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]cluster.RotationRequest{}}
+	snap := cluster.Snapshot{APIServer: p.APIServer, NodeKeys: map[string]keymgr.Signed{}, Rotations: map[string]cluster.RotationRequest{}}
 	uids, listed := map[string]string{p.Self.ID.Name: p.Self.ID.UID}, map[string]bool{}
 	for _, r := range records {
 		uids[r.ID.Name] = r.ID.UID
@@ -294,7 +301,9 @@ func (p *State) snapshot(records []keymgr.Record, own keymgr.Signed) cluster.Sna
 			return
 		}
 		listed[n.ID.Name] = true
-		snap.Nodes = append(snap.Nodes, kube.Node{Name: n.ID.Name, UID: n.ID.UID, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses})
+		snap.Nodes = append(snap.Nodes, kube.Node{
+			Name: n.ID.Name, UID: n.ID.UID, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses, Created: n.Created, ControlPlane: n.ControlPlane,
+		})
 	}
 	for _, n := range append([]keymgr.LiveNode{p.Self}, p.Others...) {
 		add(n)
@@ -334,7 +343,7 @@ func (s *Store) Save(snap cluster.Snapshot, records Records) {
 
 // newState returns the part of snap that keymgr has no record of.
 func newState(b Basis, snap cluster.Snapshot, records []keymgr.Record) State {
-	p := State{TrustDomain: b.TrustDomain, Self: b.Self, ClusterCIDRs: b.ClusterCIDRs}
+	p := State{TrustDomain: b.TrustDomain, Self: b.Self, ClusterCIDRs: b.ClusterCIDRs, ServiceCIDRs: b.ServiceCIDRs, APIServer: snap.APIServer}
 	recorded := map[string]keymgr.LiveNode{}
 	for _, r := range records {
 		recorded[r.ID.UID] = r.Live

@@ -30,12 +30,13 @@ var errRefused = errors.New("connection refused")
 
 // api is an API server that answers, or does not.
 type api struct {
-	mu      sync.Mutex // guards all below
-	err     error
-	domain  string
-	self    keymgr.LiveNode
-	cluster []netip.Prefix
-	asked   int
+	mu        sync.Mutex // guards all below
+	err       error
+	domain    string
+	self      keymgr.LiveNode
+	cluster   []netip.Prefix
+	services  []netip.Prefix
+	badConfig error // kubeadm's configuration cannot be read
 }
 
 func (a *api) set(change func(*api)) {
@@ -59,11 +60,10 @@ func (a *api) Node(_ context.Context, name string) (kube.Node, error) {
 	return nodeOf(a.self), a.err
 }
 
-func (a *api) ClusterPodCIDRs(context.Context) ([]netip.Prefix, error) {
+func (a *api) ClusterNetworks(context.Context) (kube.Networks, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked++
-	return a.cluster, a.err
+	return kube.Networks{PodCIDRs: a.cluster, ServiceCIDRs: a.services}, errors.Join(a.badConfig, a.err)
 }
 
 // statusError is an answer of the API server.
@@ -74,13 +74,13 @@ func statusError(code int32) error {
 // deaf never answers.
 type deaf struct{ api }
 
-func (d *deaf) ClusterPodCIDRs(ctx context.Context) ([]netip.Prefix, error) {
+func (d *deaf) ClusterNetworks(ctx context.Context) (kube.Networks, error) {
 	<-ctx.Done()
-	return nil, ctx.Err()
+	return kube.Networks{}, ctx.Err()
 }
 
 func nodeOf(n keymgr.LiveNode) kube.Node {
-	return kube.Node{Name: n.ID.Name, UID: n.ID.UID, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
+	return kube.Node{Name: n.ID.Name, UID: n.ID.UID, PodCIDRs: n.PodCIDRs, Addresses: n.Addresses, Created: n.Created, ControlPlane: n.ControlPlane}
 }
 
 // seen is a watch.
@@ -333,22 +333,27 @@ func TestSilenceIsBounded(t *testing.T) {
 	}
 }
 
-// TestConfiguredRanges need not be asked for, nor kept.
+// TestConfiguredRanges go before the cluster's, and are not kept.
 func TestConfiguredRanges(t *testing.T) {
 	h := newHome(t)
 	h.cfg.ClusterCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	h.api.badConfig = kube.ErrBadConfig
+	if k := h.mustBegin(); !slices.Equal(k.Basis().ClusterCIDRs, h.cfg.ClusterCIDRs) {
+		t.Errorf("kubeadm's configuration cannot be read: %v", k.Basis().ClusterCIDRs)
+	}
+	h.api.badConfig, h.api.services = nil, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}
 	k := h.mustBegin()
 	k.Save(h.world(), h.recall)
-	if h.api.asked != 0 || !slices.Equal(k.Basis().ClusterCIDRs, h.cfg.ClusterCIDRs) {
-		t.Errorf("asked %d times, ranges %v", h.api.asked, k.Basis().ClusterCIDRs)
+	if !slices.Equal(k.Basis().ClusterCIDRs, h.cfg.ClusterCIDRs) || !slices.Equal(k.Basis().ServiceCIDRs, h.api.services) {
+		t.Errorf("ranges %v, of Services %v", k.Basis().ClusterCIDRs, k.Basis().ServiceCIDRs)
 	}
 	p, err := k.read()
 	if err != nil || p.ClusterCIDRs != nil {
 		t.Errorf("error %v, kept %v", err, p.ClusterCIDRs)
 	}
 	h.leaves()
-	if k = h.mustBegin(); !slices.Equal(k.Basis().ClusterCIDRs, h.cfg.ClusterCIDRs) {
-		t.Errorf("from disk: %v", k.Basis().ClusterCIDRs)
+	if k = h.mustBegin(); !slices.Equal(k.Basis().ClusterCIDRs, h.cfg.ClusterCIDRs) || !slices.Equal(k.Basis().ServiceCIDRs, h.api.services) {
+		t.Errorf("from disk: %v, of Services %v", k.Basis().ClusterCIDRs, k.Basis().ServiceCIDRs)
 	}
 }
 

@@ -30,42 +30,55 @@ func (c *Client) TrustDomain(ctx context.Context) (string, error) {
 	return string(ns.UID), nil
 }
 
-// ClusterPodCIDRs returns the pod ranges that kubeadm set the cluster up with, or none if
+// Networks are the address ranges that a cluster was set up with; empty means unknown.
+type Networks struct{ PodCIDRs, ServiceCIDRs []netip.Prefix }
+
+// ClusterNetworks returns the ranges that kubeadm set the cluster up with, or none if
 // another tool did.
-func (c *Client) ClusterPodCIDRs(ctx context.Context) ([]netip.Prefix, error) {
+func (c *Client) ClusterNetworks(ctx context.Context) (Networks, error) {
 	where := "configmap " + metav1.NamespaceSystem + "/" + kubeadmConfigMap
 	cm, err := c.conn.Core.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, kubeadmConfigMap, metav1.GetOptions{})
 	if err := Wrap("read "+where, err); errors.Is(err, ErrNotFound) {
-		return nil, nil
+		return Networks{}, nil
 	} else if err != nil {
-		return nil, err
+		return Networks{}, err
 	}
-	ranges, err := parseKubeadmPodSubnet(cm.Data[kubeadmKey])
+	n, err := parseKubeadmNetworking(cm.Data[kubeadmKey])
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %s.%w; correct it or set the cluster's pod ranges", ErrBadConfig, where, kubeadmKey, err)
+		return Networks{}, fmt.Errorf("%w: %s: %s.%w; correct it or set the cluster's pod ranges", ErrBadConfig, where, kubeadmKey, err)
 	}
-	return ranges, nil
+	return n, nil
 }
 
-// parseKubeadmPodSubnet reads networking.podSubnet of a kubeadm
-// ClusterConfiguration: prefixes separated by commas.
-func parseKubeadmPodSubnet(text string) ([]netip.Prefix, error) {
+// parseKubeadmNetworking reads networking.podSubnet and networking.serviceSubnet of a
+// kubeadm ClusterConfiguration: prefixes separated by commas.
+func parseKubeadmNetworking(text string) (n Networks, err error) {
 	var config struct {
 		Networking struct {
-			PodSubnet string `json:"podSubnet"`
+			PodSubnet     string `json:"podSubnet"`
+			ServiceSubnet string `json:"serviceSubnet"`
 		} `json:"networking"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
-		return nil, fmt.Errorf("networking: %w", err)
+		return Networks{}, fmt.Errorf("networking: %w", err)
 	}
-	if strings.TrimSpace(config.Networking.PodSubnet) == "" {
+	if n.PodCIDRs, err = parseSubnets("podSubnet", config.Networking.PodSubnet); err != nil {
+		return Networks{}, err
+	}
+	if n.ServiceCIDRs, err = parseSubnets("serviceSubnet", config.Networking.ServiceSubnet); err != nil {
+		return Networks{}, err
+	}
+	return n, nil
+}
+
+func parseSubnets(field, text string) (out []netip.Prefix, err error) {
+	if strings.TrimSpace(text) == "" {
 		return nil, nil
 	}
-	var out []netip.Prefix
-	for part := range strings.SplitSeq(config.Networking.PodSubnet, ",") {
+	for part := range strings.SplitSeq(text, ",") {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil {
-			return nil, fmt.Errorf("networking.podSubnet %q: %w", config.Networking.PodSubnet, err)
+			return nil, fmt.Errorf("networking.%s %q: %w", field, text, err)
 		}
 		out = append(out, prefix.Masked())
 	}

@@ -40,13 +40,15 @@ func TestTrustDomain(t *testing.T) {
 	}
 }
 
-func TestClusterPodCIDRs(t *testing.T) {
+func TestClusterNetworks(t *testing.T) {
 	for _, tc := range []struct {
 		name, config string
 		want         []string
 		err          string
 	}{
 		{"dual stack", "networking:\n  podSubnet: 10.244.0.0/16, fd00:244::/56\n", []string{"10.244.0.0/16", "fd00:244::/56"}, ""},
+		{"Services", "networking: {podSubnet: 10.244.0.0/16, serviceSubnet: '10.96.0.0/12,fd00:96::/112'}", []string{"10.244.0.0/16", "10.96.0.0/12", "fd00:96::/112"}, ""},
+		{"no prefix of Services", "networking: {serviceSubnet: 10.96.0.0}", nil, "networking.serviceSubnet"},
 		{"host bits", "networking: {podSubnet: 10.244.1.1/16}", []string{"10.244.0.0/16"}, ""},
 		{"none", "networking: {dnsDomain: cluster.local}", nil, ""},
 		{"empty", "", nil, ""},
@@ -60,7 +62,8 @@ func TestClusterPodCIDRs(t *testing.T) {
 				ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "kubeadm-config"},
 				Data:       map[string]string{"ClusterConfiguration": tc.config},
 			})
-			got, err := api.ClusterPodCIDRs(testContext(t))
+			networks, err := api.ClusterNetworks(testContext(t))
+			got := slices.Concat(networks.PodCIDRs, networks.ServiceCIDRs)
 			if tc.err != "" {
 				if !errors.Is(err, ErrBadConfig) || !strings.Contains(err.Error(), tc.err) {
 					t.Fatalf("got error %v, want ErrBadConfig about %q", err, tc.err)
@@ -76,18 +79,19 @@ func TestClusterPodCIDRs(t *testing.T) {
 			}
 		})
 	}
-	if got, err := newFake(t).ClusterPodCIDRs(testContext(t)); got != nil || err != nil {
+	if got, err := newFake(t).ClusterNetworks(testContext(t)); got.PodCIDRs != nil || got.ServiceCIDRs != nil || err != nil {
 		t.Errorf("without kubeadm: got %v, error %v, want nothing", got, err)
 	}
 }
 
-func FuzzParseKubeadmPodSubnet(f *testing.F) {
+func FuzzParseKubeadmNetworking(f *testing.F) {
 	f.Add("networking:\n  podSubnet: 10.244.0.0/16,fd00::/48\n")
 	f.Add("networking: {podSubnet: x}")
+	f.Add("networking: {serviceSubnet: 10.96.0.0/12}")
 	f.Add("- a")
 	f.Fuzz(func(t *testing.T, text string) {
-		got, err := parseKubeadmPodSubnet(text)
-		for _, prefix := range got {
+		got, err := parseKubeadmNetworking(text)
+		for _, prefix := range slices.Concat(got.PodCIDRs, got.ServiceCIDRs) {
 			if err != nil || !prefix.IsValid() || prefix != prefix.Masked() {
 				t.Errorf("%q gave %v and error %v", text, got, err)
 			}

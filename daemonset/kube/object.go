@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,7 @@ type Node struct {
 	Name, UID    string
 	PodCIDRs     []netip.Prefix // every family, as in spec.podCIDRs
 	Addresses    []netip.Addr   // the InternalIPs
+	Created      time.Time      // in the API server's time; zero if unknown
 	Ready        bool           // condition Ready is True
 	ControlPlane bool           // carries the control-plane role label
 	Zone         string         // label topology.kubernetes.io/zone; empty if it has none
@@ -33,7 +35,7 @@ func (n Node) ID() keymgr.NodeID { return keymgr.NodeID{Name: n.Name, UID: n.UID
 // Live returns what the API server says about the node, for keymgr to check its statement
 // against.
 func (n Node) Live() keymgr.LiveNode {
-	return keymgr.LiveNode{ID: n.ID(), PodCIDRs: n.PodCIDRs, Addresses: n.Addresses}
+	return keymgr.LiveNode{ID: n.ID(), PodCIDRs: n.PodCIDRs, Addresses: n.Addresses, Created: n.Created, ControlPlane: n.ControlPlane}
 }
 
 // Pod is what Sealane needs of a Pod object.
@@ -54,7 +56,7 @@ type Pod struct {
 // NodeOf converts a Node object, for the packages below this one. An error is about one
 // field: the rest of the Node is good.
 func NodeOf(o *corev1.Node) (Node, error) {
-	n := Node{Name: o.Name, UID: string(o.UID), Zone: o.Labels[corev1.LabelTopologyZone]}
+	n := Node{Name: o.Name, UID: string(o.UID), Created: o.CreationTimestamp.UTC(), Zone: o.Labels[corev1.LabelTopologyZone]}
 	_, n.ControlPlane = o.Labels[controlPlaneLabel]
 	for _, text := range o.Spec.PodCIDRs {
 		prefix, err := netip.ParsePrefix(text)

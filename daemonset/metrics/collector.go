@@ -81,7 +81,7 @@ func keyMetrics() []metric {
 		{
 			name:    "sealane_continuity_broken_total",
 			help:    "Continuity warnings: accepted statements whose certificate key the node's previous key does not vouch for.",
-			counter: true, samples: func(n status.Node) []sample { return []sample{{value: continuityWarnings(n)}} },
+			counter: true, samples: func(n status.Node) []sample { return []sample{{value: total(n.ContinuityWarnings)}} },
 		},
 		gauge("sealane_key_generation", "Generation of the node's WireGuard key; 0 if it has none.",
 			func(n status.Node) float64 { return float64(n.Key.Generation) }),
@@ -114,6 +114,11 @@ func keyMetrics() []metric {
 			help:   "Key statements of other nodes that this node refused, by reason.",
 			labels: []string{"reason"}, counter: true, samples: refused,
 		},
+		{
+			name:    "sealane_node_addresses_refused_total",
+			help:    "Addresses in accepted statements that this node does not take for the other node's own.",
+			counter: true, samples: func(n status.Node) []sample { return []sample{{value: total(n.RefusedAddresses)}} },
+		},
 	}
 }
 
@@ -127,10 +132,10 @@ func firstPeerExpiry(n status.Node) time.Time {
 	return first
 }
 
-func continuityWarnings(n status.Node) float64 {
+func total(all []status.Refusal) float64 {
 	var sum uint64
-	for _, d := range n.ContinuityWarnings {
-		sum += d.Count
+	for _, r := range all {
+		sum += r.Count
 	}
 	return float64(sum)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/daemonset/trust"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/nodenet"
 	"github.com/sealane/sealane/overlay"
 )
 
@@ -86,9 +87,12 @@ type Keys struct {
 
 // Config is what a Loop is made of.
 type Config struct {
-	Node       string // name of this node's Node object
-	Plan       Plan
-	Keys       *Keys // nil: lanes are not encrypted
+	Node string // name of this node's Node object
+	Plan Plan
+	Keys *Keys // nil: lanes are not encrypted
+	// Rules says which addresses and pod ranges nodes can have; where the API server is
+	// follows from snapshots.
+	Rules      nodenet.Rules
 	Checkpoint *checkpoint.Store
 	Ranges     Ranges
 	Links      Links
@@ -132,7 +136,7 @@ type Loop struct {
 
 // New returns a Loop that has applied nothing.
 func New(c Config) *Loop {
-	l := &Loop{Config: c, log: c.Logger, security: plaintext{self: c.Node}, hostTime: hostTime}
+	l := &Loop{Config: c, log: c.Logger, security: plaintext{self: c.Node, rules: c.Rules}, hostTime: hostTime}
 	l.remembered = func() ([]keymgr.Record, keymgr.Signed) { return nil, keymgr.Signed{} }
 	if c.Keys != nil {
 		l.remembered = c.Keys.Trust.Remembered

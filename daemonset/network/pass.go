@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -94,7 +95,9 @@ func (l *Loop) adapt(ctx context.Context, now scene, v *View) (time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	if v.Plan, err = overlay.Compute(l.overlayConfig(v, mtu, s.generations), s.peers); err != nil {
+	cfg := l.overlayConfig(v, mtu, s.generations)
+	cfg.Reserved = reserved(l.Rules.ServiceCIDRs, now.snap.APIServer)
+	if v.Plan, err = overlay.Compute(cfg, s.peers); err != nil {
 		return 0, fmt.Errorf("plan lanes: %w", err)
 	}
 	l.State.SetMTU(v.Plan.MTU)
@@ -113,6 +116,15 @@ func (l *Loop) overlayConfig(v *View, mtu int, generations []uint64) overlay.Con
 		Addresses: v.Self.Addresses, PodCIDRs: v.Self.PodCIDRs, ClusterCIDRs: v.ClusterRanges, BasePort: l.Plan.BasePort,
 		UnderlayMTU: mtu, MTU: l.Plan.MTU, Generations: generations, Ports: l.Plan.Ports,
 	}
+}
+
+// reserved returns the ranges of Services and the API server's addresses.
+func reserved(services []netip.Prefix, servers []netip.Addr) []netip.Prefix {
+	out := slices.Clone(services)
+	for _, a := range servers {
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return out
 }
 
 // follow applies the plan of a view and makes the view the newest. Peers that are verified

@@ -15,13 +15,14 @@ import (
 )
 
 // overlayPeers returns every other node as the plan needs it. A node without a
-// verified key gets no lane there, and its addresses are refused.
+// verified key gets no lane there, its pod ranges are refused, and so are the addresses
+// that were verified when it had one.
 func overlayPeers(all []trust.Result, self kube.Node, d rotation.Decision) []overlay.Peer {
 	var peers []overlay.Peer
 	for _, j := range all {
 		p := overlay.Peer{
 			ID: keymgr.NodeID{Name: j.Node.Name, UID: j.Node.UID}, Keys: j.Peer.Keys, Withdrawn: j.Peer.Withdrawn,
-			Addresses: j.Node.Addresses, PodCIDRs: j.Node.PodCIDRs,
+			Addresses: j.Addresses, PodCIDRs: j.Node.PodCIDRs, Created: j.Node.Created,
 		}
 		if pair, ok := d.Peers[j.Node.UID]; ok {
 			p.Pairs, p.Active = pair.Install, pair.Active

@@ -11,6 +11,8 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/trust"
+	"github.com/sealane/sealane/keymgr/extension"
+	"github.com/sealane/sealane/keymgr/nodenet"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 )
@@ -39,18 +41,31 @@ type step struct {
 	commit func() bool
 }
 
-// plaintext is for lanes without keys.
-type plaintext struct{ self string }
+// plaintext is for lanes without keys. There, nothing but the rules stands between what a
+// kubelet writes and the plan.
+type plaintext struct {
+	self  string
+	rules nodenet.Rules
+}
 
 func (plaintext) poll(context.Context) (bool, time.Duration) { return true, 0 }
 
 func (plaintext) renew(context.Context, overlay.Plan) (bool, time.Duration) { return true, 0 }
 
 func (p plaintext) verify(_ context.Context, snap cluster.Snapshot, v *View, _ bool) error {
+	rules := p.rules
+	rules.APIServer = snap.APIServer
 	for _, node := range snap.Nodes {
-		if node.Name != p.self {
-			v.Peers = append(v.Peers, trust.Result{Node: node})
+		if node.Name == p.self {
+			continue
 		}
+		r := trust.Result{Node: node}
+		for _, a := range node.Addresses[:min(len(node.Addresses), extension.MaxAddresses)] {
+			if rules.CheckAddress(a, node.ControlPlane) == nil {
+				r.Addresses = append(r.Addresses, a)
+			}
+		}
+		v.Peers = append(v.Peers, r)
 	}
 	return nil
 }

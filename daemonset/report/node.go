@@ -265,7 +265,7 @@ func (r *Reporter) identity(n *status.Node, f trust.Facts) {
 		n.Statement = status.Statement{Sequence: s.Seq, IssuedAt: s.IssuedAt, NotAfter: s.NotAfter}
 	}
 	n.Revocations.IssuedAt, n.Revocations.Revoked = f.RevocationsIssuedAt, f.RevokedFor
-	n.Refused, n.ContinuityWarnings = f.Refused, f.ContinuityWarnings
+	n.Refused, n.ContinuityWarnings, n.RefusedAddresses = f.Refused, f.ContinuityWarnings, f.RefusedAddresses
 }
 
 func (r *Reporter) rotation(n *status.Node, v *network.View) {

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/daemonset/readiness"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 const (
@@ -144,7 +145,7 @@ func (n *NodeKey) delay(f Finding, next v1alpha1.NodeKeyStatus) time.Duration {
 	if !equality.Semantic.DeepEqual(old, timeless(next)) {
 		span /= 5
 	}
-	return keymgr.Draw(n.node.UID+next.BundleHash, span)
+	return renewal.Draw(n.node.UID+next.BundleHash, span)
 }
 
 // timeless leaves out what is no change by itself.

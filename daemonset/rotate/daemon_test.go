@@ -275,7 +275,7 @@ func (d *daemon) judge(n news) (peers []Peer, err error) {
 	for _, k := range d.identity.WGKeys().All() {
 		own = append(own, k.Public)
 	}
-	d.verifier.SetSelf(own, d.Self.PodCIDRs)
+	d.verifier.SetSelf(own, d.Self)
 	for _, live := range d.Nodes {
 		signed, ok := n.Keys[live.ID.Name]
 		if !ok || live.ID == d.Self.ID {

@@ -68,6 +68,9 @@ type Node struct {
 	// ContinuityWarnings count accepted statements whose certificate key the node's
 	// previous key does not vouch for.
 	ContinuityWarnings []Refusal `json:"continuityWarnings,omitempty"`
+	// RefusedAddresses count addresses in accepted statements that are not taken for the
+	// node's own: neither lanes nor routes lead to the node by them.
+	RefusedAddresses []Refusal `json:"refusedAddresses,omitempty"`
 
 	// Drops count the packets that the data path dropped since its programs were
 	// first loaded, in the order of the reasons' numbers.

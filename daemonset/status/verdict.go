@@ -200,6 +200,9 @@ func (j *judge) warnings(n Node) {
 		j.warn("%s refused %s of %s (%s), last %s: %s",
 			n.Name, words.Plural(r.Count, "statement"), r.Node, r.Reason, words.Ago(n.Time, r.Last), r.Message)
 	}
+	for _, r := range n.RefusedAddresses {
+		j.warn("%s does not take an address of %s for its own, last %s: %s", n.Name, r.Node, words.Ago(n.Time, r.Last), r.Message)
+	}
 	for _, d := range n.ContinuityWarnings {
 		j.warn("%s accepted a certificate key of %s that its previous key does not vouch for, last %s: %s",
 			n.Name, d.Node, words.Ago(n.Time, d.Last), d.Message)

@@ -25,6 +25,7 @@ type Facts struct {
 
 	Refused            []status.Refusal // statements of other nodes, since the daemon started
 	ContinuityWarnings []status.Refusal // the same, of accepted statements
+	RefusedAddresses   []status.Refusal // the same, of addresses in accepted statements
 }
 
 // Facts gathers them; it asks neither kernel nor API server.
@@ -47,6 +48,7 @@ func (k *Keeper) Facts() Facts {
 	if l, ok := k.verifier.Revocations(); ok {
 		f.RevocationsIssuedAt = l.IssuedAt
 	}
-	f.Refused, f.ContinuityWarnings = k.peers.counts()
+	c := k.peers.counts()
+	f.Refused, f.ContinuityWarnings, f.RefusedAddresses = c.refusals, c.continuityWarnings, c.refusedAddresses
 	return f
 }

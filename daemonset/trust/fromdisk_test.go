@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"testing"
 	"time"
@@ -131,9 +130,11 @@ type answers struct {
 	away error
 }
 
-func (a *answers) TrustDomain(context.Context) (string, error)             { return keytest.TrustDomain, a.away }
-func (a *answers) Node(context.Context, string) (kube.Node, error)         { return a.node, a.away }
-func (a *answers) ClusterPodCIDRs(context.Context) ([]netip.Prefix, error) { return nil, a.away }
+func (a *answers) TrustDomain(context.Context) (string, error)     { return keytest.TrustDomain, a.away }
+func (a *answers) Node(context.Context, string) (kube.Node, error) { return a.node, a.away }
+func (a *answers) ClusterNetworks(context.Context) (kube.Networks, error) {
+	return kube.Networks{}, a.away
+}
 
 // TestRangeOfANodeThatWentMeanwhile: while this machine was off for long, a node was
 // deleted, whose statement cannot be restored any more, and another one has its range.
@@ -154,7 +155,7 @@ func TestRangeOfANodeThatWentMeanwhile(t *testing.T) {
 	}
 	k.sit(v, restored)
 	k.keeper.peers.clock = k.c.Clock.Now
-	k.snap.Nodes[1] = kube.Node{Name: "heir", UID: heir.Live.ID.UID, PodCIDRs: heir.Live.PodCIDRs, Addresses: heir.Live.Addresses}
+	k.snap.Nodes[1] = kube.Node{Name: "heir", UID: heir.Live.ID.UID, PodCIDRs: heir.Live.PodCIDRs, Addresses: heir.Live.Addresses, Created: heir.Live.Created}
 	k.snap.NodeKeys = map[string]keymgr.Signed{"heir": heir.Sign()}
 	if j := k.pass(); !k.laneOf(j) || j.Err != nil {
 		t.Errorf("the heir: %+v", j)

@@ -21,6 +21,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
+	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
 const (
@@ -60,6 +61,9 @@ type Config struct {
 	LanePort    uint16 // first of the four UDP ports, as the statement says
 	PostQuantum keymgr.PSKMode
 	PairingPort uint16 // TCP, as the statement says
+	// Rules says which addresses and pod ranges nodes can have; where the API server is
+	// follows from snapshots.
+	Rules nodenet.Rules
 
 	Cluster Cluster
 	Events  Events
@@ -70,6 +74,7 @@ type Config struct {
 // wanted is what the identity should say, as of the newest snapshot.
 type wanted struct {
 	self      kube.Node
+	rivals    []string // UIDs of the other nodes that list an address of this one, sorted
 	bundle    []byte
 	window    []byte        // in which to renew after a change of roots, as published
 	revoked   []byte        // the published revocation list
@@ -93,6 +98,7 @@ type Keeper struct {
 
 	clock      func() time.Time
 	rest       time.Duration // until the next check, if all is well
+	asked      asked         // what the last certificate was requested for
 	distrusted time.Time     // since when the certificate leads to no trusted root; zero: it does
 
 	changed signal.Signal // the identity changed: the network loop should make a pass
@@ -183,7 +189,10 @@ func (k *Keeper) Verify(ctx context.Context, snap cluster.Snapshot, self string)
 // leaves this node's identity as it is. After an error the roots are those of before;
 // revocations are followed all the same.
 func (k *Keeper) Learn(self kube.Node, snap cluster.Snapshot) error {
-	k.verifier.SetSelf(k.identity.WGKeys().Publics(), self.PodCIDRs)
+	k.verifier.SetSelf(k.identity.WGKeys().Publics(), self.Live())
+	rules := k.cfg.Rules
+	rules.APIServer = snap.APIServer
+	k.verifier.SetRules(rules)
 	err := k.setRoots(snap.Bundle)
 	k.revocations.follow(snap.Revoked) // by the new roots, if there are
 	return err
@@ -208,6 +217,7 @@ func (k *Keeper) Follow(self kube.Node, snap cluster.Snapshot) error {
 	k.update(func(w *wanted) {
 		w.self, w.bundle, w.window, w.revoked = self, snap.Bundle, snap.Trust.Renewal, snap.Revoked.List
 		w.nodes, w.published = len(snap.Nodes), snap.NodeKeys[self.Name]
+		w.rivals = rivals(self, snap.Nodes)
 	})
 	return nil
 }

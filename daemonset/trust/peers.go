@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -22,12 +23,24 @@ import (
 // successor before an operator hears of it.
 const overtakenFor = 30 * time.Second
 
-// verifier is what the peerVerifier needs of keymgr.Verifier.
-type verifier interface {
+// judge says what holds of a node.
+type judge interface {
 	Verify(keymgr.Signed, keymgr.LiveNode) (keymgr.Peer, error)
 	Revoked(keymgr.NodeID, keymgr.CertificateInfo) (keymgr.RevocationReason, bool)
+	Addresses(keymgr.NodeID) []netip.Addr
+}
+
+// memory is what nodes hold.
+type memory interface {
 	Forget(keymgr.NodeID) error
+	Release([]keymgr.LiveNode)
 	Remembered() []keymgr.Record
+}
+
+// verifier is what the peerVerifier needs of keymgr.Verifier.
+type verifier interface {
+	judge
+	memory
 }
 
 // Result is the outcome for one node: a verified peer, or why there is none. Both
@@ -35,7 +48,10 @@ type verifier interface {
 type Result struct {
 	Node kube.Node
 	Peer keymgr.Peer // without Keys: this node must have no lane to it
-	Err  error
+	// Addresses are those of the live Node that are verified, or were when the node's
+	// statement was accepted last.
+	Addresses []netip.Addr
+	Err       error
 }
 
 // acceptance is the newest accepted statement of a node.
@@ -58,17 +74,22 @@ type peerVerifier struct {
 	mu                 sync.Mutex // guards what status reads
 	refusals           []status.Refusal
 	continuityWarnings []status.Refusal // of statements that were accepted
+	refusedAddresses   []status.Refusal // the same
 
 	accepted map[string]acceptance    // by node UID
 	refused  map[string]keymgr.Signed // by node UID: the newest refused statement, already reported
 	cut      map[string]bool          // UIDs of revoked nodes, already reported
 	known    map[string]keymgr.NodeID // by UID: nodes of the last pass, or of earlier daemons
+	// doubted are the refused addresses by node UID and warning, and since when; the zero
+	// time: already reported.
+	doubted map[string]map[string]time.Time
 }
 
 func newPeerVerifier(v verifier, events Events, log *slog.Logger, restored []keymgr.Peer) *peerVerifier {
 	p := &peerVerifier{
 		verifier: v, events: events, log: log, clock: time.Now,
 		accepted: map[string]acceptance{}, refused: map[string]keymgr.Signed{}, cut: map[string]bool{}, known: map[string]keymgr.NodeID{},
+		doubted: map[string]map[string]time.Time{},
 	}
 	for _, peer := range restored {
 		p.accepted[peer.ID.UID] = acceptance{Peer: peer}
@@ -83,19 +104,36 @@ func newPeerVerifier(v verifier, events Events, log *slog.Logger, restored []key
 // verify decides on every other node of a snapshot, and forgets those that are gone.
 func (p *peerVerifier) verify(ctx context.Context, snap cluster.Snapshot, self string) []Result {
 	present := map[string]keymgr.NodeID{}
+	var all []Result
+	var live []keymgr.LiveNode
 	for _, n := range snap.Nodes {
 		if n.Name != self {
 			present[n.UID] = n.ID()
+			all, live = append(all, Result{Node: n}), append(live, n.Live())
 		}
 	}
-	p.forgetAllBut(present) // first: a new node may have the pod ranges and addresses of one that is gone
-	var all []Result
-	for _, n := range snap.Nodes {
-		if n.Name != self {
-			all = append(all, p.node(ctx, n, snap))
-		}
+	// First: a new node may have the pod ranges and addresses of one that is gone, and an
+	// address can pass from one node to another.
+	p.forgetAllBut(present)
+	p.verifier.Release(live)
+	for _, i := range byAge(live) {
+		all[i] = p.node(ctx, all[i].Node, snap)
+	}
+	for i, r := range all { // when everybody's claims are known
+		all[i].Addresses = slices.DeleteFunc(p.verifier.Addresses(r.Node.ID()), func(a netip.Addr) bool { return !slices.Contains(r.Node.Addresses, a) })
 	}
 	return all
+}
+
+// byAge returns the indices of nodes, the oldest first: of two that claim the same and are
+// met at once, the older keeps it.
+func byAge(nodes []keymgr.LiveNode) []int {
+	order := make([]int, len(nodes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return nodes[i].Older(nodes[j]) })
+	return order
 }
 
 func (p *peerVerifier) forgetAllBut(present map[string]keymgr.NodeID) {
@@ -109,6 +147,7 @@ func (p *peerVerifier) forgetAllBut(present map[string]keymgr.NodeID) {
 		delete(p.accepted, uid)
 		delete(p.refused, uid)
 		delete(p.cut, uid)
+		delete(p.doubted, uid)
 	}
 	p.known = present
 }
@@ -126,6 +165,7 @@ func (p *peerVerifier) node(ctx context.Context, n kube.Node, snap cluster.Snaps
 		p.accepted[n.UID] = acceptance{Peer: peer, signed: signed}
 		delete(p.refused, n.UID)
 		p.warnContinuity(ctx, n, peer)
+		p.warnAddresses(ctx, n, peer)
 		return Result{Node: n, Peer: peer}
 	}
 	if !p.refused[n.UID].Equal(signed) && !p.overtaken(n.UID, signed, err) {
@@ -214,10 +254,47 @@ func (p *peerVerifier) warnContinuity(ctx context.Context, n kube.Node, peer key
 	}
 }
 
-// counts returns the refusals and continuity warnings since the daemon started, by
-// node and reason.
-func (p *peerVerifier) counts() (refusals, continuityWarnings []status.Refusal) {
+// warnAddresses reports, once each, the addresses of a node that are not taken for its
+// own. A node that has got another address says so before it has a certificate for it, so
+// an operator hears of an address only if the certificate does not come.
+func (p *peerVerifier) warnAddresses(ctx context.Context, n kube.Node, peer keymgr.Peer) {
+	before, now := p.doubted[n.UID], p.clock()
+	doubts := map[string]time.Time{}
+	for _, w := range peer.Warnings {
+		if w.Code != keymgr.WarnAddress {
+			continue
+		}
+		since, seen := before[w.Text]
+		switch {
+		case !seen:
+			since = now
+		case !since.IsZero() && now.Sub(since) >= overtakenFor:
+			since = time.Time{}
+			p.refuseAddress(ctx, n, w)
+		}
+		doubts[w.Text] = since
+	}
+	p.doubted[n.UID] = doubts
+	if len(doubts) == 0 {
+		delete(p.doubted, n.UID)
+	}
+}
+
+func (p *peerVerifier) refuseAddress(ctx context.Context, n kube.Node, w keymgr.Warning) {
+	p.log.Warn("address of a node refused", "node", n.Name, "reason", w.Text)
+	p.events.Event(ctx, kube.EventSpec{
+		Kind: kube.KindNode, Name: n.Name, UID: n.UID, Type: kube.EventWarning, Reason: "NodeAddressRefused", Message: w.Text,
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.refusals), slices.Clone(p.continuityWarnings)
+	p.refusedAddresses = status.Count(p.refusedAddresses, status.Refusal{Node: n.Name, Reason: w.Code, Message: w.Text, Last: p.clock()})
+}
+
+// counts are refusals and warnings since the daemon started, by node and reason.
+type counts struct{ refusals, continuityWarnings, refusedAddresses []status.Refusal }
+
+func (p *peerVerifier) counts() counts {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return counts{slices.Clone(p.refusals), slices.Clone(p.continuityWarnings), slices.Clone(p.refusedAddresses)}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -30,6 +31,10 @@ func (f *fakeVerifier) Verify(s keymgr.Signed, live keymgr.LiveNode) (keymgr.Pee
 }
 
 func (f *fakeVerifier) Remembered() []keymgr.Record { return nil }
+
+func (f *fakeVerifier) Release([]keymgr.LiveNode) {}
+
+func (f *fakeVerifier) Addresses(keymgr.NodeID) []netip.Addr { return nil }
 
 func (f *fakeVerifier) Forget(id keymgr.NodeID) error {
 	f.forgotten = append(f.forgotten, id.Name)
@@ -65,7 +70,7 @@ func TestVerifierKeepsWhatWasAccepted(t *testing.T) {
 			t.Errorf("forged statement: %+v; want it refused, and the old one in force", got)
 		}
 	}
-	if r, _ := j.counts(); len(r) != 1 || r[0].Count != 1 || r[0].Reason != "signature" || len(*told) != 1 {
+	if r := j.counts().refusals; len(r) != 1 || r[0].Count != 1 || r[0].Reason != "signature" || len(*told) != 1 {
 		t.Errorf("one forgery seen three times: refusals %+v, events %+v; want one of each", r, *told)
 	}
 	delete(snap.NodeKeys, "b")

@@ -11,8 +11,8 @@ import (
 
 	"github.com/sealane/sealane/daemonset/kube"
 	"github.com/sealane/sealane/daemonset/kube/cluster"
-	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 // refresh brings certificate, statement and NodeKey in line with what is wanted.
@@ -45,9 +45,12 @@ func (k *Keeper) needsCertificate(w *wanted) (why string, rest time.Duration) {
 	if why := k.identity.NeedsCertificate(w.self.PodCIDRs); why != "" {
 		return why, 0
 	}
-	var window *keymgr.Window
+	if k.needsAddresses(w) {
+		return identity.NeedAddresses, 0
+	}
+	var window *renewal.Window
 	if len(w.window) > 0 {
-		parsed, err := keymgr.ParseWindow(w.window)
+		parsed, err := renewal.ParseWindow(w.window)
 		if err != nil {
 			k.log.Warn("renewal window ignored", "error", err)
 		} else {
@@ -76,11 +79,11 @@ func (k *Keeper) spread(w *wanted, now time.Time) time.Time {
 	if k.distrusted.IsZero() {
 		k.distrusted = now
 	}
-	span := keymgr.Span(w.nodes)
-	if span == keymgr.Span(1) {
+	span := renewal.Span(w.nodes)
+	if span == renewal.Span(1) {
 		return now // a few requests at once are no burden
 	}
-	return k.distrusted.Add(keymgr.Draw(k.identity.Node().UID, span))
+	return k.distrusted.Add(renewal.Draw(k.identity.Node().UID, span))
 }
 
 func (k *Keeper) renew(ctx context.Context, w *wanted, why string) error {
@@ -100,6 +103,7 @@ func (k *Keeper) renew(ctx context.Context, w *wanted, why string) error {
 	if err := k.identity.SetCertificate(chain, w.bundle); err != nil {
 		return fmt.Errorf("use new certificate: %w", err)
 	}
+	k.asked = asked{addresses: w.self.Addresses, controlPlane: w.self.ControlPlane, rivals: w.rivals, at: k.clock()}
 	info, _ := k.identity.Certificate()
 	k.log.Info("certificate issued", "why", why, "serial", info.Serial, "not_after", info.NotAfter, "renew_at", k.identity.RenewAt())
 	return nil
@@ -110,7 +114,7 @@ func (k *Keeper) renew(ctx context.Context, w *wanted, why string) error {
 func (k *Keeper) publishStatement(ctx context.Context, w *wanted) error {
 	in := identity.StatementInput{
 		Keys: k.identity.WGKeys().Only(w.publish), RevokedGens: w.revoke, BasePort: k.cfg.LanePort,
-		Endpoints: w.self.Addresses, PodCIDRs: w.self.PodCIDRs, PSK: k.cfg.PostQuantum, PSKPort: k.cfg.PairingPort,
+		Endpoints: firstAddresses(w.self), PodCIDRs: w.self.PodCIDRs, PSK: k.cfg.PostQuantum, PSKPort: k.cfg.PairingPort,
 	}
 	if len(in.Keys) == 0 {
 		return errNoLanes

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 func TestNeedsCertificateForRoots(t *testing.T) {
@@ -36,7 +37,7 @@ func TestNeedsCertificateForRoots(t *testing.T) {
 	}
 	check("all is well", "", identityCheck, identityCheck)
 
-	window := keymgr.Window{Root: "0a", From: c.Clock.Now().Add(20 * time.Second), To: c.Clock.Now().Add(25 * time.Second)}
+	window := renewal.Window{Root: "0a", From: c.Clock.Now().Add(20 * time.Second), To: c.Clock.Now().Add(25 * time.Second)}
 	var err error
 	if w.window, err = window.Encode(); err != nil {
 		t.Fatal(err)
@@ -51,7 +52,7 @@ func TestNeedsCertificateForRoots(t *testing.T) {
 	check("another authority, few nodes", identity.NeedTrusted, 0, 0)
 	w.nodes, tr.distrusted = 5000, time.Time{}
 	_, rest := tr.needsCertificate(w)
-	c.Clock.Add(keymgr.Span(5000))
+	c.Clock.Add(renewal.Span(5000))
 	check("another authority, many nodes, in the end", identity.NeedTrusted, 0, 0)
 	if rest == 0 {
 		t.Error("all of many nodes would ask at once")
@@ -65,7 +66,7 @@ func TestWarningOfBrokenContinuity(t *testing.T) {
 	j := newPeerVerifier(c.Verifier("self"), told, slog.New(slog.DiscardHandler), nil)
 	j.clock = c.Clock.Now
 	snap := cluster.Snapshot{
-		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
+		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses, Created: a.Live.Created}},
 		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
 	}
 	j.verify(t.Context(), snap, "self")
@@ -84,7 +85,7 @@ func TestWarningOfBrokenContinuity(t *testing.T) {
 			t.Fatal(got.Err)
 		}
 	}
-	if _, all := j.counts(); len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
+	if all := j.counts().continuityWarnings; len(all) != 1 || all[0].Count != 1 || len(*told) != 1 || (*told)[0].Reason != "ContinuityBroken" {
 		t.Errorf("warnings %+v, events %+v; want one of each", all, *told)
 	}
 }
@@ -98,7 +99,7 @@ func TestStatementOvertakenByRoots(t *testing.T) {
 	j := newPeerVerifier(v, told, slog.New(slog.DiscardHandler), nil)
 	j.clock = c.Clock.Now
 	snap := cluster.Snapshot{
-		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses}},
+		Nodes:    []kube.Node{{Name: a.Live.ID.Name, UID: a.Live.ID.UID, PodCIDRs: a.Live.PodCIDRs, Addresses: a.Live.Addresses, Created: a.Live.Created}},
 		NodeKeys: map[string]keymgr.Signed{"a": a.Sign()},
 	}
 	roots := func(bundle []byte) {
@@ -113,7 +114,7 @@ func TestStatementOvertakenByRoots(t *testing.T) {
 		if !errors.Is(got.Err, want) || len(got.Peer.Keys) == 0 {
 			t.Errorf("%s: %v with %d keys in force, want %v and the accepted ones", when, got.Err, len(got.Peer.Keys), want)
 		}
-		if refusals, _ := j.counts(); len(refusals) != alarms || len(*told) != alarms {
+		if refusals := j.counts().refusals; len(refusals) != alarms || len(*told) != alarms {
 			t.Errorf("%s: refusals %+v, events %+v; want %d", when, refusals, *told, alarms)
 		}
 	}

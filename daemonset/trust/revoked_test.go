@@ -40,7 +40,7 @@ func newCourt(t *testing.T) *court {
 		k.c.Identity(keytest.ID("self"), t.TempDir()), k.c.Verifier("self"), nil)
 	for _, id := range []keymgr.NodeID{k.keeper.identity.Node(), k.b.Live.ID} {
 		k.snap.Nodes = append(k.snap.Nodes, kube.Node{
-			Name: id.Name, UID: id.UID, PodCIDRs: k.b.Live.PodCIDRs, Addresses: k.b.Live.Addresses,
+			Name: id.Name, UID: id.UID, PodCIDRs: k.b.Live.PodCIDRs, Addresses: k.b.Live.Addresses, Created: k.b.Live.Created,
 		})
 	}
 	k.snap.Nodes[0].PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}
@@ -232,7 +232,9 @@ type office struct {
 
 func (o *office) RequestCertificate(_ context.Context, r kube.CertificateRequest) ([][]byte, error) {
 	o.requests++
-	return o.k.c.Issue(r.CSR, keymgr.LiveNode{ID: r.Node, PodCIDRs: o.k.snap.Nodes[0].PodCIDRs}), nil
+	live := o.k.snap.Nodes[0].Live()
+	live.ID = r.Node
+	return o.k.c.Issue(r.CSR, live), nil
 }
 
 func (o *office) PublishNodeKey(_ context.Context, _ keymgr.NodeID, s keymgr.Signed) error {

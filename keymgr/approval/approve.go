@@ -86,10 +86,15 @@ func Approve(r Request, p Policy, f Facts) (Order, error) {
 		return Order{}, deny(ReasonKeyOfOtherNode, "spec.request: public key %x is the key of node %s; "+
 			"delete the copied key directory on node %s", key.hash[:8], owner, claims.Node.Name)
 	}
-	return Order{
+	if err := checkPodRanges(*f.Node, p, f); err != nil {
+		return Order{}, err
+	}
+	order := Order{
 		node: claims.Node, trustDomain: p.TrustDomain, key: key.public,
 		podCIDRs: slices.Clone(f.Node.PodCIDRs), lifetime: lifetime,
-	}, nil
+	}
+	order.addresses, order.refused = vouchFor(*f.Node, p, f)
+	return order, nil
 }
 
 func (p Policy) withDefaults() Policy {

@@ -195,6 +195,20 @@ func TestApproveDenies(t *testing.T) {
 			a.template.Subject = pkix.Name{CommonName: "system:node:a", Organization: []string{"system:nodes"}}
 		}},
 		{"subject with a common name", approval.ReasonSubject, "CN=x", func(a *application) { a.template.Subject = pkix.Name{CommonName: "x"} }},
+		{"pods outside of the cluster", approval.ReasonPodRanges, "198.51.96.0/19", func(a *application) {
+			a.policy.Rules.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+			a.facts.Node.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("198.51.96.0/19")}
+		}},
+		{"pods over Services", approval.ReasonPodRanges, "10.240.0.0/12", func(a *application) {
+			a.policy.Rules.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.240.0.0/12")}
+		}},
+		{"pods over the API server", approval.ReasonPodRanges, "10.244.1.9", func(a *application) {
+			a.policy.Rules.APIServer = []netip.Addr{netip.MustParseAddr("10.244.1.9")}
+		}},
+		{"pods over another node", approval.ReasonPodRanges, "address 10.244.1.9 of node b", func(a *application) {
+			claim := approval.Claim{Node: keymgr.LiveNode{ID: keytest.ID("b")}, Certified: true}
+			a.facts.Claims = map[netip.Addr][]approval.Claim{netip.MustParseAddr("10.244.1.9"): {claim}}
+		}},
 		{"no usages", approval.ReasonUsages, "spec.usages", func(a *application) { a.request.Usages = nil }},
 		{"a usage missing", approval.ReasonUsages, "server auth", func(a *application) { a.request.Usages = a.request.Usages[:2] }},
 		{"a usage too many", approval.ReasonUsages, "cert sign", func(a *application) { a.request.Usages = append(a.request.Usages, "cert sign") }},

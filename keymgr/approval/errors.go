@@ -31,6 +31,7 @@ const (
 	ReasonExpiration     Reason = "Expiration"
 	ReasonRateLimit      Reason = "RateLimit"
 	ReasonKeyOfOtherNode Reason = "KeyOfOtherNode"
+	ReasonPodRanges      Reason = "PodRanges"
 )
 
 // Denial is why a request was refused. It is an ErrDenied.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
 // SignerName is the signer of node certificates in Kubernetes CSRs.
@@ -58,13 +59,15 @@ type Policy struct {
 	MaxLifetime time.Duration
 	// MaxPerHour limits certificates per node UID; 0 means DefaultMaxPerHour.
 	MaxPerHour int
+	// Rules says which addresses and pod ranges nodes can have.
+	Rules nodenet.Rules
 }
 
 // Facts is what the API server says at the time of a request.
 type Facts struct {
 	Now time.Time
 	// Node is the live Node object that the request's claims name; nil means there is none.
-	Node *Node
+	Node *keymgr.LiveNode
 	// Pod is the live Pod in the policy's namespace that the claims name; nil means there is
 	// none.
 	Pod *Pod
@@ -72,14 +75,10 @@ type Facts struct {
 	Issued []time.Time
 	// KeyOwners maps the hash of every known node key (CertificateInfo.SPKI) to its node.
 	KeyOwners map[[32]byte]keymgr.NodeID
+	// Claims holds, by address, the live Nodes that list it and are not revoked.
+	Claims map[netip.Addr][]Claim
 	// Revoked holds the revoked nodes and keys.
 	Revoked keymgr.RevocationList
-}
-
-// Node is a live Node object.
-type Node struct {
-	ID       keymgr.NodeID
-	PodCIDRs []netip.Prefix
 }
 
 // Pod is a live Pod object.
@@ -101,6 +100,8 @@ type Order struct {
 	trustDomain string
 	key         *ecdsa.PublicKey
 	podCIDRs    []netip.Prefix
+	addresses   []netip.Addr
+	refused     []RefusedAddress
 	lifetime    time.Duration
 }
 
@@ -115,6 +116,12 @@ func (o Order) PublicKey() *ecdsa.PublicKey { return o.key }
 
 // PodCIDRs returns the pod ranges of the Node object, which the node may claim.
 func (o Order) PodCIDRs() []netip.Prefix { return o.podCIDRs }
+
+// Addresses returns those addresses of the Node object that the node may claim.
+func (o Order) Addresses() []netip.Addr { return o.addresses }
+
+// RefusedAddresses returns the others, with the reasons, for operators.
+func (o Order) RefusedAddresses() []RefusedAddress { return o.refused }
 
 // Lifetime returns how long the certificate may be valid at most.
 func (o Order) Lifetime() time.Duration { return o.lifetime }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
@@ -63,10 +64,10 @@ type Root struct {
 	Key []byte
 	// Shared says that other software trusts this root too, because it is the Kubernetes
 	// cluster's own CA for example. The intermediate then carries a critical mark, which
-	// makes that software refuse everything below it; see keymgr.NodeIssuerExtension.
+	// makes that software refuse everything below it; see extension.NodeIssuer.
 	Shared bool
 	// Intermediate and IntermediateKey, in PEM, are for a root that is offline. The
-	// certificate must carry keymgr.NodeIssuerExtension and path length 0.
+	// certificate must carry extension.NodeIssuer and path length 0.
 	Intermediate    []byte
 	IntermediateKey []byte
 }
@@ -222,7 +223,7 @@ func (a *Authority) settleIntermediate(m *material) error {
 // reject it. What else it must be, prove finds out.
 func (a *Authority) checkHandedIn(m material) error {
 	if a.cfg.Root.Shared && !criticalMark(m.intermediate) {
-		mark := keymgr.NodeIssuerExtension(true)
+		mark := extension.NodeIssuer(true)
 		return fmt.Errorf("%w: extension %s must be critical below a root that others trust", ErrIntermediate, mark.Id)
 	}
 	return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca/internal/template"
+	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // backdate makes new certificates valid for readers whose clock is behind.
@@ -25,10 +26,11 @@ const backdate = 5 * time.Minute
 
 // leafSpec says what a node certificate holds.
 type leafSpec struct {
-	node     keymgr.NodeID
-	key      *ecdsa.PublicKey
-	podCIDRs []netip.Prefix
-	lifetime time.Duration
+	node      keymgr.NodeID
+	key       *ecdsa.PublicKey
+	podCIDRs  []netip.Prefix
+	addresses []netip.Addr // named even if there is none: then none is the node's
+	lifetime  time.Duration
 }
 
 // Issue implements Issuer. The certificate holds what the order says and nothing
@@ -38,7 +40,7 @@ func (a *Authority) Issue(_ context.Context, o approval.Order) ([][]byte, error)
 		return nil, fmt.Errorf("issue certificate for node %s: %w", o.Node(), ErrOrder)
 	}
 	m := a.current()
-	spec := leafSpec{node: o.Node(), key: o.PublicKey(), podCIDRs: o.PodCIDRs(), lifetime: o.Lifetime()}
+	spec := leafSpec{node: o.Node(), key: o.PublicKey(), podCIDRs: o.PodCIDRs(), addresses: o.Addresses(), lifetime: o.Lifetime()}
 	leaf, err := a.issue(m, spec)
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate for node %s: %w", o.Node(), err)
@@ -76,14 +78,19 @@ func (a *Authority) leaf(m material, s leafSpec) (*x509.Certificate, error) {
 		BasicConstraintsValid: true,
 		SignatureAlgorithm:    x509.ECDSAWithSHA256,
 	}
-	if len(s.podCIDRs) == 0 {
-		return tmpl, nil
-	}
-	ext, err := keymgr.PodCIDRExtension(s.podCIDRs)
+	addresses, err := extension.Addresses(s.addresses)
 	if err != nil {
 		return nil, err
 	}
-	tmpl.ExtraExtensions = []pkix.Extension{ext}
+	tmpl.ExtraExtensions = []pkix.Extension{addresses}
+	if len(s.podCIDRs) == 0 {
+		return tmpl, nil
+	}
+	pods, err := extension.PodCIDRs(s.podCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	tmpl.ExtraExtensions = append(tmpl.ExtraExtensions, pods)
 	return tmpl, nil
 }
 
@@ -136,7 +143,7 @@ func (a *Authority) makeIntermediate(m *material) error {
 	tmpl.MaxPathLenZero = true
 	tmpl.ExtKeyUsage = template.BothSides()
 	template.Constrain(tmpl, a.cfg.TrustDomain)
-	tmpl.ExtraExtensions = []pkix.Extension{keymgr.NodeIssuerExtension(a.cfg.Root.Shared)}
+	tmpl.ExtraExtensions = []pkix.Extension{extension.NodeIssuer(a.cfg.Root.Shared)}
 	cert, err := create(tmpl, m.roots[0], key, m.rootKey)
 	if err != nil {
 		return fmt.Errorf("make intermediate: %w", err)

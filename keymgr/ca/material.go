@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
@@ -233,6 +234,6 @@ func newKey() (*ecdsa.PrivateKey, error) {
 }
 
 func criticalMark(c *x509.Certificate) bool {
-	mark := keymgr.NodeIssuerExtension(true)
+	mark := extension.NodeIssuer(true)
 	return slices.ContainsFunc(c.UnhandledCriticalExtensions, mark.Id.Equal)
 }

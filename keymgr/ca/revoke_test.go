@@ -21,6 +21,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -190,7 +191,7 @@ func TestKindsOfIssuerKey(t *testing.T) {
 	l := keymgr.RevocationList{Type: keymgr.RevocationsType, TrustDomain: keytest.TrustDomain, Number: 1}
 	for name, key := range map[string]crypto.Signer{"RSA": rsaKey, "Ed25519": edKey} {
 		template := *issuer
-		template.ExtraExtensions = append(template.ExtraExtensions, keymgr.NodeIssuerExtension(false))
+		template.ExtraExtensions = append(template.ExtraExtensions, extension.NodeIssuer(false))
 		template.SignatureAlgorithm = x509.UnknownSignatureAlgorithm
 		template.PublicKey = nil
 		der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)

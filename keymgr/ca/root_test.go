@@ -21,6 +21,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -252,7 +253,7 @@ func TestIntermediateIsConstrained(t *testing.T) {
 	}
 	sub := sign(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "sub"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		ExtraExtensions: []pkix.Extension{keymgr.NodeIssuerExtension(false)},
+		ExtraExtensions: []pkix.Extension{extension.NodeIssuer(false)},
 	}, ecKey(t), issuer)
 	leaf := sign(t, &x509.Certificate{URIs: good, ExtKeyUsage: clientUsage()}, ecKey(t), &sub)
 	if err := verify(leaf.cert, sub.cert); err == nil {
@@ -279,7 +280,7 @@ func TestNodesRefuseOddLeaves(t *testing.T) {
 		"no name":        {func(c *x509.Certificate) { c.URIs, c.Subject = nil, pkix.Name{CommonName: "a"} }, ecKey(t)},
 		"authority":      {func(c *x509.Certificate) { c.IsCA = true }, ecKey(t)},
 		"bad pod CIDRs": {func(c *x509.Certificate) {
-			ext, err := keymgr.PodCIDRExtension(nil)
+			ext, err := extension.PodCIDRs(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -399,7 +400,7 @@ func TestLivesAreNested(t *testing.T) {
 	}
 
 	long := caTemplate()
-	long.ExtraExtensions = []pkix.Extension{keymgr.NodeIssuerExtension(false)}
+	long.ExtraExtensions = []pkix.Extension{extension.NodeIssuer(false)}
 	long.MaxPathLen, long.MaxPathLenZero = 0, true
 	intermediate := sign(t, long, ecKey(t), &root)
 	o.cfg.Root = ca.Root{Certificates: root.pem(), Intermediate: intermediate.pem(), IntermediateKey: intermediate.keyPEM(t)}

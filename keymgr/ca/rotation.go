@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
@@ -104,7 +105,7 @@ func (a *Authority) advance(m *material, f rootchange.Fleet) error {
 		}
 	case rootchange.PhaseAnnounced:
 		next.Phase = rootchange.PhaseSwitched
-		next.From, next.To = now, now.Add(keymgr.Span(len(f.Nodes)))
+		next.From, next.To = now, now.Add(renewal.Span(len(f.Nodes)))
 		if err := a.switchRoots(m); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
@@ -25,7 +26,7 @@ type Status struct {
 	// Since is when it got there; zero if there never was a change of roots.
 	Since time.Time
 	// Window is when nodes renew after a change of roots; nil means that they need not.
-	Window *keymgr.Window
+	Window *renewal.Window
 	// Roots are all trusted roots, in the order of the bundle.
 	Roots []rootchange.Status
 }
@@ -52,7 +53,7 @@ func (a *Authority) Status() (Status, error) {
 	}
 	s.RootWanted = s.RootOffline && a.due(m)
 	if m.rotation.Phase == rootchange.PhaseSwitched {
-		s.Window = &keymgr.Window{Root: keyID(m.roots[0]), From: m.rotation.From, To: m.rotation.To}
+		s.Window = &renewal.Window{Root: keyID(m.roots[0]), From: m.rotation.From, To: m.rotation.To}
 	}
 	return s, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/internal/atomicfile"
 	"github.com/sealane/sealane/internal/times"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 // CSR returns a certificate request (PKCS#10 in PEM) with the node's URI as the
@@ -144,6 +145,17 @@ func (id *Identity) Certificate() (keymgr.CertificateInfo, bool) {
 	return id.cert.CertificateInfo, true
 }
 
+// CertifiedAddresses returns the addresses that the current certificate names, or false if
+// there is none or it is of a version that did not name them.
+func (id *Identity) CertifiedAddresses() ([]netip.Addr, bool) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.cert == nil || !id.cert.NamesAddresses {
+		return nil, false
+	}
+	return slices.Clone(id.cert.Addresses), true
+}
+
 // RenewAt returns when to ask for the next certificate: at 50–70 % of the current
 // one's life, drawn from its serial number. It is the zero time without a certificate.
 func (id *Identity) RenewAt() time.Time {
@@ -162,6 +174,7 @@ const (
 	NeedCertificate = "certificate" // the certificate was renewed
 	NeedKeys        = "keys"        // WireGuard keys or their ports changed
 	NeedEndpoints   = "endpoints"   // the node's addresses changed
+	NeedAddresses   = "addresses"   // the certificate does not name all addresses of the node
 	NeedRoot        = "root"        // the authority has a new root
 	NeedTrusted     = "trusted"     // the certificate leads to no trusted root
 	NeedPSK         = "psk"         // the preshared-key mode or port changed
@@ -222,7 +235,7 @@ func (id *Identity) KeyHash() ([32]byte, error) {
 // NeedsRoot returns why the roots call for a new certificate, and when to ask for it:
 // at this node's moment in the window if the certificate leads to another root than the
 // window's, now if it leads to no root in the bundle. "" means that it does not.
-func (id *Identity) NeedsRoot(bundlePEM []byte, window *keymgr.Window) (why string, at time.Time) {
+func (id *Identity) NeedsRoot(bundlePEM []byte, window *renewal.Window) (why string, at time.Time) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.cert == nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealane/sealane/internal/atomicfile"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 // The files in the directory of an Identity.
@@ -176,5 +177,5 @@ func (id *Identity) Bundle() ([]byte, error) {
 // renewalTime returns a moment at 50–70 % of a lifetime, drawn from seed.
 func renewalTime(from, to time.Time, seed string) time.Time {
 	life := to.Sub(from)
-	return from.Add(life / 2).Add(keymgr.Draw(seed, life/5))
+	return from.Add(life / 2).Add(renewal.Draw(seed, life/5))
 }

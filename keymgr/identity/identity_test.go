@@ -26,6 +26,7 @@ import (
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 // bed is a directory in which identities are opened again and again.
@@ -468,7 +469,7 @@ func TestNeedsRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := keymgr.Window{Root: status.Roots[0].KeyID, From: b.Clock.Now(), To: b.Clock.Now().Add(time.Hour)}
+	w := renewal.Window{Root: status.Roots[0].KeyID, From: b.Clock.Now(), To: b.Clock.Now().Add(time.Hour)}
 	if why, _ := n.Identity.NeedsRoot(bundle, &w); why != "" {
 		t.Errorf("%q, but the certificate is below that root", why)
 	}

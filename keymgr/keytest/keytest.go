@@ -94,7 +94,7 @@ func ID(name string) keymgr.NodeID {
 	return keymgr.NodeID{Name: name, UID: fmt.Sprintf("%x-%x", h[:4], h[4:8])}
 }
 
-// Node returns a new node that has a certificate for its pod CIDRs and is ready to
+// Node returns a new node that has a certificate for its pod CIDRs and address and is ready to
 // sign. Its address and its WireGuard key follow from its name alone.
 func (c *Cluster) Node(name string, podCIDRs ...string) *Node {
 	c.tb.Helper()
@@ -102,6 +102,7 @@ func (c *Cluster) Node(name string, podCIDRs ...string) *Node {
 	live := keymgr.LiveNode{
 		ID:        ID(name),
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, h[0], h[1], h[2]})},
+		Created:   c.Clock.Now(),
 	}
 	for _, p := range podCIDRs {
 		live.PodCIDRs = append(live.PodCIDRs, netip.MustParsePrefix(p))
@@ -129,7 +130,7 @@ func (c *Cluster) Identity(id keymgr.NodeID, dir string) *identity.Identity {
 	return opened
 }
 
-// Certify gives a node a certificate for its live pod CIDRs.
+// Certify gives a node a certificate for its live pod CIDRs and addresses.
 func (c *Cluster) Certify(n *Node) {
 	c.tb.Helper()
 	csr, err := n.Identity.CSR()
@@ -178,7 +179,7 @@ func Scene(csr []byte, live keymgr.LiveNode, now time.Time) (approval.Request, a
 		TrustDomain: TrustDomain, Namespace: "sealane-system",
 		ServiceAccount: "sealane-agent", DaemonSetUID: "ds-1",
 	}
-	facts := approval.Facts{Now: now, Node: &approval.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod}
+	facts := approval.Facts{Now: now, Node: &live, Pod: &pod}
 	return request, policy, facts
 }
 

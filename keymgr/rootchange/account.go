@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
 // State says what a trusted root is for.
@@ -36,14 +36,14 @@ type Status struct {
 // Nothing in it is secret, and no decision depends on it.
 type Account struct {
 	// Mode is the controller's --ca-mode.
-	Mode       string         `json:"mode"`
-	Phase      Phase          `json:"phase"`
-	Since      time.Time      `json:"since,omitzero"`
-	Roots      []Status       `json:"roots"`
-	RootOnline bool           `json:"rootOnline"`
-	RootWanted bool           `json:"rootWanted"`
-	Issuer     Intermediate   `json:"intermediate"`
-	Window     *keymgr.Window `json:"renewalWindow,omitempty"`
+	Mode       string          `json:"mode"`
+	Phase      Phase           `json:"phase"`
+	Since      time.Time       `json:"since,omitzero"`
+	Roots      []Status        `json:"roots"`
+	RootOnline bool            `json:"rootOnline"`
+	RootWanted bool            `json:"rootWanted"`
+	Issuer     Intermediate    `json:"intermediate"`
+	Window     *renewal.Window `json:"renewalWindow,omitempty"`
 }
 
 // Intermediate is the intermediate in an Account.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 )
 
 const trustDomain = "11111111-2222-3333-4444-555555555555"
@@ -48,7 +49,7 @@ func NewAuthority(t testing.TB) *Authority {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		ExtraExtensions: []pkix.Extension{keymgr.NodeIssuerExtension(false)},
+		ExtraExtensions: []pkix.Extension{extension.NodeIssuer(false)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
 	if err != nil {

@@ -72,7 +72,7 @@ func (r *registry) issue(csr []byte, live keymgr.LiveNode) ([][]byte, error) {
 		Usages: []string{"digital signature", "client auth", "server auth"},
 	}, approval.Policy{
 		TrustDomain: trustDomain, Namespace: "sealane-system", ServiceAccount: "sealane-agent", DaemonSetUID: "daemonset",
-	}, approval.Facts{Now: r.clock.Now(), Node: &approval.Node{ID: live.ID, PodCIDRs: live.PodCIDRs}, Pod: &pod})
+	}, approval.Facts{Now: r.clock.Now(), Node: &live, Pod: &pod})
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +89,7 @@ func (r *registry) author(index int) (*author, error) {
 			Name: fmt.Sprintf("node-%05d.example.internal", index), UID: fmt.Sprintf("%x-%x-%x-%x-%x", h[:4], h[4:6], h[6:8], h[8:10], h[10:16]),
 		},
 		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{172, 16, hi, lo})},
+		Created:   time.Unix(int64(1+index), 0).UTC(),
 		PodCIDRs:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, hi, lo, 0}), 24)},
 	}}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/perf/scale/internal/price"
 	"github.com/sealane/sealane/perf/scale/internal/sim"
@@ -232,7 +233,7 @@ func (b *bench) reissue() (row, error) {
 	if err := b.registry.authority.Renew(context.Background()); err != nil {
 		return row{}, err
 	}
-	span := keymgr.Span(len(w.authors))
+	span := renewal.Span(len(w.authors))
 	window := min(span, b.window)
 	start, count := w.clock.Now(), 0
 	for _, a := range w.authors {

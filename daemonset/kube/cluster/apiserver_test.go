@@ -181,7 +181,7 @@ func testLeastPrivilege(t *testing.T, r *realCluster, agent *Client) {
 	if _, err := agent.TrustDomain(ctx); err != nil {
 		t.Error(err)
 	}
-	if got, err := agent.ClusterPodCIDRs(ctx); err != nil || got != nil {
+	if got, err := agent.ClusterNetworks(ctx); err != nil || got.PodCIDRs != nil {
 		t.Errorf("without kubeadm: got %v, error %v", got, err)
 	}
 	if _, err := agent.Node(ctx, "n2"); err != nil {

@@ -6,10 +6,12 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
@@ -19,6 +21,10 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/internal/informer"
 	"github.com/sealane/sealane/keymgr"
 )
+
+// apiService is the Service of the API servers, in the namespace default, and the
+// EndpointSlice that they keep for it.
+const apiService = "kubernetes"
 
 // WatchConfig says what a Watcher watches.
 type WatchConfig struct {
@@ -45,6 +51,7 @@ type Snapshot struct {
 	LocalPods []kube.Pod                 // of WatchConfig.Node, by namespace and name
 	Revoked   RevocationRecord           // what is published of revocations, unverified
 	Orders    []Revocation               // oldest first, if WatchConfig asks for them
+	APIServer []netip.Addr               // endpoints of the Service default/kubernetes, sorted
 }
 
 // Watcher follows what the API server has. See Client.Watch.
@@ -56,6 +63,7 @@ type Watcher struct {
 	records  *informer.Feed[RevocationRecord]
 	pods     *informer.Feed[kube.Pod]   // nil if not watched
 	orders   *informer.Feed[Revocation] // nil if not watched
+	servers  *informer.Feed[[]netip.Addr]
 }
 
 type publishedKey struct {
@@ -81,6 +89,9 @@ func (c *Client) Watch(ctx context.Context, cfg WatchConfig) (*Watcher, error) {
 		return nil, err
 	}
 	if w.records, err = informer.Start(ctx, w.Notifier, c.recordSource()); err != nil {
+		return nil, err
+	}
+	if w.servers, err = informer.Start(ctx, w.Notifier, c.serverSource()); err != nil {
 		return nil, err
 	}
 	if cfg.Revocations {
@@ -117,6 +128,8 @@ func (w *Watcher) Snapshot() (Snapshot, bool) {
 		}
 	}
 	s.Revoked = theRecord(w.records)
+	s.APIServer = slices.Concat(w.servers.Values()...)
+	slices.SortFunc(s.APIServer, netip.Addr.Compare)
 	if w.orders != nil {
 		s.Orders = sortedRevocations(w.orders.Values())
 	}
@@ -167,6 +180,32 @@ func (c *Client) trustSource() informer.Source[*corev1.ConfigMap, Trust] {
 		List:     informer.AsObject(api.List),
 		Watch:    api.Watch,
 		Convert:  func(o *corev1.ConfigMap) (Trust, error) { return trustOf(o), nil },
+	}
+}
+
+// serverSource follows where the API servers are. They keep this object themselves.
+func (c *Client) serverSource() informer.Source[*discoveryv1.EndpointSlice, []netip.Addr] {
+	api := c.conn.Core.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault)
+	return informer.Source[*discoveryv1.EndpointSlice, []netip.Addr]{
+		Example:  &discoveryv1.EndpointSlice{},
+		Selector: fields.OneTermEqualSelector("metadata.name", apiService).String(),
+		List:     informer.AsObject(api.List),
+		Watch:    api.Watch,
+		Convert: func(o *discoveryv1.EndpointSlice) (all []netip.Addr, err error) {
+			if o.Name != apiService {
+				return nil, nil
+			}
+			for _, e := range o.Endpoints {
+				for _, text := range e.Addresses {
+					addr, err := netip.ParseAddr(text)
+					if err != nil {
+						return all, fmt.Errorf("%w: endpointslice %s/%s: endpoints: %w", kube.ErrBadConfig, o.Namespace, o.Name, err)
+					}
+					all = append(all, addr.Unmap())
+				}
+			}
+			return all, nil
+		},
 	}
 }
 

@@ -83,6 +83,7 @@ func Full() status.Node {
 	n.Peers[0].Certificate.RenewAt = Now()
 	n.Refused = []status.Refusal{{Node: "n2", Reason: "signature", Message: "invalid signature", Count: 3, Last: Now().Add(-5 * time.Minute)}}
 	n.ContinuityWarnings = []status.Refusal{{Node: "n2", Reason: "continuity", Message: "new key", Count: 1, Last: Now().Add(-time.Minute)}}
+	n.RefusedAddresses = []status.Refusal{{Node: "n2", Reason: "address", Message: "address 192.0.2.9 is not in the node's certificate", Count: 1, Last: Now().Add(-time.Minute)}}
 	n.QueuedDels = 2
 	n.Enforcement = status.Enforcement{
 		Enforcing: true, Problem: "policies are not all in the data path", Identities: 100, Blocks: 4, EndpointPolicies: 11, Sets: 3, Rules: 25, PortSets: 5,

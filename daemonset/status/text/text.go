@@ -5,6 +5,7 @@ package text
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -83,7 +84,8 @@ func nodeTable(c status.Cluster) table {
 			kind = cell{n.Encapsulation.Kind + " PLAINTEXT", bad}
 		}
 		tb.rows = append(tb.rows, append([]cell{{n.Name, plain}, ready, lanes, kind}, cells(
-			key(n.Key.Generation, n.Key.PublicKey), since(n), strconv.Itoa(n.Pods), addresses(n), n.Version)...))
+			key(n.Key.Generation, n.Key.PublicKey), since(n), strconv.Itoa(n.Pods), addresses(n), n.Version,
+		)...))
 	}
 	for _, s := range c.Silent {
 		tb.rows = append(tb.rows, []cell{{s.Name, plain}, {"NO REPORT", bad}})
@@ -176,7 +178,8 @@ func peerTable(nodes []status.Node) table {
 				state = cell{"in grace", bad}
 			}
 			tb.rows = append(tb.rows, append([]cell{{n.Name, plain}, {p.Name, plain}, state}, cells(
-				handshake(n, p), words.Bytes(p.RxBytes), words.Bytes(p.TxBytes), orDash(p.Endpoint), key(p.Generation, p.PublicKey))...))
+				handshake(n, p), words.Bytes(p.RxBytes), words.Bytes(p.TxBytes), orDash(p.Endpoint), key(p.Generation, p.PublicKey),
+			)...))
 		}
 	}
 	return tb
@@ -192,7 +195,7 @@ func handshake(n status.Node, p status.Peer) string {
 func refusalTable(nodes []status.Node) table {
 	tb := table{head: []string{"NODE", "REFUSED", "REASON", "TIMES", "LAST", "MESSAGE"}}
 	for _, n := range nodes {
-		for _, r := range n.Refused {
+		for _, r := range slices.Concat(n.Refused, n.RefusedAddresses) {
 			row := cells(n.Name, r.Node, r.Reason, strconv.FormatUint(r.Count, 10), words.Ago(n.Time, r.Last), r.Message)
 			row[2].tone = dubious
 			tb.rows = append(tb.rows, row)

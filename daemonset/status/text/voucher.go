@@ -6,6 +6,7 @@ package text
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/daemonset/status/words"
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // Voucher renders what vouches for a node's key, from the key upwards.
@@ -85,27 +87,24 @@ func certificateLines(title string, c *x509.Certificate, now time.Time) table {
 	l.add("serial", c.SerialNumber.Text(16))
 	l.add("issuer", c.Issuer.String())
 	l.add("key", fmt.Sprintf("%s, SHA-256 %x", c.PublicKeyAlgorithm, sha256.Sum256(c.RawSubjectPublicKeyInfo)))
-	l.add("pods", certifiedPods(c))
+	l.add("pods", certified(c, extension.PodCIDRsID(), extension.ParsePodCIDRs, prefixes))
+	l.add("addresses", certified(c, extension.AddressesID(), extension.ParseAddresses, addressList))
 	l.add("valid from", moment(now, c.NotBefore))
 	l.add("expires", moment(now, c.NotAfter))
 	return l.table
 }
 
-// certifiedPods reads the pod ranges that the issuer has put into a certificate.
-func certifiedPods(c *x509.Certificate) string {
-	ours, err := keymgr.PodCIDRExtension(nil)
-	if err != nil {
-		return err.Error()
-	}
+// certified shows what an extension of a certificate names; "" without the extension.
+func certified[T any](c *x509.Certificate, id asn1.ObjectIdentifier, parse func([]byte) ([]T, error), show func([]T) string) string {
 	for _, e := range c.Extensions {
-		if !e.Id.Equal(ours.Id) {
+		if !e.Id.Equal(id) {
 			continue
 		}
-		ranges, err := keymgr.ParsePodCIDRs(e.Value)
+		all, err := parse(e.Value)
 		if err != nil {
 			return err.Error()
 		}
-		return prefixes(ranges)
+		return show(all)
 	}
 	return ""
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr
+// Package renewal says when nodes renew certificates, so that not all do so at once.
+package renewal
 
 import (
 	"bytes"

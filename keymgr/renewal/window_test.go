@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-package keymgr_test
+package renewal_test
 
 import (
 	"errors"
@@ -11,12 +11,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/renewal"
 )
 
-func testWindow() keymgr.Window {
+func testWindow() renewal.Window {
 	from := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	return keymgr.Window{Root: "0a0b", From: from, To: from.Add(keymgr.Span(1000))}
+	return renewal.Window{Root: "0a0b", From: from, To: from.Add(renewal.Span(1000))}
 }
 
 func TestWindowSpreads(t *testing.T) {
@@ -24,7 +24,7 @@ func TestWindowSpreads(t *testing.T) {
 	if d := w.To.Sub(w.From); d != 200*time.Second {
 		t.Errorf("1000 nodes have %v, want 200 s", d)
 	}
-	if d := keymgr.Span(3); d != 5*time.Second {
+	if d := renewal.Span(3); d != 5*time.Second {
 		t.Errorf("3 nodes have %v, want 5 s", d)
 	}
 	var early int
@@ -49,7 +49,7 @@ func TestParseWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := keymgr.ParseWindow(data); err != nil || cmp.Diff(w, got) != "" {
+	if got, err := renewal.ParseWindow(data); err != nil || cmp.Diff(w, got) != "" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, bad := range []string{
@@ -57,7 +57,7 @@ func TestParseWindow(t *testing.T) {
 		`{"root":"0a","from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:04:04Z"}`,
 		`{"root":"0a","to":"2026-01-02T03:04:04Z"}`, string(data) + "{}", string(make([]byte, 2000)),
 	} {
-		if _, err := keymgr.ParseWindow([]byte(bad)); !errors.Is(err, keymgr.ErrWindow) {
+		if _, err := renewal.ParseWindow([]byte(bad)); !errors.Is(err, renewal.ErrWindow) {
 			t.Errorf("%q: error %v, want ErrWindow", bad, err)
 		}
 	}
@@ -71,7 +71,7 @@ func FuzzParseWindow(f *testing.F) {
 	f.Add(data)
 	f.Add([]byte(`{"root":"0a","from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:04:04Z"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		w, err := keymgr.ParseWindow(data)
+		w, err := renewal.ParseWindow(data)
 		if err != nil {
 			return
 		}
