@@ -35,31 +35,34 @@ func (v *Verifier) checkNames(c *candidate) error {
 }
 
 // checkSequence compares with the high-water mark. Only hashes of payloads are
-// compared: a signature has more than one valid form.
+// compared: a signature has more than one valid form. A mark from the future, of an earlier
+// version or of a time when this clock was ahead, bars nothing.
 func (v *Verifier) checkSequence(c *candidate) error {
 	if c.stmt.Seq == 0 {
 		return fmt.Errorf("%w: seq is 0", ErrFormat)
 	}
-	if c.prev == nil {
+	hash := HashPayload(c.signed.Payload)
+	c.repeat = c.prev != nil && hash == c.prev.rec.Hash
+	if c.prev == nil || c.repeat {
 		return nil
 	}
 	mark := c.prev.rec
-	if c.stmt.Seq < mark.Seq {
+	barred := CheckNumber(mark.Seq, c.now) == nil
+	if barred && c.stmt.Seq < mark.Seq {
 		return fmt.Errorf("%w: %d after %d", ErrReplay, c.stmt.Seq, mark.Seq)
 	}
-	hash := HashPayload(c.signed.Payload)
-	if c.stmt.Seq == mark.Seq && hash != mark.Hash {
+	if barred && c.stmt.Seq == mark.Seq {
 		return fmt.Errorf("%w: %d with hash %s and %s", ErrFork, mark.Seq, mark.Hash, hash)
 	}
-	c.repeat = hash == mark.Hash
-	if !c.repeat && (c.stmt.PrevSeq < mark.Seq || c.stmt.PrevSeq == mark.Seq && c.stmt.PrevHash != mark.Hash) {
+	if c.stmt.PrevSeq < mark.Seq || c.stmt.PrevSeq == mark.Seq && c.stmt.PrevHash != mark.Hash {
 		c.warn(WarnHistory, "statement %d follows %d (%s), but the last one seen was %d (%s)",
 			c.stmt.Seq, c.stmt.PrevSeq, c.stmt.PrevHash, mark.Seq, mark.Hash)
 	}
 	return nil
 }
 
-// checkTimes checks the lifetimes of statement and certificate. After they expire, what
+// checkTimes checks the lifetimes of statement and certificate, and that the sequence number
+// is not from the future, unless an earlier version has accepted it. After they expire, what
 // was accepted before stays for the grace time, and nothing new is accepted.
 func (v *Verifier) checkTimes(c *candidate) error {
 	cert := c.leaf.CertificateInfo
@@ -70,7 +73,10 @@ func (v *Verifier) checkTimes(c *candidate) error {
 		return fmt.Errorf("%w: notAfter %s outlives the certificate, which ends %s", ErrLifetime, times.Stamp(c.stmt.NotAfter), times.Stamp(cert.NotAfter))
 	}
 	if from := times.Later(c.stmt.IssuedAt, cert.NotBefore); from.After(c.now.Add(ClockSkew)) {
-		return fmt.Errorf("%w: valid from %s, now %s", ErrNotYetValid, times.Stamp(from), times.Stamp(c.now))
+		return fmt.Errorf("%w: valid from %s, but this node's clock says %s", ErrNotYetValid, times.Stamp(from), times.Stamp(c.now))
+	}
+	if err := CheckNumber(c.stmt.Seq, c.now); err != nil && !c.repeat {
+		return err
 	}
 	c.end = times.Earlier(c.stmt.NotAfter, cert.NotAfter)
 	if !c.now.After(c.end.Add(ClockSkew)) {

@@ -42,6 +42,9 @@ var (
 	ErrRevoked = reject("revoked", "revoked")
 	// ErrNotYetValid: issued further in the future than clocks may differ.
 	ErrNotYetValid = reject("not_yet_valid", "not yet valid")
+	// ErrClock: a number that grows with the clock is further in the future than clocks
+	// may differ.
+	ErrClock = reject("clock", "from the future by this node's clock")
 	// ErrExpired: statement or certificate has expired and no grace applies.
 	ErrExpired = reject("expired", "expired")
 	// ErrLifetime: the times contradict each other or outlive the certificate.

@@ -5,30 +5,16 @@ package keymgr
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/sealane/sealane/internal/times"
-	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // RevocationsType is the type and version of revocation lists. A change that an old reader
 // must not ignore gets a new version, as with statements.
 const RevocationsType = "revocations/v1"
-
-// revocationContext separates the signatures of revocation lists from everything
-// else that an issuer's key signs: a certificate begins with another byte.
-const revocationContext = "sealane-revocations-v1\x00"
 
 // Bounds of a revocation list. Encoded, the largest fits into a ConfigMap with
 // room for a CRL of the same certificates.
@@ -37,11 +23,10 @@ const (
 	// MaxRevokedKeys bounds the keys, and as many serial numbers, of one node.
 	MaxRevokedKeys = 64
 
-	maxListSignature = 1 << 10 // an RSA key of 8192 bits
-	maxSignedList    = 2 * MaxRevocations
-	maxReason        = 64
-	maxIssuer        = 512
-	maxSerial        = 64
+	maxSignedList = 2 * MaxRevocations
+	maxReason     = 64
+	maxIssuer     = 512
+	maxSerial     = 64
 )
 
 // RevocationReason is why a node is revoked, in the words of RFC 5280, 5.3.1.
@@ -223,9 +208,8 @@ func DecodeSigned(data []byte) (Signed, error) {
 	return s, nil
 }
 
-// SignRevocations signs a list with the key of an issuing CA. The chain begins with
-// that CA's certificate (DER) and leaves the root out.
-func SignRevocations(l RevocationList, key crypto.Signer, chain [][]byte) (Signed, error) {
+// SignRevocations signs a list with the key of an issuing CA.
+func SignRevocations(l RevocationList, by Issuer) (Signed, error) {
 	payload, err := l.Encode()
 	if err != nil {
 		return Signed{}, fmt.Errorf("sign revocation list: %w", err)
@@ -234,113 +218,38 @@ func SignRevocations(l RevocationList, key crypto.Signer, chain [][]byte) (Signe
 	if _, err := ParseRevocations(payload); err != nil {
 		return Signed{}, fmt.Errorf("sign revocation list: %w", err)
 	}
-	message, options := listBytes(payload), crypto.SignerOpts(crypto.SHA256)
-	if _, whole := key.Public().(ed25519.PublicKey); whole {
-		options = crypto.Hash(0)
-	} else {
-		hash := sha256.Sum256(message)
-		message = hash[:]
-	}
-	signature, err := key.Sign(rand.Reader, message, options)
+	s, err := by.Sign(contextRevocations, payload)
 	if err != nil {
 		return Signed{}, fmt.Errorf("sign revocation list: %w", err)
 	}
-	return Signed{Payload: payload, Signature: signature, Chain: slices.Clone(chain)}, nil
+	return s, nil
 }
-
-// listBytes is what is signed, before it is hashed.
-func listBytes(payload []byte) []byte { return append([]byte(revocationContext), payload...) }
 
 // VerifyRevocations reads a list and checks its signer: an issuer of node certificates of
 // the trust domain that leads to a root of the bundle at a time. It cannot know whether
-// there is a newer list; Verifier.SetRevocations does.
+// there is a newer list, or whether the list's number is from the future;
+// Verifier.SetRevocations does.
 func VerifyRevocations(s Signed, bundlePEM []byte, trustDomain string, at time.Time) (RevocationList, error) {
 	pool, err := parsePool(bundlePEM)
 	if err != nil {
 		return RevocationList{}, err
 	}
-	return verifyRevocations(s, listScene{roots: pool, trustDomain: trustDomain, now: at})
+	return verifyRevocations(s, IssuerScene{Roots: pool, TrustDomain: trustDomain, At: at})
 }
 
-// listScene is what a list is verified against.
-type listScene struct {
-	roots       *x509.CertPool
-	trustDomain string
-	now         time.Time
-}
-
-func verifyRevocations(s Signed, scene listScene) (RevocationList, error) {
-	if scene.roots == nil {
+func verifyRevocations(s Signed, scene IssuerScene) (RevocationList, error) {
+	if scene.Roots == nil {
 		return RevocationList{}, ErrNoRoots
 	}
-	if n := len(s.Signature); n > maxListSignature {
-		return RevocationList{}, fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxListSignature)
+	if n := len(s.Signature); n > maxIssuerSignature {
+		return RevocationList{}, fmt.Errorf("%w: signature of %d bytes, at most %d", ErrTooLarge, n, maxIssuerSignature)
 	}
 	l, err := ParseRevocations(s.Payload)
 	if err != nil {
 		return RevocationList{}, err
 	}
-	if l.TrustDomain != scene.trustDomain {
-		return RevocationList{}, fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, l.TrustDomain, scene.trustDomain)
+	if l.TrustDomain != scene.TrustDomain {
+		return RevocationList{}, fmt.Errorf("%w: %q instead of %q", ErrTrustDomain, l.TrustDomain, scene.TrustDomain)
 	}
-	issuer, err := verifyIssuer(s.Chain, scene)
-	if err != nil {
-		return RevocationList{}, err
-	}
-	if err := issuer.CheckSignature(listAlgorithm(issuer), listBytes(s.Payload), s.Signature); err != nil {
-		return RevocationList{}, fmt.Errorf("%w: issuer %s: %w", ErrSignature, issuer.Subject, err)
-	}
-	return l, nil
-}
-
-// verifyIssuer checks that a chain belongs to a CA that issues node certificates of the
-// trust domain, and returns that CA's certificate. The issuer may begin in the reader's
-// future, because a reader whose clock is behind must still learn who is revoked.
-func verifyIssuer(chain [][]byte, scene listScene) (*x509.Certificate, error) {
-	certs, err := parseChain(chain)
-	if err != nil {
-		return nil, err
-	}
-	issuer := certs[0]
-	opts := x509.VerifyOptions{
-		Roots:         scene.roots,
-		Intermediates: x509.NewCertPool(),
-		CurrentTime:   times.Later(scene.now.Add(-ClockSkew), issuer.NotBefore),
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	for _, c := range certs[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	found, err := issuer.Verify(opts)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrChain, err)
-	}
-	if !issuer.BasicConstraintsValid || !issuer.IsCA || !extension.MarksNodeIssuer(issuer) {
-		return nil, fmt.Errorf("%w: signer %s is no issuer of node certificates", ErrCertificate, issuer.Subject)
-	}
-	if !slices.ContainsFunc(found, func(c []*x509.Certificate) bool { return permits(c, scene.trustDomain) }) {
-		return nil, fmt.Errorf("%w: issuer %s is constrained to others than %q", ErrTrustDomain, issuer.Subject, scene.trustDomain)
-	}
-	return issuer, nil
-}
-
-// permits reports whether the name constraints of a chain permit nodes of a trust domain.
-// The issuer of one cluster thus cannot revoke in another that has the same root.
-func permits(chain []*x509.Certificate, trustDomain string) bool {
-	return !slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
-		return len(c.PermittedURIDomains) > 0 && !slices.Contains(c.PermittedURIDomains, trustDomain) ||
-			slices.Contains(c.ExcludedURIDomains, trustDomain)
-	})
-}
-
-func listAlgorithm(issuer *x509.Certificate) x509.SignatureAlgorithm {
-	switch issuer.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		return x509.ECDSAWithSHA256
-	case *rsa.PublicKey:
-		return x509.SHA256WithRSA
-	case ed25519.PublicKey:
-		return x509.PureEd25519
-	}
-	return x509.UnknownSignatureAlgorithm
+	return l, scene.Verify(contextRevocations, s)
 }

@@ -127,7 +127,7 @@ func TestListsThatAreNotAccepted(t *testing.T) {
 	}
 	foreign := list(9)
 	foreign.TrustDomain = "another-cluster"
-	forged, err := keymgr.SignRevocations(list(9), mustKey(t, s.a), s.a.Sign().Chain)
+	forged, err := keymgr.SignRevocations(list(9), keymgr.Issuer{Key: mustKey(t, s.a), Chain: s.a.Sign().Chain})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,10 +188,14 @@ func TestIssuerOfAnotherClusterUnderOneRoot(t *testing.T) {
 	wantReason(t, s.verifier.SetRevocations(signed), keymgr.ErrTrustDomain)
 }
 
-func TestClockBehindStillLearnsWhoIsRevoked(t *testing.T) {
+// TestClockBehindLearnsWhoIsRevokedWhenItIsRight: the same list, which that reader is shown in
+// each pass, takes effect as soon as the clock is set, though it was refused before.
+func TestClockBehindLearnsWhoIsRevokedWhenItIsRight(t *testing.T) {
 	s := newScene(t)
 	signed := s.sign(t, list(1, blocked(s.a)))
 	s.Clock.Add(-30 * 24 * time.Hour)
+	wantReason(t, s.verifier.SetRevocations(signed), keymgr.ErrClock)
+	s.Clock.Add(30*24*time.Hour - keymgr.ClockSkew)
 	if err := s.verifier.SetRevocations(signed); err != nil {
 		t.Error(err)
 	}
@@ -287,7 +291,7 @@ func TestReadmittedNodeBeginsAnew(t *testing.T) {
 	old := s.a.Sign()
 	mustVerify(t, s.verifier, old, s.a.Live)
 	ended := s.a.Edit(func(st *keymgr.Statement) {
-		st.Seq = 1<<64 - 1
+		st.Seq = uint64(s.Clock.Now().Add(keymgr.ClockSkew).UnixMilli()) // the highest that readers take
 		st.Keys[0].Generation = 1<<64 - 1
 		st.Keys[0].Key = keytest.WGKey(t, "thief", 1, s.Clock.Now()).Public
 	})

@@ -60,6 +60,7 @@ func (f *FileMarks) SaveRevocations(s Signed) error {
 
 // revocations is the list in force, ready to look things up in.
 type revocations struct {
+	signed  Signed
 	list    RevocationList
 	hash    Hash
 	stored  bool                    // on disk
@@ -68,9 +69,9 @@ type revocations struct {
 	serials map[CertificateSerial]*RevokedNode
 }
 
-func newRevocations(l RevocationList, hash Hash) *revocations {
+func newRevocations(l RevocationList, s Signed) *revocations {
 	r := &revocations{
-		list: l, hash: hash,
+		signed: s, list: l, hash: HashPayload(s.Payload),
 		nodes: map[string]*RevokedNode{}, keys: map[Hash]*RevokedNode{}, serials: map[CertificateSerial]*RevokedNode{},
 	}
 	for i := range l.Nodes {
@@ -122,7 +123,8 @@ func (r *revocations) find(id NodeID, cert CertificateInfo, now time.Time) *Revo
 func (n *RevokedNode) lasts(now time.Time) bool { return n.Blocked || !now.After(n.Expires) }
 
 // openRevocations continues from the stored list, which was verified before it was
-// stored. It ignores the list of another cluster.
+// stored, and stays in force if its root is trusted no more; see bars. It ignores the list
+// of another cluster.
 func (v *Verifier) openRevocations() error {
 	if v.cfg.Revocations == nil {
 		return nil
@@ -136,18 +138,19 @@ func (v *Verifier) openRevocations() error {
 		return err
 	}
 	if l.TrustDomain == v.cfg.TrustDomain {
-		v.revoked = newRevocations(l, HashPayload(s.Payload))
+		v.revoked = newRevocations(l, s)
 		v.revoked.stored = true
 	}
 	return nil
 }
 
 // SetRevocations puts a signed revocation list into force, durably, if an issuer of node
-// certificates signed it and it is not older than the one in force. After an error the
-// previous list stays in force: somebody who can merely write where the list is
-// published can neither revoke nor readmit. Only after ErrStore the new list is in force,
-// because a full disk must not keep a revoked node among the others; call SetRevocations
-// again until it is durable too.
+// SetRevocations puts a signed revocation list into force, durably, if an issuer of node
+// certificates signed it, it is not from the future, and it is not older than the one in
+// force. After an error the previous list stays in force: somebody who can merely write
+// where the list is published can neither revoke nor readmit. Only after ErrStore the new
+// list is in force, because a full disk must not keep a revoked node among the others; call
+// SetRevocations again until it is durable too.
 func (v *Verifier) SetRevocations(s Signed) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -155,16 +158,22 @@ func (v *Verifier) SetRevocations(s Signed) error {
 	if v.revoked != nil && v.revoked.hash == hash {
 		return v.saveRevocations(s)
 	}
-	l, err := verifyRevocations(s, listScene{roots: v.roots, trustDomain: v.cfg.TrustDomain, now: v.cfg.Clock()})
+	now := v.cfg.Clock()
+	l, err := verifyRevocations(s, v.issuerScene(now))
+	if err == nil {
+		err = l.checkClock(now)
+	}
 	if err != nil {
 		return fmt.Errorf("set revocations: %w", err)
 	}
-	if old := v.revoked; old != nil && l.Number < old.list.Number {
-		return fmt.Errorf("set revocations: %w: %d after %d", ErrReplay, l.Number, old.list.Number)
-	} else if old != nil && l.Number == old.list.Number {
-		return fmt.Errorf("set revocations: %w: %d with hash %s and %s", ErrFork, l.Number, old.hash, hash)
+	if v.bars(now) {
+		if old := v.revoked; l.Number < old.list.Number {
+			return fmt.Errorf("set revocations: %w: %d after %d", ErrReplay, l.Number, old.list.Number)
+		} else if l.Number == old.list.Number {
+			return fmt.Errorf("set revocations: %w: %d with hash %s and %s", ErrFork, l.Number, old.hash, hash)
+		}
 	}
-	v.revoked = newRevocations(l, hash)
+	v.revoked = newRevocations(l, s)
 	return v.saveRevocations(s)
 }
 
@@ -178,6 +187,31 @@ func (v *Verifier) saveRevocations(s Signed) error {
 	}
 	v.revoked.stored = true
 	return nil
+}
+
+// bars reports whether the number of the list in force bars older lists. That of a list
+// whose signer leads to no trusted root does not: whoever once got a root of its own into
+// the bundle must not bar the lists of the real authority for good. Nor does a number from
+// the future. What such a list refuses stays refused until the next list comes. An issuer
+// that has expired since is judged by the time of its list.
+func (v *Verifier) bars(now time.Time) bool {
+	if v.revoked == nil || v.revoked.list.checkClock(now) != nil {
+		return false
+	}
+	_, err := verifyRevocations(v.revoked.signed, v.issuerScene(v.revoked.list.IssuedAt))
+	return err == nil
+}
+
+func (v *Verifier) issuerScene(at time.Time) IssuerScene {
+	return IssuerScene{Roots: v.roots, TrustDomain: v.cfg.TrustDomain, At: at}
+}
+
+// checkClock refuses a list from the future.
+func (l RevocationList) checkClock(now time.Time) error {
+	if l.IssuedAt.After(now.Add(ClockSkew)) {
+		return fmt.Errorf("%w: issuedAt %s, but this node's clock says %s: set the one right that is wrong", ErrClock, times.Stamp(l.IssuedAt), times.Stamp(now))
+	}
+	return CheckNumber(l.Number, now)
 }
 
 // Revocations returns the list in force, or false if none was ever accepted.

@@ -96,6 +96,9 @@ type Revoker struct {
 	// is storedNumber.
 	loaded       bool
 	storedNumber uint64
+	// ahead is the highest number from the future that was given up. If it is this
+	// controller's clock that was behind, nodes know that number, and wait for a higher one.
+	ahead uint64
 }
 
 // New returns a Revoker that has published nothing yet.
@@ -161,6 +164,9 @@ func (r *Revoker) pass(ctx context.Context) error {
 	}
 	now := r.Clock()
 	before := r.inForce(snapshot.Revoked, now)
+	if keymgr.CheckNumber(before.list.Number, now) != nil {
+		r.ahead = max(r.ahead, before.list.Number)
+	}
 	facts, unlisted, err := r.facts(ctx, before.list, snapshot, requests)
 	if err != nil {
 		return err
@@ -203,10 +209,13 @@ func (r *Revoker) inForce(record cluster.RevocationRecord, now time.Time) publis
 	if p.signed, err = keymgr.DecodeSigned(record.List); err == nil {
 		p.list, err = keymgr.VerifyRevocations(p.signed, r.Signer.Bundle(), r.TrustDomain, now)
 	}
+	if err == nil {
+		err = keymgr.CheckNumber(p.list.Number, now)
+	}
 	switch {
 	case err != nil && record.Version != "":
 		r.Log.Error("the published revocation list is not authentic; replacing it", keyError, err)
-	case err == nil && p.list.Number >= r.last.list.Number:
+	case err == nil && (p.list.Number >= r.last.list.Number || keymgr.CheckNumber(r.last.list.Number, now) != nil):
 		return p
 	}
 	p.signed, p.list = r.last.signed, r.last.list
@@ -215,11 +224,13 @@ func (r *Revoker) inForce(record cluster.RevocationRecord, now time.Time) publis
 }
 
 // write publishes next with its CRL unless both are published already. It signs a
-// list again that another issuer has signed, so that readers can forget that one.
+// list again that another issuer has signed, so that readers can forget that one, or that
+// was signed with the clock behind.
 func (r *Revoker) write(ctx context.Context, before published, next keymgr.RevocationList, changed bool) (published, error) {
 	after := before
-	if !changed && !r.Signer.Signs(before.signed) {
-		next.Number = max(next.Number+1, uint64(max(r.Clock().UnixMilli(), 1)))
+	behind := next.Number <= r.ahead && keymgr.CheckNumber(r.ahead, r.Clock()) == nil
+	if behind || !changed && !r.Signer.Signs(before.signed) {
+		next.Number = revocation.Number(max(next.Number, r.ahead), r.Clock())
 		next.IssuedAt = r.Clock().UTC().Truncate(time.Second)
 		changed = true
 	}

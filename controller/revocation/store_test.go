@@ -6,6 +6,7 @@ package revocation
 import (
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -105,7 +106,7 @@ func TestLaterListIsKept(t *testing.T) {
 	first := newLeader(t, w)
 	first.rest(t, w)
 	list := first.list(t, w)
-	list.Number += 1_000_000 // its clock is ahead
+	list.Number += 500_000 // its clock is ahead
 	signed, err := first.revoker.Signer.SignRevocations(list)
 	if err != nil {
 		t.Fatal(err)
@@ -121,5 +122,60 @@ func TestLaterListIsKept(t *testing.T) {
 	after := first.list(t, w)
 	if entry, _ := after.Node("u1"); !entry.Blocked || after.Number <= list.Number {
 		t.Errorf("list %d after %d: %+v", after.Number, list.Number, after.Nodes)
+	}
+}
+
+// TestClockThatWasAhead: nodes refuse numbers from the future, so that the list begins again at
+// the clock, with all that it said. A published number from the future counts for nothing.
+func TestClockThatWasAhead(t *testing.T) {
+	w := controllertest.NewWorld(t)
+	w.AddNode("n1", "u1", "10.244.1.0/24")
+	l := newLeader(t, w)
+	first := w.Ask("n1", controllertest.NewKey(t))
+	l.rest(t, w)
+	w.Publish("n1", w.Request(first).Certificate)
+	w.Now = w.Now.Add(time.Hour)
+	w.Order("n1", keymgr.ReasonKeyCompromise)
+	l.rest(t, w)
+	w.Orders, w.AllRequests = nil, nil
+	l.rest(t, w)
+	before := l.list(t, w)
+
+	w.Now = w.Now.Add(-time.Hour)
+	l = l.succeed(w)
+	for range 2 {
+		l.rest(t, w)
+		after := l.list(t, w)
+		if err := keymgr.CheckNumber(after.Number, w.Now); err != nil || after.Number >= before.Number {
+			t.Errorf("list %d follows %d: %v", after.Number, before.Number, err)
+		}
+		if entry, _ := after.Node("u1"); len(entry.Keys) != 1 || entry.Blocked {
+			t.Errorf("forgot what was revoked: %+v", after.Nodes)
+		}
+		_, kept, err := l.revoker.Store.KeptRevocations(t.Context())
+		if err != nil || kept.Number != after.Number {
+			t.Errorf("kept list %d, %v; want %d", kept.Number, err, after.Number)
+		}
+
+		// Somebody with an issuer's key publishes the last number that there is.
+		after.Number = math.MaxUint64
+		signed, err := l.revoker.Signer.SignRevocations(after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Record.List, err = keymgr.EncodeSigned(signed); err != nil {
+			t.Fatal(err)
+		}
+		w.Record.Version += "-tampered"
+		before.Number = math.MaxUint64
+	}
+	l.rest(t, w)
+
+	// It was this clock that was behind: what nodes took before bars nothing any more.
+	w.Now = w.Now.Add(2 * time.Hour)
+	l.revoker.ahead = uint64(w.Now.UnixMilli()) // the number of the poison would never come
+	l.rest(t, w)
+	if after := l.list(t, w); after.Number <= uint64(w.Now.UnixMilli()) || keymgr.CheckNumber(after.Number, w.Now) != nil {
+		t.Errorf("list %d is not above %d", after.Number, w.Now.UnixMilli())
 	}
 }

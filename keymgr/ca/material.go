@@ -69,6 +69,11 @@ func (m *material) bundle() []byte {
 	return keymgr.EncodeChain(ders)
 }
 
+// issuer signs for all nodes; above are the certificates above the intermediate.
+func (m *material) issuer(above ...[]byte) keymgr.Issuer {
+	return keymgr.Issuer{Key: m.intermediateKey, Chain: append([][]byte{m.intermediate.Raw}, above...)}
+}
+
 // put adds a new certificate and its key to the files to store.
 func (m *material) put(certFile, keyFile string, cert *x509.Certificate, key *ecdsa.PrivateKey) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)

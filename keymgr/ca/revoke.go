@@ -23,7 +23,7 @@ const CRLLifetime = 24 * time.Hour
 // intermediate.
 func (a *Authority) SignRevocations(l keymgr.RevocationList) (keymgr.Signed, error) {
 	m := a.current()
-	return keymgr.SignRevocations(l, m.intermediateKey, [][]byte{m.intermediate.Raw})
+	return keymgr.SignRevocations(l, m.issuer())
 }
 
 // Signs reports whether a signed list names the present intermediate as its signer. It

@@ -198,7 +198,7 @@ func TestKindsOfIssuerKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signed, err := keymgr.SignRevocations(l, key, [][]byte{der})
+		signed, err := keymgr.SignRevocations(l, keymgr.Issuer{Key: key, Chain: [][]byte{der}})
 		if err != nil {
 			t.Fatal(err)
 		}

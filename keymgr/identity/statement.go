@@ -93,6 +93,9 @@ func (id *Identity) canSign(in StatementInput, now time.Time) error {
 	return nil
 }
 
+// build numbers the statement by the clock, and above the last one even if the clock was set
+// back. A last number from the future was signed with the clock ahead: readers refuse it, so
+// that numbers begin again at the clock, unless the certificate shows that the clock is behind.
 func (id *Identity) build(in StatementInput, now time.Time) keymgr.Statement {
 	issued := now.Truncate(time.Second)
 	s := id.describe(in)
@@ -105,7 +108,11 @@ func (id *Identity) build(in StatementInput, now time.Time) keymgr.Statement {
 		s.Keys[i].NotAfter = s.NotAfter
 	}
 	if id.last != nil {
-		s.Seq = max(s.Seq, id.last.Seq+1)
+		for _, seq := range []uint64{id.last.Seq, id.last.PrevSeq} {
+			if keymgr.CheckNumber(seq, now) == nil || now.Before(id.cert.NotBefore) {
+				s.Seq = max(s.Seq, seq+1)
+			}
+		}
 		s.PrevSeq, s.PrevHash = id.last.Seq, keymgr.HashPayload(id.signed.Payload)
 	}
 	return s
@@ -181,9 +188,16 @@ func (id *Identity) NeedsStatement(in StatementInput) string {
 }
 
 // dueLocked reports whether to renew the last statement. One that ends with the
-// certificate is never due, because the next one could not last longer.
+// certificate is never due, because the next one could not last longer. One whose number
+// readers may refuse is due as soon as the clock permits a better one.
 func (id *Identity) dueLocked() bool {
 	now := id.cfg.Clock()
+	if keymgr.CheckNumber(id.last.Seq, now) != nil {
+		return id.cert != nil && !now.Before(id.cert.NotBefore)
+	}
+	if id.last.PrevSeq > id.last.Seq && keymgr.CheckNumber(id.last.PrevSeq, now) == nil {
+		return true // it was signed with the clock behind
+	}
 	if id.cert == nil || !id.notAfter(now).After(id.last.NotAfter) {
 		return false
 	}

@@ -131,7 +131,7 @@ func TestSequenceGrowsAndChains(t *testing.T) {
 	last := first.Seq
 	for name, step := range map[string]func(){
 		"same millisecond": func() {},
-		"clock set back":   func() { b.Clock.Add(-time.Hour) },
+		"clock set back":   func() { b.Clock.Add(-time.Minute) },
 		"restart":          func() { n.Identity = b.open() },
 	} {
 		step()
@@ -146,6 +146,45 @@ func TestSequenceGrowsAndChains(t *testing.T) {
 	b.Clock.Add(2 * time.Hour)
 	if stmt := parse(t, n.Sign()); stmt.Seq != uint64(b.Clock.Now().UnixMilli()) {
 		t.Errorf("sequence is %d, want the clock's %d again", stmt.Seq, b.Clock.Now().UnixMilli())
+	}
+}
+
+// TestSequenceAfterAClockThatWasAhead: readers refuse numbers from the future, so that a node
+// whose clock was ahead begins again at the clock. If it is the present clock that is wrong, the
+// next statement follows as soon as the clock is right.
+func TestSequenceAfterAClockThatWasAhead(t *testing.T) {
+	b := newBed(t)
+	n := b.node("10.244.1.0/24")
+	b.Certify(n)
+	high := parse(t, n.Sign()).Seq
+	b.Clock.Add(time.Hour)
+	b.Certify(n) // whose certificate begins then
+	b.Clock.Add(-time.Hour)
+	if why := n.Identity.NeedsStatement(n.Input); why != identity.NeedCertificate {
+		t.Errorf("needs a statement because of %q", why)
+	}
+	if s := parse(t, n.Sign()); s.Seq != high+1 {
+		t.Errorf("clock behind the certificate: sequence %d after %d, want it to grow", s.Seq, high)
+	}
+	b.Clock.Add(2 * time.Hour)
+	high = parse(t, n.Sign()).Seq
+	b.Clock.Add(-time.Hour)
+	if why := n.Identity.NeedsStatement(n.Input); why != identity.NeedDue {
+		t.Errorf("number from the future: needs a statement because of %q", why)
+	}
+	low := parse(t, n.Sign())
+	if want := uint64(b.Clock.Now().UnixMilli()); low.Seq != want || low.PrevSeq != high {
+		t.Errorf("sequence %d after %d, want %d after %d", low.Seq, low.PrevSeq, want, high)
+	}
+	if why := n.Identity.NeedsStatement(n.Input); why != "" {
+		t.Errorf("at rest: needs a statement because of %q", why)
+	}
+	b.Clock.Add(time.Hour)
+	if why := n.Identity.NeedsStatement(n.Input); why != identity.NeedDue {
+		t.Errorf("clock right again: needs a statement because of %q", why)
+	}
+	if s := parse(t, n.Sign()); s.Seq <= high {
+		t.Errorf("clock right again: sequence %d, want more than %d", s.Seq, high)
 	}
 }
 

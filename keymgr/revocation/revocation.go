@@ -66,8 +66,20 @@ type News struct {
 	Crowded []keymgr.NodeID
 }
 
+// Number returns the number of the list that follows one with the number last: that of the
+// clock, and higher than last. Readers refuse numbers from the future, so that one of them,
+// from a time when the clock was ahead, is not counted on from.
+func Number(last uint64, now time.Time) uint64 {
+	number := uint64(max(now.UnixMilli(), 1))
+	if keymgr.CheckNumber(last, now) == nil {
+		number = max(number, last+1)
+	}
+	return number
+}
+
 // Next returns the list that follows old, and what is new in it. If nothing is new, it
-// returns old itself; the zero list is followed by one without nodes.
+// returns old itself; the zero list is followed by one without nodes, and one from the future
+// by one that readers take.
 func Next(old keymgr.RevocationList, f Facts) (keymgr.RevocationList, News, error) {
 	b := newListBuilder(old, f)
 	b.blockOrdered()
@@ -76,7 +88,7 @@ func Next(old keymgr.RevocationList, f Facts) (keymgr.RevocationList, News, erro
 	nodes := b.finish()
 	next := keymgr.RevocationList{
 		Type: keymgr.RevocationsType, TrustDomain: f.TrustDomain,
-		Number:   max(old.Number+1, uint64(max(f.Now.UnixMilli(), 1))),
+		Number:   Number(old.Number, f.Now),
 		IssuedAt: f.Now.UTC().Truncate(time.Second), Nodes: nodes,
 	}
 	if err := b.fit(&next); err != nil {
@@ -86,7 +98,7 @@ func Next(old keymgr.RevocationList, f Facts) (keymgr.RevocationList, News, erro
 	if err != nil {
 		return old, News{}, err
 	}
-	if same && old.Number > 0 {
+	if same && old.Number > 0 && keymgr.CheckNumber(old.Number, f.Now) == nil {
 		return old, News{}, nil
 	}
 	b.news.Changed = true
