@@ -147,7 +147,7 @@ func (m *Maintainer) publish(ctx context.Context, s cluster.Snapshot) error {
 		return err
 	}
 	have := s.Trust
-	if bytes.Equal(bytes.TrimSpace(want.Bundle), s.Bundle) && bytes.Equal(want.Renewal, have.Renewal) && bytes.Equal(want.Authority, have.Authority) {
+	if bytes.Equal(bytes.TrimSpace(want.Bundle), s.Bundle) && bytes.Equal(want.History, have.History) && bytes.Equal(want.Renewal, have.Renewal) && bytes.Equal(want.Authority, have.Authority) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -161,6 +161,7 @@ func (m *Maintainer) trust() (cluster.Trust, error) {
 	if err != nil {
 		return t, err
 	}
+	t.History = status.History
 	if status.Window != nil {
 		if t.Renewal, err = status.Window.Encode(); err != nil {
 			return t, err

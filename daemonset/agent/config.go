@@ -48,6 +48,7 @@ type Config struct {
 	CertificateLifetime time.Duration
 	// ExpiredGrace is how long lanes outlive what vouches for them; 0: not at all.
 	ExpiredGrace     time.Duration
+	AcceptedRoots    []keymgr.Hash // roots that the operator vouches for
 	StrictContinuity bool          // refuse certificate keys that the one before does not vouch for
 	RotationPeriod   time.Duration // 0: only when asked for
 	PostQuantum      keymgr.PSKMode
@@ -98,6 +99,7 @@ func (c *Config) Register(fs *flag.FlagSet) {
 	fs.Func("pairing-port", "TCP port of the exchange of preshared keys (default 51875)", parseInto(&c.PairingPort, parsePort))
 	fs.DurationVar(&c.CertificateLifetime, "certificate-lifetime", 7*24*time.Hour, "lifetime of node certificates to ask for; at least 10m")
 	fs.DurationVar(&c.ExpiredGrace, "expired-grace", keymgr.DefaultGrace, "how long a lane goes on when the certificate or statement behind it has ended and nothing newer came; 0: not at all")
+	fs.Func("accepted-roots", "SHA-256 hashes of root certificates (DER), comma-separated, that are trusted although no root before vouches for them; for the time after a disaster", parseInto(&c.AcceptedRoots, parseHashes))
 	fs.BoolVar(&c.StrictContinuity, "strict-continuity", false, "refuse a known node's new certificate key unless the one before vouches for it; otherwise that is an alarm")
 }
 
@@ -213,6 +215,18 @@ func parsePrefixes(s string) ([]netip.Prefix, error) {
 			return nil, fmt.Errorf("%q is no address range: write it like 10.244.0.0/16", text)
 		}
 		all = append(all, p.Masked())
+	}
+	return all, nil
+}
+
+func parseHashes(s string) ([]keymgr.Hash, error) {
+	var all []keymgr.Hash
+	for _, text := range split(s) {
+		var h keymgr.Hash
+		if err := h.UnmarshalText([]byte(text)); err != nil || h.String() != text {
+			return nil, fmt.Errorf("%q is no hash of a root: use the 64 lower-case digits of openssl x509 -in root.crt -outform DER | sha256sum", text)
+		}
+		all = append(all, h)
 	}
 	return all, nil
 }

@@ -349,7 +349,7 @@ func (d *daemon) makeKeys(cluster trust.Cluster, events trust.Events) (*network.
 	basis := d.checkpoint.Basis()
 	t, err := trust.New(trust.Config{
 		Dir: d.cfg.StateDir, Node: basis.Self.ID, TrustDomain: basis.TrustDomain,
-		CertificateLifetime: d.cfg.CertificateLifetime, ExpiredGrace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity,
+		CertificateLifetime: d.cfg.CertificateLifetime, ExpiredGrace: d.cfg.ExpiredGrace, StrictContinuity: d.cfg.StrictContinuity, AcceptedRoots: d.cfg.AcceptedRoots,
 		LanePort: d.cfg.LanePort, PostQuantum: d.cfg.PostQuantum, PairingPort: d.cfg.PairingPort, Rules: d.rules(),
 		Cluster: cluster, Events: events, State: d.state, Logger: d.log,
 	})

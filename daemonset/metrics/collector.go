@@ -87,6 +87,8 @@ func keyMetrics() []metric {
 			func(n status.Node) float64 { return float64(n.Key.Generation) }),
 		gauge("sealane_revocation_list_number", "Number of the revocation list that the node enforces; 0 if it has none.",
 			func(n status.Node) float64 { return float64(n.Revocations.Number) }),
+		gauge("sealane_trust_bundle_refused", "1 if this node refuses the published trust bundle and keeps the one before.",
+			func(n status.Node) float64 { return truth(n.BundleRefused != "") }),
 		gauge("sealane_node_revoked", "1 if this node is revoked.",
 			func(n status.Node) float64 { return truth(n.Revocations.Revoked != "") }),
 		gauge("sealane_peers_revoked", "Number of peers that have no lane because they are revoked.", revokedPeers),

@@ -253,7 +253,7 @@ func certificate(c keymgr.CertificateInfo) status.Certificate {
 }
 
 func (r *Reporter) identity(n *status.Node, f trust.Facts) {
-	n.BundleHash = f.BundleHash
+	n.BundleHash, n.BundleRefused = f.BundleHash, f.BundleRefused
 	if f.Certificate != nil {
 		n.Certificate = certificate(*f.Certificate)
 		n.Certificate.RenewAt = f.RenewAt

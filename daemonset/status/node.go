@@ -40,9 +40,12 @@ type Node struct {
 	Encapsulation Encapsulation `json:"encapsulation"`
 	Certificate   Certificate   `json:"certificate,omitzero"` // zero: none yet, or VXLAN
 	// BundleHash is the SHA-256 of the trust bundle in use, lower-case hex; empty: none.
-	BundleHash string    `json:"bundleHash,omitempty"`
-	Key        Key       `json:"key,omitzero"`       // zero: no key, as with VXLAN
-	Statement  Statement `json:"statement,omitzero"` // zero: none published yet
+	BundleHash string `json:"bundleHash,omitempty"`
+	// BundleRefused says why the node keeps its roots and does not take the published
+	// ones, with the remedy; empty: it has taken them.
+	BundleRefused string    `json:"bundleRefused,omitempty"`
+	Key           Key       `json:"key,omitzero"`       // zero: no key, as with VXLAN
+	Statement     Statement `json:"statement,omitzero"` // zero: none published yet
 	// Rotation is the state of the replacement of the node's key; zero with VXLAN.
 	Rotation Rotation `json:"rotation,omitzero"`
 	// PostQuantum says whether lanes need preshared keys: required, preferred or

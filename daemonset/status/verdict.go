@@ -107,6 +107,9 @@ func (j *judge) node(n Node) {
 	} else {
 		j.problem("%s: not ready: %s", n.Name, n.WhyNotReady())
 	}
+	if n.BundleRefused != "" {
+		j.problem("%s: keeps its trust bundle: %s", n.Name, n.BundleRefused)
+	}
 	if n.Revocations.Revoked != "" {
 		j.problem("%s: is revoked: %s", n.Name, n.Revocations.Revoked)
 	}

@@ -115,6 +115,13 @@ func TestJudge(t *testing.T) {
 			},
 		},
 		{
+			"bundle refused", func(c *status.Cluster) { c.Nodes[1].BundleRefused = "nobody vouches for it; keys.acceptedRoots" },
+			status.Verdict{
+				State: status.Degraded, Summary: "DEGRADED: " + threeOfThree,
+				Problems: []string{"n2: keeps its trust bundle: nobody vouches for it; keys.acceptedRoots"},
+			},
+		},
+		{
 			"renewal under way", func(c *status.Cluster) { c.Nodes[1].Certificate.RenewAt = statustest.Now().Add(-10 * time.Minute) },
 			status.Verdict{State: status.Encrypted, Summary: "encrypted: " + threeOfThree + ", wireguard (user-space), first certificate expires in 6d"},
 		},

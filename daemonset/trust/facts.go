@@ -14,11 +14,13 @@ import (
 // Facts is what this node knows of its own identity and of what it trusts. The
 // zero value of each field means that there is none yet.
 type Facts struct {
-	BundleHash  string // of the roots in use
-	Certificate *keymgr.CertificateInfo
-	RenewAt     time.Time         // of the certificate
-	Key         *identity.WGKey   // the newest WireGuard key
-	Statement   *keymgr.Statement // the newest one that this node has signed
+	BundleHash string // of the roots in use
+	// BundleRefused says why the published roots are not in use, with the remedy; "": they are.
+	BundleRefused string
+	Certificate   *keymgr.CertificateInfo
+	RenewAt       time.Time         // of the certificate
+	Key           *identity.WGKey   // the newest WireGuard key
+	Statement     *keymgr.Statement // the newest one that this node has signed
 
 	RevocationsIssuedAt time.Time // of the list in force
 	RevokedFor          string    // why this node is revoked; "": it is not
@@ -30,7 +32,7 @@ type Facts struct {
 
 // Facts gathers them; it asks neither kernel nor API server.
 func (k *Keeper) Facts() Facts {
-	f := Facts{RevokedFor: k.revokedFor()}
+	f := Facts{RevokedFor: k.revokedFor(), BundleRefused: k.roots.pending()}
 	if hash, ok := k.verifier.Bundle(); ok {
 		f.BundleHash = hash.String()
 	}

@@ -6,7 +6,6 @@ package trust
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"reflect"
@@ -57,6 +56,9 @@ type Config struct {
 	// has expired; 0: not at all.
 	ExpiredGrace     time.Duration
 	StrictContinuity bool // refuse certificate keys that the one before does not vouch for
+	// AcceptedRoots are hashes of root certificates that the operator vouches for when no
+	// trusted root does.
+	AcceptedRoots []keymgr.Hash
 
 	LanePort    uint16 // first of the four UDP ports, as the statement says
 	PostQuantum keymgr.PSKMode
@@ -74,8 +76,9 @@ type Config struct {
 // wanted is what the identity should say, as of the newest snapshot.
 type wanted struct {
 	self      kube.Node
-	rivals    []string // UIDs of the other nodes that list an address of this one, sorted
-	bundle    []byte
+	rivals    []string      // UIDs of the other nodes that list an address of this one, sorted
+	bundle    []byte        // in force
+	refusal   string        // of the published bundle
 	window    []byte        // in which to renew after a change of roots, as published
 	revoked   []byte        // the published revocation list
 	nodes     int           // in the cluster
@@ -92,6 +95,7 @@ type Keeper struct {
 	cfg         Config
 	identity    *identity.Identity
 	verifier    *keymgr.Verifier
+	roots       *rootWatcher
 	revocations *revocationWatcher
 	peers       *peerVerifier
 	log         *slog.Logger
@@ -132,8 +136,9 @@ func New(c Config) (*Keeper, error) {
 }
 
 func newKeeper(c Config, own *identity.Identity, v *keymgr.Verifier, restored []keymgr.Peer) *Keeper {
+	roots := &rootWatcher{identity: own, verifier: v, trustDomain: own.TrustDomain(), accepted: c.AcceptedRoots, clock: time.Now}
 	return &Keeper{
-		cfg: c, identity: own, verifier: v, revocations: &revocationWatcher{verifier: v},
+		cfg: c, identity: own, verifier: v, roots: roots, revocations: &revocationWatcher{verifier: v},
 		peers: newPeerVerifier(v, c.Events, c.Logger, restored), log: c.Logger,
 		clock: time.Now, rest: identityCheck, changed: signal.New(), poked: signal.New(),
 	}
@@ -189,33 +194,33 @@ func (k *Keeper) Verify(ctx context.Context, snap cluster.Snapshot, self string)
 // leaves this node's identity as it is. After an error the roots are those of before;
 // revocations are followed all the same.
 func (k *Keeper) Learn(self kube.Node, snap cluster.Snapshot) error {
+	_, err := k.learn(self, snap)
+	return err
+}
+
+// learn is Learn, and returns the trust bundle in force.
+func (k *Keeper) learn(self kube.Node, snap cluster.Snapshot) ([]byte, error) {
 	k.verifier.SetSelf(k.identity.WGKeys().Publics(), self.Live())
 	rules := k.cfg.Rules
 	rules.APIServer = snap.APIServer
 	k.verifier.SetRules(rules)
-	err := k.setRoots(snap.Bundle)
+	published := snap.Trust
+	published.Bundle = snap.Bundle
+	roots, err := k.roots.follow(published)
 	k.revocations.follow(snap.Revoked) // by the new roots, if there are
-	return err
-}
-
-func (k *Keeper) setRoots(bundle []byte) error {
-	if len(bundle) == 0 {
-		return nil
-	}
-	if err := k.identity.SaveBundle(bundle); err != nil {
-		return fmt.Errorf("keep trust bundle: %w", err)
-	}
-	return k.verifier.SetRoots(bundle)
+	return roots, err
 }
 
 // Follow is Learn, and has Run bring this node's own identity in line with the
 // snapshot.
 func (k *Keeper) Follow(self kube.Node, snap cluster.Snapshot) error {
-	if err := k.Learn(self, snap); err != nil {
+	roots, err := k.learn(self, snap)
+	if err != nil {
 		return err
 	}
 	k.update(func(w *wanted) {
-		w.self, w.bundle, w.window, w.revoked = self, snap.Bundle, snap.Trust.Renewal, snap.Revoked.List
+		w.self, w.bundle, w.window, w.revoked = self, roots, snap.Trust.Renewal, snap.Revoked.List
+		w.refusal = k.roots.pending()
 		w.nodes, w.published = len(snap.Nodes), snap.NodeKeys[self.Name]
 		w.rivals = rivals(self, snap.Nodes)
 	})

@@ -17,6 +17,9 @@ import (
 
 // refresh brings certificate, statement and NodeKey in line with what is wanted.
 func (k *Keeper) refresh(ctx context.Context, w *wanted) error {
+	if err := k.roots.news(); err != nil {
+		k.warn(ctx, "TrustBundleRefused", err)
+	}
 	if len(w.bundle) == 0 {
 		return ErrNoBundle
 	}

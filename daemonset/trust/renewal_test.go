@@ -200,9 +200,12 @@ func TestStatementWithACertificateThatIsDue(t *testing.T) {
 		meanwhile func(*court)
 		published bool
 	}{
-		"due":                {func(k *court) { k.c.Clock.Add(k.keeper.identity.RenewAt().Sub(k.c.Clock.Now())) }, true},
-		"ended":              {func(k *court) { k.c.Clock.Add(8 * 24 * time.Hour) }, false},
-		"leads to no root":   {func(k *court) { k.snap.Bundle = keytest.NewCluster(k.t).Authority.Bundle() }, false},
+		"due":   {func(k *court) { k.c.Clock.Add(k.keeper.identity.RenewAt().Sub(k.c.Clock.Now())) }, true},
+		"ended": {func(k *court) { k.c.Clock.Add(8 * 24 * time.Hour) }, false},
+		"leads to no root": {func(k *court) {
+			k.snap.Bundle = keytest.NewCluster(k.t).Authority.Bundle()
+			k.keeper.roots.accepted = hashesOf(k.t, k.snap.Bundle)
+		}, false},
 		"another pod range":  {func(k *court) { k.snap.Nodes[0].PodCIDRs = k.b.Live.PodCIDRs }, false},
 		"not due, all is on": {func(*court) {}, true},
 	} {

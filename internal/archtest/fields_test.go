@@ -18,7 +18,7 @@ var wideStructs = map[string]struct {
 	fields int
 	why    string
 }{
-	"daemonset/agent.Config":       {26, "one field for each flag of the daemon, and nothing else"},
+	"daemonset/agent.Config":       {27, "one field for each flag of the daemon, and nothing else"},
 	"daemonset/enforce.Enforcer":   {24, "all state of one loop, which reads most of it in each round; the book and the services are types of their own"},
 	"daemonset/rotate.pairings":    {17, "keys, partners and counters change together, under one lock"},
 	"daemonset/status.Enforcement": {17, "a wire type: one field for each value of the report"},

@@ -157,7 +157,7 @@ func (a *Authority) change(ctx context.Context, edit func(*material) error) erro
 		if err := edit(&m); err != nil {
 			return err
 		}
-		if err := a.prove(&m); err != nil {
+		if err := errors.Join(a.prove(&m), a.announce(&m)); err != nil {
 			return err
 		}
 		err = a.shelf.save(ctx, stored, m.files)

@@ -10,7 +10,19 @@ import (
 	"fmt"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/bundle"
 )
+
+// FileBundle is the signed history of the trusted roots, which nodes follow.
+const FileBundle = "bundle.json"
+
+// announce signs which roots are trusted. It is stored together with what it announces.
+func (a *Authority) announce(m *material) (err error) {
+	m.files[FileBundle], err = bundle.Extend(m.files[FileBundle], m.trusted(), bundle.Signer{
+		TrustDomain: a.cfg.TrustDomain, Key: m.issuer(m.roots[0].Raw), Now: a.cfg.Clock(),
+	})
+	return err
+}
 
 // FileRevocations is a copy of the last signed revocation list. Others may be able to
 // delete the published one, and the old keys of readmitted nodes are recorded nowhere
@@ -48,7 +60,8 @@ func (a *Authority) KeepRevocations(ctx context.Context, s keymgr.Signed) error 
 		if bytes.Equal(stored.Files[FileRevocations], data) {
 			return nil
 		}
-		if _, kept := a.readRevocations(stored); kept.Number > next.Number {
+		_, kept := a.readRevocations(stored)
+		if kept.Number > next.Number && keymgr.CheckNumber(kept.Number, a.cfg.Clock()) == nil {
 			return fmt.Errorf("keep revocations: list %d: %w: list %d is there", next.Number, ErrConflict, kept.Number)
 		}
 		files := clone(stored.Files)

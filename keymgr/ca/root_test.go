@@ -473,7 +473,7 @@ func TestIntermediateHandedIn(t *testing.T) {
 	if err := o.verify(o.issue(a), files[ca.FileRootCert]); err != nil {
 		t.Error(err)
 	}
-	if len(o.files()) > 0 {
+	if stored := o.files(); len(stored) != 1 || stored[ca.FileBundle] == nil {
 		t.Error("what was handed in lies in the store")
 	}
 

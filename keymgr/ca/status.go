@@ -29,6 +29,8 @@ type Status struct {
 	Window *renewal.Window
 	// Roots are all trusted roots, in the order of the bundle.
 	Roots []rootchange.Status
+	// History is the signed history of the roots; see bundle.Parse.
+	History []byte
 }
 
 // Status returns which certificates are in use.
@@ -49,7 +51,7 @@ func (a *Authority) Status() (Status, error) {
 	s := Status{
 		Root: root, Intermediate: intermediate, RootOffline: m.offline,
 		RenewAt: renewAt(m.intermediate.NotBefore, m.intermediate.NotAfter),
-		Stage:   stage, Since: m.rotation.Since, Roots: m.rootStatus(),
+		Stage:   stage, Since: m.rotation.Since, Roots: m.rootStatus(), History: m.files[FileBundle],
 	}
 	s.RootWanted = s.RootOffline && a.due(m)
 	if m.rotation.Phase == rootchange.PhaseSwitched {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ const (
 	fileCert       = "node.crt"
 	fileContinuity = "continuity.json"
 	fileBundle     = "bundle.pem"
+	fileNumber     = "bundle.number"
 	fileStatement  = "statement.json"
 )
 
@@ -111,6 +113,9 @@ func Open(cfg Config) (*Identity, error) {
 // Node returns the node whose identity this is.
 func (id *Identity) Node() keymgr.NodeID { return id.cfg.Node }
 
+// TrustDomain returns the cluster's.
+func (id *Identity) TrustDomain() string { return id.cfg.TrustDomain }
+
 // WGKeys returns the WireGuard keys of this identity.
 func (id *Identity) WGKeys() *WGKeys { return id.keys }
 
@@ -137,7 +142,7 @@ func (id *Identity) claimDir() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{fileKey, fileNextKey, fileCert, fileContinuity, fileBundle, fileStatement} {
+	for _, name := range []string{fileKey, fileNextKey, fileCert, fileContinuity, fileBundle, fileNumber, fileStatement} {
 		foreign = append(foreign, id.path(name))
 	}
 	for _, path := range foreign {
@@ -172,6 +177,30 @@ func (id *Identity) Bundle() ([]byte, error) {
 		return nil, nil
 	}
 	return data, err
+}
+
+// SaveBundleNumber stores the number of the step of the bundle's history that was taken last.
+// Call it after SaveBundle: a crash in between leaves a number that is too low, and the next
+// pass finds the step again.
+func (id *Identity) SaveBundleNumber(number uint64) error {
+	if id.BundleNumber() == number {
+		return nil
+	}
+	return atomicfile.Write(id.path(fileNumber), strconv.AppendUint(nil, number, 10), 0o600)
+}
+
+// BundleNumber returns the stored number, 0 if there is none or it cannot be read: the roots
+// themselves bar what they have not signed.
+func (id *Identity) BundleNumber() uint64 {
+	data, err := os.ReadFile(id.path(fileNumber))
+	if err != nil {
+		return 0
+	}
+	number, err := strconv.ParseUint(string(data), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return number
 }
 
 // renewalTime returns a moment at 50–70 % of a lifetime, drawn from seed.

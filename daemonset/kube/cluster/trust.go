@@ -23,6 +23,9 @@ const (
 	// TrustRenewalKey is the key of the window in which nodes renew their
 	// certificates after a change of roots; see ca.Window.
 	TrustRenewalKey = "renewal.json"
+	// TrustHistoryKey is the key of the signed history that leads to the bundle; see
+	// bundle.Parse.
+	TrustHistoryKey = "history.json"
 	// TrustAuthorityKey is the key of what the authority says of itself; see
 	// rootchange.Account.
 	TrustAuthorityKey = "authority.json"
@@ -34,6 +37,7 @@ const (
 // Trust is the content of TrustConfigMap.
 type Trust struct {
 	Bundle    []byte // PEM
+	History   []byte // JSON of a bundle.History, empty from a controller that does not sign it
 	Renewal   []byte // JSON of a ca.Window, empty if there is none
 	Authority []byte // JSON of a rootchange.Account
 	Request   string // value of RotateRootAnnotation
@@ -41,7 +45,7 @@ type Trust struct {
 
 func trustOf(o *corev1.ConfigMap) Trust {
 	return Trust{
-		Bundle:  bytes.TrimSpace([]byte(o.Data[TrustBundleKey])),
+		Bundle: bytes.TrimSpace([]byte(o.Data[TrustBundleKey])), History: []byte(o.Data[TrustHistoryKey]),
 		Renewal: []byte(o.Data[TrustRenewalKey]), Authority: []byte(o.Data[TrustAuthorityKey]),
 		Request: o.Annotations[RotateRootAnnotation],
 	}
@@ -64,13 +68,13 @@ func (c *Client) TrustBundle(ctx context.Context) ([]byte, error) {
 	return trust.Bundle, err
 }
 
-// PublishTrust makes the trust ConfigMap carry bundle, renewal window and account,
+// PublishTrust makes the trust ConfigMap carry bundle, history, renewal window and account,
 // in one write. An empty part is removed; what others keep there stays.
 func (c *Client) PublishTrust(ctx context.Context, t Trust) error {
 	return c.changeTrust(ctx, "publish", func(o *corev1.ConfigMap) bool {
 		changed := false
 		for key, value := range map[string]string{
-			TrustBundleKey: string(t.Bundle), TrustRenewalKey: string(t.Renewal), TrustAuthorityKey: string(t.Authority),
+			TrustBundleKey: string(t.Bundle), TrustHistoryKey: string(t.History), TrustRenewalKey: string(t.Renewal), TrustAuthorityKey: string(t.Authority),
 		} {
 			old, present := o.Data[key]
 			if old == value && present == (value != "") {

@@ -17,7 +17,7 @@ import (
 func TestPublishTrust(t *testing.T) {
 	ctx, api := testContext(t), newFake(t)
 	one := Trust{Bundle: []byte("one")}
-	all := Trust{Bundle: []byte("two"), Renewal: []byte("{1}"), Authority: []byte("{2}")}
+	all := Trust{Bundle: []byte("two"), History: []byte("[]"), Renewal: []byte("{1}"), Authority: []byte("{2}")}
 	less := Trust{Bundle: []byte("two"), Authority: []byte("{2}")}
 	for _, want := range []Trust{one, one, all, all, less} {
 		if err := api.PublishTrust(ctx, want); err != nil {

@@ -102,7 +102,7 @@ func TestSnapshotIsComplete(t *testing.T) {
 		Reports:   map[string]string{"n1": ""},
 		Rotations: map[string]RotationRequest{},
 		Bundle:    []byte("PEM"),
-		Trust:     Trust{Bundle: []byte("PEM"), Renewal: []byte{}, Authority: []byte{}},
+		Trust:     Trust{Bundle: []byte("PEM"), History: []byte{}, Renewal: []byte{}, Authority: []byte{}},
 		LocalPods: []kube.Pod{{
 			Namespace: "default", Name: "p", UID: "pu", Node: "n2", ServiceAccount: "sa", Finished: true,
 			ControllerKind: "DaemonSet", ControllerUID: "du",

@@ -76,6 +76,7 @@ func Full() status.Node {
 	n := healthy(1, 2)
 	n.NotReadyReasons, n.FromDisk = []string{"no certificate"}, true
 	n.Encapsulation.Plaintext = true
+	n.BundleRefused = "nobody vouches for it"
 	n.Revocations = status.Revocations{Number: 1787400000123, IssuedAt: Now().Add(-30 * time.Minute), Revoked: "keyCompromise"}
 	n.Peers[0].Reason = "no answer"
 	n.Peers[0].Grace = true

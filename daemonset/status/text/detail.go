@@ -35,6 +35,7 @@ func detailTable(n status.Node) table {
 	}
 	add("certificate", certificate(n), plain)
 	add("trust bundle", n.BundleHash, plain)
+	add("REFUSED", n.BundleRefused, bad)
 	add("key", ownKey(n), plain)
 	add("rotation", rotation(n), plain)
 	add("post-quantum", postQuantum(n), plain)
