@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sealane/sealane/internal/coredump"
 	"github.com/sealane/sealane/internal/nl"
 	"github.com/sealane/sealane/overlay/backend"
 	"github.com/sealane/sealane/overlay/wireguard/process"
@@ -26,7 +27,10 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:], os.Stdout)
+	err := coredump.Forbid()
+	if err == nil {
+		err = run(ctx, os.Args[1:], os.Stdout)
+	}
 	stop()
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(2)

@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/sealane/sealane/daemonset/agent"
+	"github.com/sealane/sealane/internal/coredump"
 )
 
 // version is set by the build: -ldflags "-X main.version=v1.2.3".
@@ -27,7 +28,11 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := coredump.Forbid()
+	if err == nil {
+		err = run(ctx, os.Args[1:])
+	}
+	if err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return
 		}
