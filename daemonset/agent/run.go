@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer links.Close()
 	client, err := kube.NewClient(kube.Config{
-		Kubeconfig: cfg.Kubeconfig, APIServer: cfg.APIServer, UserAgent: "sealaned", Namespace: cfg.Namespace, Logger: log,
+		Kubeconfig: cfg.Kubeconfig, APIServer: cfg.APIServer, UserAgent: "sealaned", EventHost: cfg.NodeName, Namespace: cfg.Namespace, Logger: log,
 	})
 	if err != nil {
 		return err

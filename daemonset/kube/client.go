@@ -56,6 +56,8 @@ type Config struct {
 	// UserAgent is sent with each request and names the component in Events;
 	// empty means "sealane".
 	UserAgent string
+	// EventHost is the node that Events come from; empty means none.
+	EventHost string
 	// Namespace is Sealane's own; empty means DefaultNamespace.
 	Namespace string
 	// Logger gets what client-go has to say; nil means to drop it.

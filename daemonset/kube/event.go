@@ -71,7 +71,7 @@ func newEventRecorder(core kubernetes.Interface, cfg Config) *eventRecorder {
 	logger := logr.FromSlogHandler(cfg.Logger.Handler())
 	broadcaster := record.NewBroadcaster(record.WithContext(klog.NewContext(context.Background(), logger)))
 	broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: core.CoreV1().Events(metav1.NamespaceAll)})
-	source := corev1.EventSource{Component: cfg.UserAgent}
+	source := corev1.EventSource{Component: cfg.UserAgent, Host: cfg.EventHost}
 	recorder := broadcaster.NewRecorder(runtime.NewScheme(), source).WithLogger(logger)
 	return &eventRecorder{broadcaster: broadcaster, recorder: recorder}
 }

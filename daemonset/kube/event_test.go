@@ -15,6 +15,8 @@ import (
 
 func TestEventsAreDeduplicatedAndBounded(t *testing.T) {
 	ctx, api := testContext(t), newFake(t)
+	api.Client = New(api.server.Conn, Config{EventHost: "n0"})
+	t.Cleanup(api.Client.Close)
 	created := make(chan *corev1.Event, 100)
 	patched := make(chan struct{}, 100)
 	api.core.PrependReactor("create", "events", func(a clienttesting.Action) (bool, runtime.Object, error) {
@@ -39,7 +41,7 @@ func TestEventsAreDeduplicatedAndBounded(t *testing.T) {
 
 	event := <-created
 	if event.InvolvedObject.Name != "n1" || event.InvolvedObject.Kind != "Node" || event.Type != "Warning" ||
-		event.Source.Component != "sealane" || event.Namespace != "default" || len(event.Message) != maxEventMessage {
+		event.Source.Component != "sealane" || event.Source.Host != "n0" || event.Namespace != "default" || len(event.Message) != maxEventMessage {
 		t.Errorf("got event %+v", event)
 	}
 	<-patched

@@ -20,6 +20,10 @@ import (
 	"github.com/sealane/sealane/keymgr"
 )
 
+// maxRequest bounds a PKCS#10 request in PEM, in bytes: ours takes a tenth of that. Larger ones
+// are no agent's, and are ignored, so that nobody fills this process's memory with them.
+const maxRequest = 4 << 10
+
 // Request is a certificate request (CertificateSigningRequest) for our signer. The caller
 // wrote CSR, Usages and Validity; all else the API server wrote about the caller, whom it
 // has authenticated.
@@ -59,7 +63,12 @@ func (c *Client) WatchRequests(ctx context.Context) (*RequestWatcher, error) {
 		Selector: fields.OneTermEqualSelector("spec.signerName", SignerName).String(),
 		List:     informer.AsObject(api.List),
 		Watch:    api.Watch,
-		Convert:  func(o *certv1.CertificateSigningRequest) (Request, error) { return requestOf(o), nil },
+		Convert: func(o *certv1.CertificateSigningRequest) (Request, error) {
+			if len(o.Spec.Request) > maxRequest {
+				return Request{}, nil // of no signer: Requests leaves it out
+			}
+			return requestOf(o), nil
+		},
 	})
 	return w, err
 }

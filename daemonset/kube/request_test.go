@@ -76,11 +76,12 @@ func TestVerdictsAreForTheRequestThatWasJudged(t *testing.T) {
 }
 
 func TestRequestsAreSortedAndOurs(t *testing.T) {
-	first, second, foreign := makeRequest("b"), makeRequest("a"), makeRequest("c")
+	first, second, foreign, large := makeRequest("b"), makeRequest("a"), makeRequest("c"), makeRequest("d")
+	large.Spec.Request = make([]byte, maxRequest+1)
 	first.CreationTimestamp = metav1.NewTime(time.Unix(100, 0))
 	second.CreationTimestamp = metav1.NewTime(time.Unix(200, 0))
 	foreign.Spec.SignerName = "kubernetes.io/kubelet-serving"
-	api := newFake(t, second, first, foreign)
+	api := newFake(t, second, first, foreign, large)
 	ctx, cancel := context.WithCancel(testContext(t))
 	w, err := api.WatchRequests(ctx)
 	if err != nil {

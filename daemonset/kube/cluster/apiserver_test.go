@@ -38,7 +38,7 @@ metadata: {name: test-all}
 rules:
 - {apiGroups: [sealane.io], resources: ["*"], verbs: ["*"]}
 - {apiGroups: [certificates.k8s.io], resources: ["*"], verbs: ["*"]}
-- {apiGroups: [""], resources: [configmaps], verbs: ["*"]}
+- {apiGroups: [""], resources: [configmaps, events], verbs: ["*"]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -135,6 +135,9 @@ func TestRealAPIServer(t *testing.T) {
 	t.Run("withdrawal", func(t *testing.T) { testWithdrawalPolicy(t, r, agent1, agent2) })
 	t.Run("schema", func(t *testing.T) { testSchema(t, r) })
 	t.Run("secret store", func(t *testing.T) { testRealSecretStore(t, r) })
+	t.Run("event policy", func(t *testing.T) { testEventPolicy(t, r, agent1, agent2) })
+	t.Run("rights on the authority", func(t *testing.T) { testAuthorityRights(t, r) })
+	t.Run("namespace deletion", func(t *testing.T) { testNamespaceDeletion(t, r) }) // the last one
 }
 
 // awaitPolicy returns when the API server has taken up roles and policy, which
@@ -337,6 +340,8 @@ func testRequestPolicy(t *testing.T, r *realCluster, agent *Client) {
 		"name of another node": {func(o *certv1.CertificateSigningRequest) { o.Name = "sealane-n2.x" }, "sealane-n1."},
 		"any name":             {func(o *certv1.CertificateSigningRequest) { o.Name = "x" }, "sealane-n1."},
 		"too long":             {func(o *certv1.CertificateSigningRequest) { o.Spec.ExpirationSeconds = new(int32(604801)) }, "604800"},
+		"as long as may be":    {func(o *certv1.CertificateSigningRequest) { padded(o, 4096) }, ""},
+		"large":                {func(o *certv1.CertificateSigningRequest) { padded(o, 4099) }, "4096 bytes"},
 		"no end":               {func(o *certv1.CertificateSigningRequest) { o.Spec.ExpirationSeconds = nil }, "604800"},
 	} {
 		t.Run(name, func(t *testing.T) {

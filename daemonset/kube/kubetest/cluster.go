@@ -61,7 +61,7 @@ func (s *Server) Install(t testing.TB, values Values) {
 		s.Kubectl(t, "", "wait", "--for=condition=Established", "crd/"+resource+".sealane.io")
 	}
 	s.Apply(t, fmt.Sprintf(accounts, Namespace))
-	for _, name := range []string{"agent-rbac.yaml", "controller-rbac.yaml", "admission-policy.yaml"} {
+	for _, name := range []string{"agent-rbac.yaml", "controller-rbac.yaml", "admission-policy.yaml", "admission-authority.yaml"} {
 		s.Apply(t, render(t, filepath.Join(chart, "templates", name), values))
 	}
 }
