@@ -15,6 +15,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 // testRevocation revokes and readmits a node at a real API server, and reads the
@@ -33,7 +34,7 @@ func testRevocation(t *testing.T, c *realCluster) {
 		t.Fatal(err)
 	}
 	reader := c.addAgent(t, "n9", "10.244.9.0/24")
-	marks := keymgr.NewFileMarks(filepath.Join(t.TempDir(), "peers"))
+	marks := markstore.New(filepath.Join(t.TempDir(), "peers"))
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{TrustDomain: c.domain, Self: reader.id, Marks: marks, Revocations: marks})
 	if err != nil {
 		t.Fatal(err)

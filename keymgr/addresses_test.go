@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
@@ -80,7 +81,7 @@ func TestAddressesOfANode(t *testing.T) {
 // who comes later, until the Node has another address, is gone, or is not verified.
 func TestFirstClaimOfAnAddressIsKept(t *testing.T) {
 	c := keytest.NewCluster(t)
-	marks := keymgr.NewFileMarks(t.TempDir())
+	marks := markstore.New(t.TempDir())
 	cfg := c.VerifierConfig("self")
 	cfg.Marks = marks
 	first, thief := c.Node("z", "10.244.1.0/24"), c.Node("a", "10.244.2.0/24")
@@ -136,7 +137,7 @@ func TestUnverifiedNodeKeepsNoAddressFromAnother(t *testing.T) {
 // gives its node none before the API server says who is older.
 func TestNothingNewIsClaimedFromDisk(t *testing.T) {
 	c := keytest.NewCluster(t)
-	marks := keymgr.NewFileMarks(t.TempDir())
+	marks := markstore.New(t.TempDir())
 	cfg := c.VerifierConfig("self")
 	cfg.Marks = marks
 	n := c.Node("a", "10.244.1.0/24")

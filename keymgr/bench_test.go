@@ -9,6 +9,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 func BenchmarkVerify(b *testing.B) {
@@ -40,7 +41,7 @@ func BenchmarkVerify(b *testing.B) {
 		cfg := c.VerifierConfig("self")
 		for i := 0; b.Loop(); i++ {
 			if i%len(next) == 0 {
-				cfg.Marks = keymgr.NewFileMarks(b.TempDir())
+				cfg.Marks = markstore.New(b.TempDir())
 				v = c.Open(cfg)
 			}
 			if _, err := v.Verify(next[i%len(next)], n.Live); err != nil {

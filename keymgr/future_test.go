@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 // TestForgedListDoesNotPoison: a list of another authority that got in force while its root was
@@ -25,7 +26,7 @@ func TestForgedListDoesNotPoison(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, thief := keytest.NewCluster(t), keytest.NewCluster(t)
 			n := c.Node("n1", "10.244.1.0/24")
-			marks := keymgr.NewFileMarks(t.TempDir())
+			marks := markstore.New(t.TempDir())
 			cfg := c.VerifierConfig("n2")
 			cfg.Marks, cfg.Revocations = marks, marks
 			if _, err := c.Open(cfg).Verify(n.Sign(), n.Live); err != nil {
@@ -58,7 +59,7 @@ func TestForgedListDoesNotPoison(t *testing.T) {
 func TestGenuineListOutlivesItsRoot(t *testing.T) {
 	before, after := keytest.NewCluster(t), keytest.NewCluster(t)
 	n := before.Node("n1", "10.244.1.0/24")
-	marks := keymgr.NewFileMarks(t.TempDir())
+	marks := markstore.New(t.TempDir())
 	cfg := before.VerifierConfig("n2")
 	cfg.Marks, cfg.Revocations = marks, marks
 	if err := before.Open(cfg).SetRevocations(mustSign(t, before, list(9, blocked(n)))); err != nil {
@@ -123,7 +124,7 @@ func TestStatementsFromTheFuture(t *testing.T) {
 	wantReason(t, func() error { _, err := s.verifier.Verify(s.a.Sign(), s.a.Live); return err }(), keymgr.ErrReplay)
 
 	// A mark of an earlier version, which took such numbers.
-	marks := keymgr.NewFileMarks(t.TempDir())
+	marks := markstore.New(t.TempDir())
 	cfg := s.VerifierConfig("self")
 	cfg.Marks = marks
 	mustVerify(t, s.Open(cfg), s.a.Edit(func(st *keymgr.Statement) { st.Seq = limit }), s.a.Live)

@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 // countingMarks counts what is saved, or fails.
@@ -40,7 +41,7 @@ func reopened(t *testing.T) (s *scene, restart func()) {
 	c := keytest.NewCluster(t)
 	s = &scene{Cluster: c, a: c.Node("a", "10.244.1.0/24"), b: c.Node("b", "10.244.2.0/24")}
 	cfg := c.VerifierConfig("self")
-	cfg.Marks = keymgr.NewFileMarks(filepath.Join(t.TempDir(), "peers"))
+	cfg.Marks = markstore.New(filepath.Join(t.TempDir(), "peers"))
 	restart = func() { s.verifier = c.Open(cfg) }
 	restart()
 	return s, restart
@@ -174,7 +175,7 @@ func TestStoredRecordFollows(t *testing.T) {
 		func(l *keymgr.LiveNode) { l.PodCIDRs = nil },
 		func(l *keymgr.LiveNode) { l.Addresses = append(l.Addresses, netip.MustParseAddr("10.9.9.9")) },
 	} {
-		store := &countingMarks{MarkStore: keymgr.NewFileMarks(t.TempDir())}
+		store := &countingMarks{MarkStore: markstore.New(t.TempDir())}
 		cfg := s.VerifierConfig("self")
 		cfg.Marks = store
 		v, n := s.Open(cfg), s.Node("n", "10.244.7.0/24")
@@ -199,7 +200,7 @@ func TestMarkLastsAsLongAsAnyCertificate(t *testing.T) {
 	c := keytest.NewCluster(t)
 	dir := t.TempDir()
 	cfg := c.VerifierConfig("self")
-	cfg.Marks = keymgr.NewFileMarks(dir)
+	cfg.Marks = markstore.New(dir)
 	v, a := c.Open(cfg), c.Node("a")
 	mustVerify(t, v, a.Sign(), a.Live)
 
@@ -225,7 +226,7 @@ func TestLapsedMarksAreDeleted(t *testing.T) {
 	c := keytest.NewCluster(t)
 	dir := t.TempDir()
 	cfg := c.VerifierConfig("self")
-	cfg.Marks = keymgr.NewFileMarks(dir)
+	cfg.Marks = markstore.New(dir)
 	v, a, b := c.Open(cfg), c.Node("a"), c.Node("b")
 	mustVerify(t, v, a.Sign(), a.Live)
 	mustVerify(t, v, b.Sign(), b.Live)
@@ -243,7 +244,7 @@ func TestLapsedMarksAreDeleted(t *testing.T) {
 func TestNothingIsAcceptedWithoutStore(t *testing.T) {
 	c := keytest.NewCluster(t)
 	broken := errors.New("disk full")
-	store := &countingMarks{MarkStore: keymgr.NewFileMarks(t.TempDir()), fail: broken}
+	store := &countingMarks{MarkStore: markstore.New(t.TempDir()), fail: broken}
 	cfg := c.VerifierConfig("self")
 	cfg.Marks = store
 	v, a, b := c.Open(cfg), c.Node("a"), c.Node("b")
@@ -267,7 +268,7 @@ func TestCorruptMarkStopsVerifier(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := keymgr.NewVerifier(keymgr.VerifierConfig{
-			TrustDomain: keytest.TrustDomain, Self: keytest.ID("self"), Marks: keymgr.NewFileMarks(dir),
+			TrustDomain: keytest.TrustDomain, Self: keytest.ID("self"), Marks: markstore.New(dir),
 		})
 		if !errors.Is(err, keymgr.ErrCorrupt) {
 			t.Errorf("%s: error %v, want ErrCorrupt", name, err)
@@ -281,7 +282,7 @@ func TestMarkWithoutStatement(t *testing.T) {
 	c := keytest.NewCluster(t)
 	n := c.Node("a")
 	signed := n.Sign()
-	store := keymgr.NewFileMarks(t.TempDir())
+	store := markstore.New(t.TempDir())
 	stmt, err := keymgr.ParseStatement(signed.Payload)
 	if err != nil {
 		t.Fatal(err)
@@ -300,7 +301,7 @@ func TestMarkWithoutStatement(t *testing.T) {
 
 func TestFileMarks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "peers")
-	m := keymgr.NewFileMarks(dir)
+	m := markstore.New(dir)
 	if got, err := m.Load(); err != nil || len(got) != 0 {
 		t.Fatalf("Load of nothing gave %v, %v", got, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/keymgr/ca"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 const goodList = `{"type":"revocations/v1","trustDomain":"6f1c9c0e-7d1f-4a53-9c55-3d1f3f0a5a11","number":7,"issuedAt":"2026-01-02T03:04:05Z",` +
@@ -207,7 +208,7 @@ func TestRevocationsSurviveRestart(t *testing.T) {
 	c := keytest.NewCluster(t)
 	s := &scene{Cluster: c, a: c.Node("a", "10.244.1.0/24")}
 	cfg := c.VerifierConfig("self")
-	marks := keymgr.NewFileMarks(filepath.Join(t.TempDir(), "peers"))
+	marks := markstore.New(filepath.Join(t.TempDir(), "peers"))
 	cfg.Marks, cfg.Revocations = marks, marks
 	s.verifier = c.Open(cfg)
 	mustVerify(t, s.verifier, s.a.Sign(), s.a.Live)
@@ -232,7 +233,7 @@ func TestRevocationsSurviveRestart(t *testing.T) {
 func TestCorruptStoredListIsNotIgnored(t *testing.T) {
 	dir := t.TempDir()
 	cfg := keytest.NewCluster(t).VerifierConfig("self")
-	cfg.Revocations = keymgr.NewFileMarks(dir)
+	cfg.Revocations = markstore.New(dir)
 	path := filepath.Join(dir, "revocations.list")
 	if err := os.WriteFile(path, []byte(`{"payload":"e30="}`), 0o600); err != nil {
 		t.Fatal(err)

@@ -4,14 +4,9 @@
 package keymgr
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/sealane/sealane/internal/atomicfile"
 	"github.com/sealane/sealane/internal/times"
 )
 
@@ -21,41 +16,6 @@ type RevocationStore interface {
 	// LoadRevocations returns what was saved, or the zero Signed if nothing was.
 	LoadRevocations() (Signed, error)
 	SaveRevocations(Signed) error
-}
-
-// fileRevocations lies beside the marks. Its suffix keeps it apart from them.
-const fileRevocations = "revocations.list"
-
-// LoadRevocations implements RevocationStore.
-func (f *FileMarks) LoadRevocations() (Signed, error) {
-	path := filepath.Join(f.dir, fileRevocations)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return Signed{}, nil
-	}
-	if err != nil {
-		return Signed{}, fmt.Errorf("load revocation list: %w", err)
-	}
-	s, err := DecodeSigned(data)
-	if err == nil {
-		_, err = ParseRevocations(s.Payload)
-	}
-	if err != nil {
-		return Signed{}, fmt.Errorf("load revocation list %s: %w: %w (delete it to take the cluster's)", path, ErrCorrupt, err)
-	}
-	return s, nil
-}
-
-// SaveRevocations implements RevocationStore.
-func (f *FileMarks) SaveRevocations(s Signed) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("save revocation list: %w", err)
-	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return fmt.Errorf("save revocation list: %w", err)
-	}
-	return atomicfile.Write(filepath.Join(f.dir, fileRevocations), data, 0o600)
 }
 
 // revocations is the list in force, ready to look things up in.

@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 func TestReplayOfOldStatement(t *testing.T) {
@@ -102,7 +103,7 @@ func malleate(t *testing.T, signature []byte) []byte {
 // same statement of the same certificate: no fork, no new identity, no disk write.
 func TestMalleatedSignatureIsTheSameStatement(t *testing.T) {
 	c := keytest.NewCluster(t)
-	store := &countingMarks{MarkStore: keymgr.NewFileMarks(t.TempDir())}
+	store := &countingMarks{MarkStore: markstore.New(t.TempDir())}
 	cfg := c.VerifierConfig("self")
 	cfg.Marks = store
 	v, a := c.Open(cfg), c.Node("a", "10.244.1.0/24")

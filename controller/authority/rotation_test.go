@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
+	"github.com/sealane/sealane/keymgr/markstore"
 	"github.com/sealane/sealane/keymgr/renewal"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
@@ -68,7 +69,7 @@ func (m *member) start(t *testing.T) {
 		TrustDomain: controllertest.TrustDomain, Self: m.live.ID, Clock: clock, Grace: keymgr.DefaultGrace, StrictContinuity: true,
 	}
 	if m.durable {
-		cfg.Marks = keymgr.NewFileMarks(filepath.Join(m.dir, "peers"))
+		cfg.Marks = markstore.New(filepath.Join(m.dir, "peers"))
 	}
 	m.verifier, err = keymgr.NewVerifier(cfg)
 	if err != nil {

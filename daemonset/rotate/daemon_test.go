@@ -26,6 +26,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
 	"github.com/sealane/sealane/overlay/hostnet"
@@ -102,7 +103,7 @@ func newDaemon(s settings, log *slog.Logger) (*daemon, error) {
 	if d.identity, err = identity.Open(identity.Config{Dir: s.Dir, Node: s.Self.ID, TrustDomain: keytest.TrustDomain}); err != nil {
 		return nil, err
 	}
-	marks := keymgr.NewFileMarks(filepath.Join(s.Dir, "peers"))
+	marks := markstore.New(filepath.Join(s.Dir, "peers"))
 	if d.verifier, err = keymgr.NewVerifier(keymgr.VerifierConfig{TrustDomain: keytest.TrustDomain, Self: s.Self.ID, Marks: marks, PSK: keymgr.PSKRequired}); err != nil {
 		return nil, err
 	}

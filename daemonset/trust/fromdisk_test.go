@@ -16,36 +16,37 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
+	"github.com/sealane/sealane/keymgr/markstore"
 )
 
 // TestFromDiskNobodyIsTrustedMore: what a daemon finds on disk goes through the same
 // judgement as what the API server says.
 func TestFromDiskNobodyIsTrustedMore(t *testing.T) {
 	for name, tc := range map[string]struct {
-		meanwhile func(*court, *keymgr.FileMarks)
+		meanwhile func(*court, *markstore.Store)
 		lane      bool
 		grace     bool
 	}{
-		"nothing happened": {func(*court, *keymgr.FileMarks) {}, true, false},
-		"revoked before": {func(k *court, _ *keymgr.FileMarks) {
+		"nothing happened": {func(*court, *markstore.Store) {}, true, false},
+		"revoked before": {func(k *court, _ *markstore.Store) {
 			k.publish(entry(k.b.Live.ID, true, hashOf(k.t, k.b.Identity)))
 			k.keeper.revocations.follow(k.snap.Revoked)
 		}, false, false},
-		"its key revoked before": {func(k *court, _ *keymgr.FileMarks) {
+		"its key revoked before": {func(k *court, _ *markstore.Store) {
 			k.publish(entry(k.b.Live.ID, false, hashOf(k.t, k.b.Identity)))
 			k.keeper.revocations.follow(k.snap.Revoked)
 		}, false, false},
-		"in grace":   {func(k *court, _ *keymgr.FileMarks) { k.c.Clock.Add(keymgr.StatementLifetime + time.Hour) }, true, true},
-		"long ended": {func(k *court, _ *keymgr.FileMarks) { k.c.Clock.Add(15*24*time.Hour + keymgr.ClockSkew) }, false, false},
-		"statement spoilt on disk": {func(k *court, m *keymgr.FileMarks) {
+		"in grace":   {func(k *court, _ *markstore.Store) { k.c.Clock.Add(keymgr.StatementLifetime + time.Hour) }, true, true},
+		"long ended": {func(k *court, _ *markstore.Store) { k.c.Clock.Add(15*24*time.Hour + keymgr.ClockSkew) }, false, false},
+		"statement spoilt on disk": {func(k *court, m *markstore.Store) {
 			k.spoil(m, func(r *keymgr.Record) { r.Statement.Signature[9] ^= 1 })
 		}, false, false},
-		"address changed on disk": {func(k *court, m *keymgr.FileMarks) {
+		"address changed on disk": {func(k *court, m *markstore.Store) {
 			k.spoil(m, func(r *keymgr.Record) { r.Live.PodCIDRs = k.snap.Nodes[0].PodCIDRs })
 		}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k, marks := newCourt(t), keymgr.NewFileMarks(t.TempDir())
+			k, marks := newCourt(t), markstore.New(t.TempDir())
 			cfg := k.c.VerifierConfig("self")
 			cfg.Marks, cfg.Revocations = marks, marks
 			k.sit(k.c.Open(cfg), nil)
@@ -81,7 +82,7 @@ func (k *court) sit(v *keymgr.Verifier, restored []keymgr.Peer) {
 }
 
 // spoil changes the record of the Result node.
-func (k *court) spoil(marks *keymgr.FileMarks, change func(*keymgr.Record)) {
+func (k *court) spoil(marks *markstore.Store, change func(*keymgr.Record)) {
 	k.t.Helper()
 	all, err := marks.Load()
 	if err != nil || len(all) != 1 {
@@ -141,7 +142,7 @@ func (a *answers) ClusterNetworks(context.Context) (kube.Networks, error) {
 func TestRangeOfANodeThatWentMeanwhile(t *testing.T) {
 	k := newCourt(t)
 	cfg := k.c.VerifierConfig("self")
-	cfg.Marks = keymgr.NewFileMarks(t.TempDir())
+	cfg.Marks = markstore.New(t.TempDir())
 	k.sit(k.c.Open(cfg), nil)
 	if j := k.pass(); !k.laneOf(j) {
 		t.Fatalf("no lane before: %+v", j)

@@ -20,6 +20,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/identity"
+	"github.com/sealane/sealane/keymgr/markstore"
 	"github.com/sealane/sealane/keymgr/nodenet"
 )
 
@@ -120,7 +121,7 @@ func New(c Config) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	marks := keymgr.NewFileMarks(filepath.Join(c.Dir, "peers"))
+	marks := markstore.New(filepath.Join(c.Dir, "peers"))
 	v, err := keymgr.NewVerifier(keymgr.VerifierConfig{
 		TrustDomain: c.TrustDomain, Self: c.Node, Marks: marks, Revocations: marks,
 		Grace: c.ExpiredGrace, StrictContinuity: c.StrictContinuity, PSK: c.PostQuantum,

@@ -149,8 +149,11 @@ func TestRevokedAlthoughTheBundleIsBad(t *testing.T) {
 	}
 	k.snap.Bundle = []byte("no certificates")
 	look := func() Result {
-		if err := k.keeper.Learn(k.snap.Nodes[0], k.snap); err == nil {
-			t.Error("a bad bundle is no error")
+		if err := k.keeper.Learn(k.snap.Nodes[0], k.snap); err != nil {
+			t.Error(err)
+		}
+		if k.keeper.Facts().BundleRefused == "" {
+			t.Error("a bad bundle is not refused")
 		}
 		return k.keeper.Verify(t.Context(), k.snap, "self")[0]
 	}

@@ -22,7 +22,7 @@ var wideStructs = map[string]struct {
 	"daemonset/enforce.Enforcer":   {24, "all state of one loop, which reads most of it in each round; the book and the services are types of their own"},
 	"daemonset/rotate.pairings":    {17, "keys, partners and counters change together, under one lock"},
 	"daemonset/status.Enforcement": {17, "a wire type: one field for each value of the report"},
-	"daemonset/status.Node":        {32, "a wire type: one field for each value of the report"},
+	"daemonset/status.Node":        {33, "a wire type: one field for each value of the report"},
 	"perf/scale.node":              {31, "a simulated node holds the state of a whole agent"},
 	"policy/compile.Compiler":      {21, "an index for each table and each direction of look-up, which change together"},
 }

@@ -6,6 +6,7 @@ package ca
 import (
 	"bytes"
 	"context"
+	"maps"
 	"strconv"
 	"sync"
 
@@ -54,9 +55,9 @@ type Store interface {
 
 // MemoryStore is a Store that lives as long as the process.
 type MemoryStore struct {
-	mu    sync.Mutex // guards all below
-	files map[string][]byte
-	saves int
+	mu     sync.Mutex // guards all below
+	stored Stored
+	saves  int
 }
 
 // NewMemoryStore returns an empty store.
@@ -66,31 +67,25 @@ func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
 func (m *MemoryStore) Load(context.Context) (Stored, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Stored{Files: clone(m.files), Version: m.versionLocked()}, nil
+	return Stored{Files: clone(m.stored.Files), Version: m.stored.Version}, nil
 }
 
 // Save implements Store.
 func (m *MemoryStore) Save(_ context.Context, next Stored) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if next.Version != m.versionLocked() {
+	if next.Version != m.stored.Version {
 		return ErrConflict
 	}
 	m.saves++
-	m.files = clone(next.Files)
+	m.stored = Stored{Files: clone(next.Files), Version: strconv.Itoa(m.saves)}
 	return nil
 }
 
-func (m *MemoryStore) versionLocked() string {
-	if m.saves == 0 {
-		return ""
-	}
-	return strconv.Itoa(m.saves)
-}
-
+// clone returns a copy that can be written into, also of nil.
 func clone(files map[string][]byte) map[string][]byte {
-	c := make(map[string][]byte, len(files))
-	for name, data := range files {
+	c := maps.Collect(maps.All(files))
+	for name, data := range c {
 		c[name] = bytes.Clone(data)
 	}
 	return c
