@@ -68,13 +68,17 @@ steps_end`)
 
 func TestFailureDoesNotKeepLaterStepsFromRunning(t *testing.T) {
 	got := run(t, `
-step bad 1 bash -c 'echo "1 passed, 1 failed"; exit 3'
+step bad 1 bash -c 'echo the reason; echo "1 passed, 1 failed"; exit 3'
 step good 1 echo '2 passed, 0 failed'
 steps_end`)
 	if !got.failed {
 		t.Error("a failed step was not noticed")
 	}
-	got.want(t, `^bad .* FAILED \(3\)$`, `^good .* passed$`, `1 of 2 steps failed$`, `^3 passed, 1 failed, 0 skipped$`)
+	got.want(t, `^bad .* FAILED \(3\)$`, `^good .* passed$`, `1 of 2 steps failed$`, `^3 passed, 1 failed, 0 skipped$`,
+		`^===== bad: the last lines\nthe reason\n1 passed, 1 failed\n\n===== time$`)
+	if strings.Contains(got.output, "good: the last lines") {
+		t.Errorf("as if good had failed:\n%s", got.output)
+	}
 }
 
 func TestFailureInTheBackground(t *testing.T) {
