@@ -40,6 +40,7 @@ func build(ctx context.Context, opts options, log *slog.Logger) error {
 	}
 	defer os.RemoveAll(work)
 	var images []v1.Image
+	var parts []component
 	for _, platform := range opts.platforms {
 		arch := strings.TrimPrefix(platform, "linux/")
 		log.Info("build image", "platform", platform)
@@ -47,6 +48,11 @@ func build(ctx context.Context, opts options, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
+		made, err := components(opts, layers)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, made...)
 		img, err := assemble(opts, arch, layers)
 		if err != nil {
 			return fmt.Errorf("assemble image for %s: %w", arch, err)
@@ -56,11 +62,14 @@ func build(ctx context.Context, opts options, log *slog.Logger) error {
 	if err := write(opts, images, work); err != nil {
 		return fmt.Errorf("write %s: %w", opts.out, err)
 	}
+	if err := writeBill(opts, parts); err != nil {
+		return fmt.Errorf("write %s: %w", opts.bill(), err)
+	}
 	info, err := os.Stat(opts.out)
 	if err != nil {
 		return err
 	}
-	log.Info("wrote image", "file", opts.out, "name", opts.name, "mebibytes", info.Size()>>20)
+	log.Info("wrote image", "file", opts.out, "contents", opts.bill(), "name", opts.name, "mebibytes", info.Size()>>20)
 	return nil
 }
 
