@@ -20,9 +20,8 @@ const (
 	// Options say otherwise. It covers the lifetime of ARP and neighbour entries in state
 	// REACHABLE and of short-lived answers of resolvers.
 	DefaultReuseDelay = 30 * time.Second
-	// DefaultGrace is how old a lease must be before Repair may release it,
-	// unless Options say otherwise: longer than any ADD takes, and than a view
-	// of the live pods lags.
+	// DefaultGrace is how old a lease must be before it can be stale, unless Options say
+	// otherwise: longer than any ADD takes, and than a view of the live pods lags.
 	DefaultGrace = 5 * time.Minute
 )
 
@@ -31,8 +30,8 @@ type Options struct {
 	// ReuseDelay is how long a released address is not given out again; 0 means
 	// DefaultReuseDelay, and a negative value means no delay.
 	ReuseDelay time.Duration
-	// Grace is the age from which on Repair may release a lease, and how long Missed
-	// wants an owner to be away. Negative: at once.
+	// Grace is the age from which on a lease can be stale, and how long Missed wants an owner
+	// to be away. Negative: at once.
 	Grace time.Duration
 	// Clock returns the present time; nil means time.Now.
 	Clock func() time.Time
@@ -207,30 +206,24 @@ func (a *Allocator) renewLocked(h holding, meta Meta) (Lease, error) {
 // Release returns the lease of owner; its addresses are not given out until the reuse delay
 // has passed. An owner without a lease is no error. After an error the lease is still held.
 func (a *Allocator) Release(owner Owner) error {
-	_, err := a.releaseIf(owner, func(holding) bool { return true })
-	return err
-}
-
-// releaseIf releases the lease of owner if there is one and condition is true of it.
-func (a *Allocator) releaseIf(owner Owner, condition func(holding) bool) (released bool, err error) {
 	defer a.claim(owner)()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
 	h, ok := a.held[owner]
-	if !ok || !condition(h) {
-		return false, nil
+	if !ok {
+		return nil
 	}
 	lease := h.Lease
 	lease.Released = a.opts.Clock()
 	if err := a.putLocked(lease); err != nil {
 		h.unclear = true
 		a.held[owner] = h
-		return false, fmt.Errorf("release lease of %s: %w", owner, err)
+		return fmt.Errorf("release lease of %s: %w", owner, err)
 	}
 	delete(a.held, owner)
 	a.resting = append(a.resting, lease)
-	return true, nil
+	return nil
 }
 
 // reserveLocked takes one address of each pool, or none at all.

@@ -187,27 +187,26 @@ func TestSettingTheSamePrefixesKeepsThePlaceInTheCircle(t *testing.T) {
 	wantAddresses(t, allocate(t, a, "c2"), "10.244.1.3")
 }
 
-func TestRepairReleasesTheDeadAfterTheGrace(t *testing.T) {
+func TestTheDeadAreStaleAfterTheGrace(t *testing.T) {
 	dir, clock := t.TempDir(), newClock()
 	a := open(t, dir, clock, "10.244.1.0/24")
 	for _, id := range []string{"live", "dead", "retried"} {
 		allocate(t, a, id)
 	}
 	live := func(l ipam.Lease) bool { return l.Owner.ContainerID == "live" }
-	wantRepaired(t, a, live) // an ADD in progress is in no list of live pods
+	wantStale(t, a, live) // an ADD in progress is in no list of live pods
 
 	clock.advance(ipam.DefaultGrace - time.Second)
 	allocate(t, a, "retried") // a repeated ADD for an old lease
 	clock.advance(time.Second)
-	wantRepaired(t, a, live, "dead")
-	wantRepaired(t, a, live)
+	wantStale(t, a, live, "dead")
+	release(t, a, "dead")
+	wantStale(t, a, live)
 
 	clock.advance(ipam.DefaultGrace)
-	if got := a.Stale(live); len(got) != 1 || got[0].Owner.ContainerID != "retried" {
-		t.Errorf("stale = %v, want the lease of retried", got)
-	}
-	// The lease that is asked for between the look and the release is kept.
-	wantRepaired(t, a, func(l ipam.Lease) bool {
+	wantStale(t, a, live, "retried")
+	// The lease that is asked for meanwhile is kept.
+	wantStale(t, a, func(l ipam.Lease) bool {
 		if l.Owner.ContainerID == "retried" {
 			allocate(t, a, "retried")
 		}
@@ -217,9 +216,9 @@ func TestRepairReleasesTheDeadAfterTheGrace(t *testing.T) {
 	// The grace also holds after a restart and when the clock was set back.
 	clock.advance(-24 * time.Hour)
 	a = open(t, dir, clock, "10.244.1.0/24")
-	wantRepaired(t, a, live)
+	wantStale(t, a, live)
 	clock.advance(ipam.DefaultGrace)
-	wantRepaired(t, a, live, "retried")
+	wantStale(t, a, live, "retried")
 }
 
 func TestManyOwnersAtOnce(t *testing.T) {
@@ -336,18 +335,14 @@ func wantLease(t *testing.T, got, want ipam.Lease) {
 	}
 }
 
-func wantRepaired(t *testing.T, a *ipam.Allocator, live func(ipam.Lease) bool, want ...string) {
+func wantStale(t *testing.T, a *ipam.Allocator, live func(ipam.Lease) bool, want ...string) {
 	t.Helper()
-	leases, err := a.Repair(live)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var got []string
-	for _, l := range leases {
+	for _, l := range a.Stale(live) {
 		got = append(got, l.Owner.ContainerID)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("repaired (-want +got):\n%s", diff)
+		t.Errorf("stale (-want +got):\n%s", diff)
 	}
 }
 

@@ -5,7 +5,6 @@ package ipam
 
 import (
 	"cmp"
-	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -67,16 +66,18 @@ func (a *Allocator) Leases() []Lease {
 	return leases
 }
 
-// Stale returns the leases whose owner is not live, and which are older than the
-// grace, counted from when the owner last asked for them: an ADD that is under
-// way is not stale, though its pod is in no list yet. Use it where more than the
-// lease has to go; else Repair.
+// Stale returns the leases whose owner is not live, and which are older than the grace,
+// counted from when the owner last asked for them: an ADD that is under way is not stale,
+// though its pod is in no list yet.
 func (a *Allocator) Stale(live func(Lease) bool) []Lease {
 	return slices.DeleteFunc(a.Leases(), func(l Lease) bool {
+		if live(l) {
+			return true
+		}
 		a.mu.Lock()
+		defer a.mu.Unlock()
 		h, ok := a.held[l.Owner] // false if it was released in the meantime
-		a.mu.Unlock()
-		return !ok || !a.pastGrace(h) || live(l)
+		return !ok || !a.pastGrace(h)
 	})
 }
 
@@ -101,21 +102,6 @@ func (a *Allocator) Missed(owner Owner, seen bool) bool {
 	}
 	a.held[owner] = h
 	return !seen && now.Sub(h.missed) >= a.opts.Grace
-}
-
-// Repair releases the leases that Stale returns, and returns those it released. A
-// lease that its owner asks for meanwhile is kept.
-func (a *Allocator) Repair(live func(Lease) bool) ([]Lease, error) {
-	var released []Lease
-	var errs []error
-	for _, l := range a.Stale(live) {
-		ok, err := a.releaseIf(l.Owner, a.pastGrace)
-		errs = append(errs, err)
-		if ok {
-			released = append(released, l)
-		}
-	}
-	return released, errors.Join(errs...)
 }
 
 // pastGrace reports whether the lease may be released if its owner is not live.

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/sealane/sealane/cni/ipam"
 )
 
@@ -67,17 +65,10 @@ func TestReleasedLeaseIsNotStale(t *testing.T) {
 		allocate(t, a, id)
 	}
 	clock.advance(time.Hour)
-	stale := a.Stale(func(l ipam.Lease) bool {
+	wantStale(t, a, func(l ipam.Lease) bool {
 		if l.Owner.ContainerID == "c1" {
 			release(t, a, "c2") // its DEL comes while Stale checks others
 		}
 		return false
-	})
-	var got []string
-	for _, l := range stale {
-		got = append(got, l.Owner.ContainerID)
-	}
-	if diff := cmp.Diff([]string{"c1", "c3"}, got); diff != "" {
-		t.Errorf("stale (-want +got):\n%s", diff)
-	}
+	}, "c1", "c3")
 }

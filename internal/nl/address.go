@@ -90,15 +90,6 @@ func (h *Handle) EnsureNeighbor(index int, addr netip.Addr, mac net.HardwareAddr
 	return kernelError(h.h.NeighSet(n), "set neighbour %s on device %d", addr, index)
 }
 
-// DeleteNeighbor removes a neighbour entry; absent is no error.
-func (h *Handle) DeleteNeighbor(index int, addr netip.Addr) error {
-	err := kernelError(h.h.NeighDel(toNeigh(index, addr)), "delete neighbour %s on device %d", addr, index)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
 // Neighbors returns the neighbour entries of a device, both families.
 func (h *Handle) Neighbors(index int) ([]Neighbor, error) {
 	var out []Neighbor

@@ -255,11 +255,6 @@ func TestPrivilegedNeighbors(t *testing.T) {
 				t.Errorf("neighbours = %v, %v; want %v among them", got, err, want)
 			}
 		}
-		for range 2 {
-			if err := h.DeleteNeighbor(l.Index, addr); err != nil {
-				t.Errorf("delete %s: %v", addr, err)
-			}
-		}
 	}
 }
 
