@@ -142,19 +142,9 @@ func (c *Config) set(key string, raw json.RawMessage) error {
 	case keyRuntime:
 		return c.setRuntime(raw)
 	case keyPortmap:
-		var settings map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &settings); err != nil {
-			return malformed(key, raw, err)
-		}
-		c.Portmap = settings
-		return nil
+		return decode(&c.Portmap, key, raw)
 	case keyReserved:
-		var ports []string
-		if err := json.Unmarshal(raw, &ports); err != nil {
-			return malformed(key, raw, err)
-		}
-		c.Reserved = ports
-		return nil
+		return decode(&c.Reserved, key, raw)
 	case "type", "capabilities", "args":
 		return nil // known to the specification, and irrelevant to the plugin
 	case "ipam":
@@ -166,6 +156,16 @@ func (c *Config) set(key string, raw json.RawMessage) error {
 		return nil // an extension of the runtime, prefixed with a domain of its own
 	}
 	return unsupported(key, raw, remedyOwnFields)
+}
+
+// decode reads a field into target, which is unchanged after an error.
+func decode[T any](target *T, key string, raw json.RawMessage) error {
+	var value T
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return malformed(key, raw, err)
+	}
+	*target = value
+	return nil
 }
 
 // checkVersion returns an error unless the plugin speaks the version of the runtime.

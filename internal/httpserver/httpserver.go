@@ -124,10 +124,11 @@ func OnlyFor(known func(netip.Addr) bool, remedy string, h http.Handler) http.Ha
 	})
 }
 
-// Cached returns a function that calls make at most once in the time of a life, and returns
-// its last result in between: so readers, however many, cannot make it work without end.
+// Cached returns a function that calls produce at most once in the time of a life, and
+// returns its last result in between: so readers, however many, cannot make it work without
+// end.
 // Readers share a result, and must not change it.
-func Cached[T any](clock func() time.Time, life time.Duration, make func() T) func() T {
+func Cached[T any](clock func() time.Time, life time.Duration, produce func() T) func() T {
 	var (
 		mu   sync.Mutex // guards what follows
 		last T
@@ -137,7 +138,7 @@ func Cached[T any](clock func() time.Time, life time.Duration, make func() T) fu
 		mu.Lock()
 		defer mu.Unlock()
 		if now := clock(); at.IsZero() || now.Sub(at) >= life || now.Before(at) {
-			last, at = make(), now
+			last, at = produce(), now
 		}
 		return last
 	}

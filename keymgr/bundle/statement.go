@@ -130,22 +130,9 @@ func (h History) Append(roots []*x509.Certificate, by Signer) (History, error) {
 		return err != nil || old.TrustDomain != by.TrustDomain || keymgr.CheckNumber(old.Number, by.Now) != nil
 	})
 	next := step{Type: Type, TrustDomain: by.TrustDomain, Number: uint64(max(by.Now.UnixMilli(), 1)), Roots: hashes(roots)}
-	if len(h) > 0 {
-		last := h[len(h)-1]
-		old, err := parseStep(last.Payload)
-		if err != nil {
-			return nil, err
-		}
-		next.Number = max(next.Number, old.Number+1)
-		if slices.Equal(old.Roots, next.Roots) {
-			age := by.Now.Sub(time.UnixMilli(int64(old.Number)))
-			if age < signAgain && slices.EqualFunc(last.Chain, by.Key.Chain, bytes.Equal) {
-				return h, nil
-			}
-			if bytes.Equal(top(last.Chain), top(by.Key.Chain)) {
-				h = h[:len(h)-1]
-			}
-		}
+	h, said, err := h.follow(&next, by)
+	if err != nil || said {
+		return h, err
 	}
 	payload, err := next.encode()
 	if err != nil {
@@ -160,6 +147,31 @@ func (h History) Append(roots []*x509.Certificate, by Signer) (History, error) {
 	}
 	h = append(h, signed)
 	return h[max(0, len(h)-MaxSteps):], nil
+}
+
+// follow numbers the next step after those of h, and returns those that stay before it. It
+// reports whether the last one says the same for long enough.
+func (h History) follow(next *step, by Signer) (before History, said bool, err error) {
+	if len(h) == 0 {
+		return h, false, nil
+	}
+	last := h[len(h)-1]
+	old, err := parseStep(last.Payload)
+	if err != nil {
+		return nil, false, err
+	}
+	next.Number = max(next.Number, old.Number+1)
+	if !slices.Equal(old.Roots, next.Roots) {
+		return h, false, nil
+	}
+	age := by.Now.Sub(time.UnixMilli(int64(old.Number)))
+	if age < signAgain && slices.EqualFunc(last.Chain, by.Key.Chain, bytes.Equal) {
+		return h, true, nil
+	}
+	if bytes.Equal(top(last.Chain), top(by.Key.Chain)) {
+		h = h[:len(h)-1]
+	}
+	return h, false, nil
 }
 
 func top(chain [][]byte) []byte {

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -104,6 +103,6 @@ func TestShareOfAPeer(t *testing.T) {
 		v.leave()
 	}
 	if len(d.peers) != 1 || d.peers[keytest.ID("a")] != 1 {
-		t.Errorf("left over: %v", map[keymgr.NodeID]int(d.peers))
+		t.Errorf("left over: %v", d.peers)
 	}
 }
