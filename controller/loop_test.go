@@ -21,6 +21,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 )
 
 // newTestLoop returns the loop of a leader to which no node is revoked.
@@ -28,7 +29,7 @@ func newTestLoop(t *testing.T, w *controllertest.World) *loop {
 	t.Helper()
 	clock := func() time.Time { return w.Now }
 	opened, err := ca.Open(t.Context(), ca.Config{
-		TrustDomain: controllertest.TrustDomain, Store: ca.NewMemoryStore(), RootStore: ca.NewMemoryStore(), Clock: clock,
+		TrustDomain: controllertest.TrustDomain, Store: memorystore.New(), RootStore: memorystore.New(), Clock: clock,
 	})
 	if err != nil {
 		t.Fatal(err)

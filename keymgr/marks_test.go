@@ -14,6 +14,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/markstore"
 )
@@ -203,7 +204,7 @@ func TestMarkLastsAsLongAsAnyCertificate(t *testing.T) {
 	mustVerify(t, v, a.Sign(), a.Live)
 
 	short := keytest.NewClusterWith(t, c.Clock, ca.Config{
-		Store: ca.NewMemoryStore(), Clock: c.Clock.Now, IntermediateLifetime: time.Hour,
+		Store: memorystore.New(), Clock: c.Clock.Now, IntermediateLifetime: time.Hour,
 	})
 	if err := v.SetRoots(slices.Concat(c.Authority.Bundle(), short.Authority.Bundle())); err != nil {
 		t.Fatal(err)

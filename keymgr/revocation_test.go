@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/markstore"
@@ -174,7 +175,7 @@ func TestListsThatAreNotAccepted(t *testing.T) {
 // TestIssuerOfAnotherClusterUnderOneRoot cannot revoke here.
 func TestIssuerOfAnotherClusterUnderOneRoot(t *testing.T) {
 	s := newScene(t)
-	store := ca.NewMemoryStore()
+	store := memorystore.New()
 	elsewhere, err := ca.Open(t.Context(), ca.Config{TrustDomain: "elsewhere", Store: store, Clock: s.Clock.Now})
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,7 @@ func sampleReport(t *testing.T) status.Node {
 		t.Fatal(err)
 	}
 	n.Encapsulation.Plaintext, n.Refused, n.Drops, n.LastLeak = false, nil, nil, nil
-	n.Revocations.Revoked = ""
+	n.Revocations.Revoked, n.BundleRefused, n.RefusedAddresses = "", "", nil
 	return n
 }
 

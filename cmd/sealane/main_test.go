@@ -18,6 +18,7 @@ import (
 	"github.com/sealane/sealane/cmd/sealane/internal/cli"
 	"github.com/sealane/sealane/daemonset/status"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -135,7 +136,7 @@ func deadKubeconfig(t *testing.T) string {
 func TestCertificate(t *testing.T) {
 	clock := keytest.NewClock()
 	clock.Add(time.Since(clock.Now())) // the program goes by the real time
-	c := keytest.NewClusterWith(t, clock, ca.Config{Store: ca.NewMemoryStore(), Clock: clock.Now})
+	c := keytest.NewClusterWith(t, clock, ca.Config{Store: memorystore.New(), Clock: clock.Now})
 	n := c.Node("n1", "10.244.1.0/24")
 	api := newAPI(t)
 	api.published(t, c, n)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sealane/sealane/controller/controllertest"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 )
 
 // memory returns the Secrets of a namespace in which some are filled.
@@ -20,7 +21,7 @@ func memory(t *testing.T, filled map[string]map[string][]byte) Secrets {
 	stores := map[string]ca.Store{}
 	return func(name string) ca.Store {
 		if stores[name] == nil {
-			stores[name] = ca.NewMemoryStore()
+			stores[name] = memorystore.New()
 			if files := filled[name]; files != nil {
 				if err := stores[name].Save(t.Context(), ca.Stored{Files: files}); err != nil {
 					t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 )
 
 // worker is a maintainer with a signer that issues from the same CA.
@@ -32,7 +33,7 @@ func newTestWorker(t *testing.T, w *controllertest.World) *worker {
 	t.Helper()
 	clock := func() time.Time { return w.Now }
 	opened, err := ca.Open(t.Context(), ca.Config{
-		TrustDomain: controllertest.TrustDomain, Store: ca.NewMemoryStore(), RootStore: ca.NewMemoryStore(), Clock: clock,
+		TrustDomain: controllertest.TrustDomain, Store: memorystore.New(), RootStore: memorystore.New(), Clock: clock,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 )
 
 // leader has the parts of one term, with the revoker among them.
@@ -42,7 +43,7 @@ type leader struct {
 func newLeader(t *testing.T, w *controllertest.World) *leader {
 	t.Helper()
 	opened, err := ca.Open(t.Context(), ca.Config{
-		TrustDomain: controllertest.TrustDomain, Store: ca.NewMemoryStore(), RootStore: ca.NewMemoryStore(),
+		TrustDomain: controllertest.TrustDomain, Store: memorystore.New(), RootStore: memorystore.New(),
 		Clock: func() time.Time { return w.Now },
 	})
 	if err != nil {

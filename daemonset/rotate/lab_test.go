@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay/wireguard/process"
@@ -88,7 +89,7 @@ func newLab(t *testing.T, size int) *lab {
 	l.wire.Run("ip", "link", "set", "br0", "up")
 	clock := keytest.NewClock()
 	clock.Add(time.Since(clock.Now()))
-	cluster := keytest.NewClusterWith(t, clock, ca.Config{Store: ca.NewMemoryStore(), Clock: clock.Now})
+	cluster := keytest.NewClusterWith(t, clock, ca.Config{Store: memorystore.New(), Clock: clock.Now})
 	for i := range size {
 		l.nodes = append(l.nodes, l.newNode(cluster, i+1))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sealane/sealane/internal/nettest"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/rotation"
@@ -38,7 +39,7 @@ func couple(t *testing.T, mode keymgr.PSKMode) (a, b *member) {
 	t.Helper()
 	clock := keytest.NewClock()
 	clock.Add(time.Since(clock.Now()) - time.Minute)
-	c := keytest.NewClusterWith(t, clock, ca.Config{Store: ca.NewMemoryStore(), Clock: clock.Now})
+	c := keytest.NewClusterWith(t, clock, ca.Config{Store: memorystore.New(), Clock: clock.Now})
 	var nodes []*member
 	for i, name := range []string{"a", "b"} {
 		clock.Add(2 * time.Second)

@@ -17,6 +17,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/bundle"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
@@ -260,7 +261,7 @@ func TestHistoryStaysShort(t *testing.T) {
 func TestProvidedRoots(t *testing.T) {
 	clock := keytest.NewClock()
 	own := func() (cert, key []byte) {
-		store := ca.NewMemoryStore()
+		store := memorystore.New()
 		if _, err := ca.Open(t.Context(), ca.Config{TrustDomain: keytest.TrustDomain, Store: store, Clock: clock.Now}); err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +273,7 @@ func TestProvidedRoots(t *testing.T) {
 	}
 	oldCert, oldKey := own()
 	newCert, newKey := own()
-	store := ca.NewMemoryStore()
+	store := memorystore.New()
 	var have bundle.Trusted
 	start := func(root ca.Root) {
 		t.Helper()

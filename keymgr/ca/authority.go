@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright The Sealane Authors
 
-// Package ca is a certificate authority that issues node certificates: Authority holds the
-// root and the intermediate. Which requests it issues for, keymgr/approval decides.
-//
-// Apart from its Store, the package does no input or output. Certificates carry no subject
-// and one URI as their only name, so none of them is a login to an API server, even where
-// the root is the Kubernetes cluster's own CA.
 package ca
 
 import (
@@ -19,25 +13,6 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/rootchange"
-)
-
-var (
-	// ErrConflict: a Store was changed since it was loaded; load again and retry.
-	ErrConflict = errors.New("store changed meanwhile")
-	// ErrRootOffline: only the root could do this, and its key is not here.
-	ErrRootOffline = errors.New("root key is offline")
-	// ErrRoot: the root certificate or key that the operator provided cannot serve.
-	ErrRoot = errors.New("unusable root")
-	// ErrRotation: the stored state of a change of roots cannot be understood.
-	ErrRotation = errors.New("unusable rotation of roots")
-	// ErrExport: a file or store with an exported root does not hold what it should.
-	ErrExport = errors.New("unusable export of the root")
-	// ErrIntermediate: the issuing intermediate cannot serve.
-	ErrIntermediate = errors.New("unusable intermediate")
-	// ErrLifetime: a lifetime is out of bounds.
-	ErrLifetime = errors.New("invalid lifetime")
-	// ErrOrder: an order that did not come from approval.Approve, or for another trust domain.
-	ErrOrder = errors.New("order was not approved")
 )
 
 const (

@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -31,13 +32,13 @@ const day = 24 * time.Hour
 type office struct {
 	t     *testing.T
 	clock *keytest.Clock
-	store *ca.MemoryStore
+	store *memorystore.Store
 	cfg   ca.Config
 }
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	o := &office{t: t, clock: keytest.NewClock(), store: ca.NewMemoryStore()}
+	o := &office{t: t, clock: keytest.NewClock(), store: memorystore.New()}
 	o.cfg = ca.Config{TrustDomain: keytest.TrustDomain, Store: o.store, Clock: o.clock.Now}
 	return o
 }
@@ -230,7 +231,7 @@ func TestOneRootForAll(t *testing.T) {
 
 // lossyStore loses every race, or fails.
 type lossyStore struct {
-	*ca.MemoryStore
+	*memorystore.Store
 	load, save error
 }
 
@@ -238,14 +239,14 @@ func (s *lossyStore) Load(ctx context.Context) (ca.Stored, error) {
 	if s.load != nil {
 		return ca.Stored{}, s.load
 	}
-	return s.MemoryStore.Load(ctx)
+	return s.Store.Load(ctx)
 }
 
 func (s *lossyStore) Save(ctx context.Context, next ca.Stored) error {
 	if s.save != nil {
 		return s.save
 	}
-	return s.MemoryStore.Save(ctx, next)
+	return s.Store.Save(ctx, next)
 }
 
 func TestOpenReportsStore(t *testing.T) {
@@ -254,9 +255,9 @@ func TestOpenReportsStore(t *testing.T) {
 		store lossyStore
 		want  error
 	}{
-		"load fails":      {lossyStore{load: broken, MemoryStore: ca.NewMemoryStore()}, broken},
-		"save fails":      {lossyStore{save: broken, MemoryStore: ca.NewMemoryStore()}, broken},
-		"always conflict": {lossyStore{save: ca.ErrConflict, MemoryStore: ca.NewMemoryStore()}, ca.ErrConflict},
+		"load fails":      {lossyStore{load: broken, Store: memorystore.New()}, broken},
+		"save fails":      {lossyStore{save: broken, Store: memorystore.New()}, broken},
+		"always conflict": {lossyStore{save: ca.ErrConflict, Store: memorystore.New()}, ca.ErrConflict},
 	} {
 		_, err := ca.Open(t.Context(), ca.Config{TrustDomain: "td", Store: &tc.store})
 		if !errors.Is(err, tc.want) {
@@ -266,13 +267,13 @@ func TestOpenReportsStore(t *testing.T) {
 	if _, err := ca.Open(t.Context(), ca.Config{TrustDomain: "td"}); err == nil {
 		t.Error("Open without a store passed")
 	}
-	if _, err := ca.Open(t.Context(), ca.Config{TrustDomain: "TD", Store: ca.NewMemoryStore()}); err == nil {
+	if _, err := ca.Open(t.Context(), ca.Config{TrustDomain: "TD", Store: memorystore.New()}); err == nil {
 		t.Error("Open with a bad trust domain passed")
 	}
 }
 
 func TestMemoryStore(t *testing.T) {
-	s, ctx := ca.NewMemoryStore(), t.Context()
+	s, ctx := memorystore.New(), t.Context()
 	first, err := s.Load(ctx)
 	if err != nil || len(first.Files) > 0 || first.Version != "" {
 		t.Fatalf("empty store gave %v, %v", first, err)
@@ -301,7 +302,7 @@ func TestOrderMustBeApproved(t *testing.T) {
 	if _, err := a.Issue(t.Context(), approval.Order{}); !errors.Is(err, ca.ErrOrder) {
 		t.Errorf("zero order: %v, want ErrOrder", err)
 	}
-	o.cfg.TrustDomain, o.cfg.Store = "other.example", ca.NewMemoryStore()
+	o.cfg.TrustDomain, o.cfg.Store = "other.example", memorystore.New()
 	if _, err := o.open().Issue(t.Context(), o.order()); !errors.Is(err, ca.ErrOrder) {
 		t.Errorf("order of another trust domain: %v, want ErrOrder", err)
 	}
@@ -421,7 +422,7 @@ func TestCorruptStoreIsNotOverwritten(t *testing.T) {
 
 func BenchmarkIssue(b *testing.B) {
 	order := newOrder(b, 0)
-	authority, err := ca.Open(b.Context(), ca.Config{TrustDomain: keytest.TrustDomain, Store: ca.NewMemoryStore(), Clock: keytest.NewClock().Now})
+	authority, err := ca.Open(b.Context(), ca.Config{TrustDomain: keytest.TrustDomain, Store: memorystore.New(), Clock: keytest.NewClock().Now})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
@@ -104,7 +105,7 @@ func TestRotationOfOfflineRoot(t *testing.T) {
 func TestExportRefusals(t *testing.T) {
 	f, other := newFleet(t, 0), newFleet(t, 0)
 	ctx := t.Context()
-	if _, err := ca.ExportRoot(ctx, ca.NewMemoryStore()); !errors.Is(err, ca.ErrExport) {
+	if _, err := ca.ExportRoot(ctx, memorystore.New()); !errors.Is(err, ca.ErrExport) {
 		t.Errorf("exported nothing: %v", err)
 	}
 	mine, err := ca.ExportRoot(ctx, f.roots)
@@ -126,15 +127,15 @@ func TestExportRefusals(t *testing.T) {
 			t.Errorf("%s: error %v, want ErrExport", name, err)
 		}
 	}
-	if err := ca.ImportRoot(ctx, ca.NewMemoryStore(), mine); !errors.Is(err, ca.ErrExport) {
+	if err := ca.ImportRoot(ctx, memorystore.New(), mine); !errors.Is(err, ca.ErrExport) {
 		t.Errorf("imported where no root is: %v", err)
 	}
 }
 
 func FuzzParseExport(f *testing.F) {
-	roots := ca.NewMemoryStore()
+	roots := memorystore.New()
 	clock := keytest.NewClock()
-	if _, err := ca.Open(f.Context(), ca.Config{TrustDomain: "td", Store: ca.NewMemoryStore(), RootStore: roots, Clock: clock.Now}); err != nil {
+	if _, err := ca.Open(f.Context(), ca.Config{TrustDomain: "td", Store: memorystore.New(), RootStore: roots, Clock: clock.Now}); err != nil {
 		f.Fatal(err)
 	}
 	export, err := ca.ExportRoot(f.Context(), roots)

@@ -11,12 +11,13 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
 
 func TestKeepRevocations(t *testing.T) {
-	store, clock := ca.NewMemoryStore(), keytest.NewClock()
-	c := keytest.NewClusterWith(t, clock, ca.Config{Store: store, RootStore: ca.NewMemoryStore(), Clock: clock.Now})
+	store, clock := memorystore.New(), keytest.NewClock()
+	c := keytest.NewClusterWith(t, clock, ca.Config{Store: store, RootStore: memorystore.New(), Clock: clock.Now})
 	l := revocations(t, c, c.Node("a", "10.244.1.0/24"))
 	numbered := func(number uint64) keymgr.Signed {
 		t.Helper()
@@ -77,7 +78,7 @@ func TestKeepRevocations(t *testing.T) {
 		t.Errorf("with another intermediate: list %d, %v", list.Number, err)
 	}
 
-	theirs := ca.NewMemoryStore()
+	theirs := memorystore.New()
 	other := keytest.NewClusterWith(t, clock, ca.Config{Store: theirs, Clock: clock.Now}).Authority
 	there, err := theirs.Load(t.Context())
 	if err != nil {
@@ -103,7 +104,7 @@ func TestLargestListFitsIntoASecret(t *testing.T) {
 
 func TestKeepRevocationsFails(t *testing.T) {
 	broken := errors.New("broken")
-	store := &lossyStore{MemoryStore: ca.NewMemoryStore()}
+	store := &lossyStore{Store: memorystore.New()}
 	clock := keytest.NewClock()
 	c := keytest.NewClusterWith(t, clock, ca.Config{Store: store, Clock: clock.Now})
 	l := revocations(t, c, c.Node("a", "10.244.1.0/24"))

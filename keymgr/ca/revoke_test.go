@@ -21,6 +21,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/keytest"
 )
@@ -115,7 +116,7 @@ func TestOpenSSLReadsTheCRL(t *testing.T) {
 	if err != nil {
 		t.Fatalf("openssl is needed: %v", err)
 	}
-	store := ca.NewMemoryStore()
+	store := memorystore.New()
 	c := keytest.NewClusterWith(t, keytest.NewClock(), ca.Config{Store: store, Clock: time.Now})
 	c.Clock.Add(time.Since(c.Clock.Now())) // openssl has its own clock
 	revoked, good := c.Node("a", "10.244.1.0/24"), c.Node("b", "10.244.2.0/24")

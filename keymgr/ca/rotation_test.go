@@ -15,13 +15,14 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
 
 // fleet is an office with nodes that follow what it publishes.
 type fleet struct {
 	*office
-	roots   *ca.MemoryStore
+	roots   *memorystore.Store
 	request time.Time
 	nodes   []*follower
 }
@@ -36,7 +37,7 @@ type follower struct {
 
 func newFleet(t *testing.T, n int) *fleet {
 	t.Helper()
-	f := &fleet{office: newOffice(t), roots: ca.NewMemoryStore()}
+	f := &fleet{office: newOffice(t), roots: memorystore.New()}
 	f.cfg.RootStore = f.roots
 	a := f.open()
 	for i := range n {
@@ -450,7 +451,7 @@ func TestAccount(t *testing.T) {
 func TestShortLivesUnderRenewal(t *testing.T) {
 	f := newFleet(t, 2)
 	f.cfg.RootLifetime, f.cfg.IntermediateLifetime = 240*time.Hour, 30*time.Minute
-	f.cfg.Store, f.cfg.RootStore = ca.NewMemoryStore(), ca.NewMemoryStore()
+	f.cfg.Store, f.cfg.RootStore = memorystore.New(), memorystore.New()
 	a := f.open()
 	bundle := a.Bundle()
 	var issuers int
@@ -497,7 +498,7 @@ func TestRootMoves(t *testing.T) {
 	for cut := range 4 {
 		o := newOffice(t)
 		bundle := o.open().Bundle()
-		roots, left := ca.NewMemoryStore(), cut
+		roots, left := memorystore.New(), cut
 		o.cfg.Store = powerCut{Store: o.store, left: &left}
 		o.cfg.RootStore = powerCut{Store: roots, left: &left}
 		if _, err := ca.Open(t.Context(), o.cfg); err != nil && !errors.Is(err, errCut) {

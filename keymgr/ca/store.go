@@ -4,11 +4,8 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"maps"
-	"strconv"
-	"sync"
 
 	"github.com/sealane/sealane/keymgr/approval"
 )
@@ -53,40 +50,5 @@ type Store interface {
 	Save(ctx context.Context, next Stored) error
 }
 
-// MemoryStore is a Store that lives as long as the process.
-type MemoryStore struct {
-	mu     sync.Mutex // guards all below
-	stored Stored
-	saves  int
-}
-
-// NewMemoryStore returns an empty store.
-func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
-
-// Load implements Store.
-func (m *MemoryStore) Load(context.Context) (Stored, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return Stored{Files: clone(m.stored.Files), Version: m.stored.Version}, nil
-}
-
-// Save implements Store.
-func (m *MemoryStore) Save(_ context.Context, next Stored) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if next.Version != m.stored.Version {
-		return ErrConflict
-	}
-	m.saves++
-	m.stored = Stored{Files: clone(next.Files), Version: strconv.Itoa(m.saves)}
-	return nil
-}
-
 // clone returns a copy that can be written into, also of nil.
-func clone(files map[string][]byte) map[string][]byte {
-	c := maps.Collect(maps.All(files))
-	for name, data := range c {
-		c[name] = bytes.Clone(data)
-	}
-	return c
-}
+func clone(files map[string][]byte) map[string][]byte { return maps.Collect(maps.All(files)) }

@@ -24,6 +24,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/identity"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/renewal"
@@ -230,7 +231,7 @@ func TestSetCertificateRefuses(t *testing.T) {
 	good := b.Issue(csr, n.Live)
 	stranger := b.Node("x", "10.244.9.0/24")
 	foreign := keytest.NewCluster(t)
-	otherCA, err := ca.Open(t.Context(), ca.Config{TrustDomain: "other.example", Store: ca.NewMemoryStore(), Clock: b.Clock.Now})
+	otherCA, err := ca.Open(t.Context(), ca.Config{TrustDomain: "other.example", Store: memorystore.New(), Clock: b.Clock.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

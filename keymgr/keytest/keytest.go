@@ -21,6 +21,7 @@ import (
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/identity"
 )
 
@@ -64,7 +65,7 @@ type Cluster struct {
 func NewCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	clock := NewClock()
-	return NewClusterWith(tb, clock, ca.Config{Store: ca.NewMemoryStore(), Clock: clock.Now})
+	return NewClusterWith(tb, clock, ca.Config{Store: memorystore.New(), Clock: clock.Now})
 }
 
 // NewClusterWith returns a cluster whose authority is opened with cfg.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/perf/scale/internal/price"
 	"github.com/sealane/sealane/perf/scale/internal/sim"
 	"github.com/sealane/sealane/perf/scale/internal/wire"
@@ -71,7 +72,7 @@ func (b *bench) prepare(ctx context.Context, nodes int) error {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	// So old that the intermediate is due for renewal some hours later.
 	c := sim.NewClock(start.Add(-ca.DefaultIntermediateLifetime / 3 * 2))
-	authority, err := ca.Open(ctx, ca.Config{TrustDomain: trustDomain, Store: ca.NewMemoryStore(), Clock: c.Now})
+	authority, err := ca.Open(ctx, ca.Config{TrustDomain: trustDomain, Store: memorystore.New(), Clock: c.Now})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func stage(t *testing.T, failing string) (dir string) {
 	}
 	for _, name := range []string{
 		"test/setup", "test/fuzz", "test/kernels/run", "test/kernels/uml/build", "test/lab/lab", "test/e2e/run",
-		"test/run", "test/apiserver/run", "perf/run", "bin/make", "bin/go", "bin/git",
+		"test/run", "test/reproduce", "test/apiserver/run", "perf/run", "bin/make", "bin/go", "bin/git",
 	} {
 		write(name, `#!/bin/bash
 me="${0#./} $*"
@@ -57,7 +57,7 @@ echo "1 passed, 0 failed, 0 skipped"
 
 var ciSteps = []string{
 	"apiserver", "arm64", "bench", "e2e", "fuzz", "image", "kernel-6.1", "kernel-uml", "lint",
-	"modules", "programs", "setup", "test", "verify",
+	"modules", "programs", "reproduce", "setup", "test", "verify",
 }
 
 // stepsOf returns the names of the steps in the table of times, sorted.

@@ -22,6 +22,7 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/ca"
+	"github.com/sealane/sealane/keymgr/ca/memorystore"
 	"github.com/sealane/sealane/keymgr/keytest"
 	"github.com/sealane/sealane/keymgr/rootchange"
 )
@@ -30,7 +31,7 @@ import (
 type registry struct {
 	t       *testing.T
 	mode    string
-	roots   *ca.MemoryStore
+	roots   *memorystore.Store
 	cluster *keytest.Cluster
 	node    *keytest.Node
 	request string
@@ -42,8 +43,8 @@ func newRegistry(t *testing.T) *registry {
 	t.Helper()
 	clock := keytest.NewClock()
 	clock.Add(time.Since(clock.Now()) - time.Hour)
-	r := &registry{t: t, mode: "self", roots: ca.NewMemoryStore()}
-	r.cluster = keytest.NewClusterWith(t, clock, ca.Config{Store: ca.NewMemoryStore(), RootStore: r.roots, Clock: clock.Now})
+	r := &registry{t: t, mode: "self", roots: memorystore.New()}
+	r.cluster = keytest.NewClusterWith(t, clock, ca.Config{Store: memorystore.New(), RootStore: r.roots, Clock: clock.Now})
 	clock.Add(time.Hour)
 	r.node = r.cluster.Node("n1", "10.244.1.0/24")
 	return r
