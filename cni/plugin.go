@@ -43,11 +43,6 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 			fmt.Errorf("CNI_NETNS is %q: this is the network namespace of the host", args.Netns),
 			"a pod with host network needs no CNI; see how the runtime sets the CNI environment"))
 	}
-	if cfg, err := ParseConfig(args.StdinData); err == nil { // ask tells of an error
-		if err := hostport.Check(cfg.PortMappings, cfg.Reserved); err != nil {
-			return toWire(invalid(types.ErrInvalidNetworkConfig, err, "choose another hostPort for the pod"))
-		}
-	}
 	cfg, response, err := p.ask(CommandAdd, args)
 	if err == nil {
 		// At the next drain, an earlier DEL would disconnect the pod that is connected now.
@@ -154,6 +149,11 @@ func (p Plugin) ask(command Command, args *skel.CmdArgs) (Config, Response, erro
 	cfg, err := ParseConfig(args.StdinData)
 	if err != nil {
 		return Config{}, Response{}, err
+	}
+	if command == CommandAdd {
+		if err := hostport.Check(cfg.PortMappings, cfg.Reserved); err != nil {
+			return Config{}, Response{}, invalid(types.ErrInvalidNetworkConfig, err, "choose another hostPort for the pod")
+		}
 	}
 	response, err := Client{Socket: cfg.Socket}.Do(context.Background(), request(command, args))
 	if err != nil {

@@ -5,8 +5,6 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -58,15 +56,9 @@ type term struct {
 
 // rules returns what the configuration and the cluster say of the network.
 func (c *controller) rules(ctx context.Context) (nodenet.Rules, error) {
-	networks, err := c.client.ClusterNetworks(ctx)
-	if len(c.cfg.ClusterPodCIDRs) > 0 {
-		networks.PodCIDRs = c.cfg.ClusterPodCIDRs
-		if errors.Is(err, kube.ErrBadConfig) {
-			err = nil // the setting is what makes up for it
-		}
-	}
+	networks, err := kube.LearnNetworks(ctx, c.client, c.cfg.ClusterPodCIDRs)
 	if err != nil {
-		return nodenet.Rules{}, fmt.Errorf("learn the cluster's pod ranges: %w", err)
+		return nodenet.Rules{}, err
 	}
 	return nodenet.Rules{NodeCIDRs: c.cfg.NodeCIDRs, PodCIDRs: networks.PodCIDRs, ServiceCIDRs: networks.ServiceCIDRs}, nil
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/keymgr"
 	"github.com/sealane/sealane/keymgr/approval"
-	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // holdings is what nodes hold, by the certificates in use and by their live Nodes.
@@ -105,7 +104,7 @@ func claims(nodes []kube.Node, certified map[certifiedAddress]bool, revoked keym
 		if entry, found := revoked.Node(n.UID); found && entry.Blocked {
 			continue
 		}
-		for _, a := range n.Addresses[:min(len(n.Addresses), extension.MaxAddresses)] {
+		for _, a := range n.FirstAddresses() {
 			out[a] = append(out[a], approval.Claim{Node: n.Live(), Ready: n.Ready, Certified: certified[certifiedAddress{n.ID(), a}]})
 		}
 	}

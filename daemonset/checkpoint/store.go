@@ -195,15 +195,9 @@ func (s *Store) untilAnswered(ctx context.Context, news <-chan struct{}) (Basis,
 }
 
 func (s *Store) ask(ctx context.Context) (b Basis, err error) {
-	networks, err := s.cfg.Cluster.ClusterNetworks(ctx)
-	if len(s.cfg.ClusterCIDRs) > 0 {
-		networks.PodCIDRs = s.cfg.ClusterCIDRs
-		if errors.Is(err, kube.ErrBadConfig) {
-			err = nil // the setting is what makes up for it
-		}
-	}
+	networks, err := kube.LearnNetworks(ctx, s.cfg.Cluster, s.cfg.ClusterCIDRs)
 	if err != nil {
-		return b, fmt.Errorf("learn the cluster's pod ranges: %w", err)
+		return b, err
 	}
 	b.ClusterCIDRs, b.ServiceCIDRs = networks.PodCIDRs, networks.ServiceCIDRs
 	if b.TrustDomain, err = s.cfg.Cluster.TrustDomain(ctx); err != nil {

@@ -50,6 +50,25 @@ func (c *Client) ClusterNetworks(ctx context.Context) (Networks, error) {
 	return n, nil
 }
 
+// LearnNetworks returns the ranges of a cluster. Pod ranges that are configured take the
+// place of those that the cluster says, also of those that cannot be read.
+func LearnNetworks(ctx context.Context, cluster interface {
+	ClusterNetworks(context.Context) (Networks, error)
+}, podCIDRs []netip.Prefix,
+) (Networks, error) {
+	n, err := cluster.ClusterNetworks(ctx)
+	if len(podCIDRs) > 0 {
+		n.PodCIDRs = podCIDRs
+		if errors.Is(err, ErrBadConfig) {
+			err = nil // the setting is what makes up for it
+		}
+	}
+	if err != nil {
+		return Networks{}, fmt.Errorf("learn the cluster's pod ranges: %w", err)
+	}
+	return n, nil
+}
+
 // parseKubeadmNetworking reads networking.podSubnet and networking.serviceSubnet of a
 // kubeadm ClusterConfiguration: prefixes separated by commas.
 func parseKubeadmNetworking(text string) (n Networks, err error) {

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sealane/sealane/keymgr"
+	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // controlPlaneLabel marks control-plane nodes (KEP-2067).
@@ -36,6 +37,11 @@ func (n Node) ID() keymgr.NodeID { return keymgr.NodeID{Name: n.Name, UID: n.UID
 // against.
 func (n Node) Live() keymgr.LiveNode {
 	return keymgr.LiveNode{ID: n.ID(), PodCIDRs: n.PodCIDRs, Addresses: n.Addresses, Created: n.Created, ControlPlane: n.ControlPlane}
+}
+
+// FirstAddresses returns as many of the addresses as a certificate or a statement may name.
+func (n Node) FirstAddresses() []netip.Addr {
+	return n.Addresses[:min(len(n.Addresses), extension.MaxAddresses)]
 }
 
 // Pod is what Sealane needs of a Pod object.

@@ -11,7 +11,6 @@ import (
 	"github.com/sealane/sealane/daemonset/kube/cluster"
 	"github.com/sealane/sealane/daemonset/rotate"
 	"github.com/sealane/sealane/daemonset/trust"
-	"github.com/sealane/sealane/keymgr/extension"
 	"github.com/sealane/sealane/keymgr/nodenet"
 	"github.com/sealane/sealane/keymgr/rotation"
 	"github.com/sealane/sealane/overlay"
@@ -60,7 +59,7 @@ func (p plaintext) verify(_ context.Context, snap cluster.Snapshot, v *View, _ b
 			continue
 		}
 		r := trust.Result{Node: node}
-		for _, a := range node.Addresses[:min(len(node.Addresses), extension.MaxAddresses)] {
+		for _, a := range node.FirstAddresses() {
 			if rules.CheckAddress(a, node.ControlPlane) == nil {
 				r.Addresses = append(r.Addresses, a)
 			}

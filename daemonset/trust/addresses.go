@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sealane/sealane/daemonset/kube"
-	"github.com/sealane/sealane/keymgr/extension"
 )
 
 // rivalPause is the least time between two requests that only changes of other Nodes ask
@@ -25,16 +24,11 @@ type asked struct {
 	at           time.Time // when the certificate came
 }
 
-// firstAddresses returns the addresses of a Node, as many as a statement may list.
-func firstAddresses(n kube.Node) []netip.Addr {
-	return n.Addresses[:min(len(n.Addresses), extension.MaxAddresses)]
-}
-
 // needsAddresses reports whether to ask for a certificate that names an address which the
 // present one does not.
 func (k *Keeper) needsAddresses(w *wanted) bool {
 	certified, named := k.identity.CertifiedAddresses()
-	if !named || !slices.ContainsFunc(firstAddresses(w.self), func(a netip.Addr) bool { return !slices.Contains(certified, a) }) {
+	if !named || !slices.ContainsFunc(w.self.FirstAddresses(), func(a netip.Addr) bool { return !slices.Contains(certified, a) }) {
 		return false
 	}
 	if !slices.Equal(k.asked.addresses, w.self.Addresses) || k.asked.controlPlane != w.self.ControlPlane {

@@ -117,7 +117,7 @@ func (k *Keeper) renew(ctx context.Context, w *wanted, why string) error {
 func (k *Keeper) publishStatement(ctx context.Context, w *wanted) error {
 	in := identity.StatementInput{
 		Keys: k.identity.WGKeys().Only(w.publish), RevokedGens: w.revoke, BasePort: k.cfg.LanePort,
-		Endpoints: firstAddresses(w.self), PodCIDRs: w.self.PodCIDRs, PSK: k.cfg.PostQuantum, PSKPort: k.cfg.PairingPort,
+		Endpoints: w.self.FirstAddresses(), PodCIDRs: w.self.PodCIDRs, PSK: k.cfg.PostQuantum, PSKPort: k.cfg.PairingPort,
 	}
 	if len(in.Keys) == 0 {
 		return errNoLanes

@@ -90,13 +90,6 @@ func (r *rootWatcher) set(refused error) {
 	r.refused = refused
 }
 
-// refusal returns why the published bundle is not in force, nil if it is.
-func (r *rootWatcher) refusal() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refused
-}
-
 // news returns a refusal that it has not returned before.
 func (r *rootWatcher) news() error {
 	r.mu.Lock()
@@ -112,10 +105,12 @@ func (r *rootWatcher) news() error {
 	return r.refused
 }
 
-// pending returns what Facts says of a refusal.
+// pending returns why the published bundle is not in force, "" if it is.
 func (r *rootWatcher) pending() string {
-	if err := r.refusal(); err != nil {
-		return err.Error()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused == nil {
+		return ""
 	}
-	return ""
+	return r.refused.Error()
 }

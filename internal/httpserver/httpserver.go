@@ -64,7 +64,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from, room := Remote(c), l.strangers
+		from, room := ip(c.RemoteAddr().String()), l.strangers
 		if knows(l.known, c.LocalAddr(), from) {
 			room = l.friends
 		}
@@ -94,9 +94,7 @@ func follow(c net.Conn, s http.ConnState) {
 	}
 }
 
-// Remote returns the address at the other end, and the zero Addr if that is none of IP.
-func Remote(c net.Conn) netip.Addr { return ip(c.RemoteAddr().String()) }
-
+// ip returns the address of a text with a port, and the zero Addr if that is none of IP.
 func ip(text string) netip.Addr {
 	a, err := netip.ParseAddrPort(text)
 	if err != nil {
@@ -126,8 +124,7 @@ func OnlyFor(known func(netip.Addr) bool, remedy string, h http.Handler) http.Ha
 
 // Cached returns a function that calls produce at most once in the time of a life, and
 // returns its last result in between: so readers, however many, cannot make it work without
-// end.
-// Readers share a result, and must not change it.
+// end. Readers share a result, and must not change it.
 func Cached[T any](clock func() time.Time, life time.Duration, produce func() T) func() T {
 	var (
 		mu   sync.Mutex // guards what follows
